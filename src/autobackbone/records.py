@@ -1,0 +1,279 @@
+"""The frozen facts that travel between rooms, and nothing else.
+
+Every record validates itself once, when it is made; deeper code trusts it. What users write in other forms
+(`"10min"`, `(128, 160)`) is turned into a record at the door by the `as_…` functions.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from autobackbone.errors import BudgetError, DataError, LimitsError, TargetError
+
+ImageSize = tuple[int, int]
+"""Height and width in pixels."""
+
+Resize = Literal["squash", "pad", "crop"]
+"""How a picture is brought to an image size: `squash` keeps everything and changes the aspect ratio, `pad` keeps
+everything and adds a border, `crop` keeps the aspect ratio and cuts the longer side."""
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+TrialState = Literal["waiting", "running", "finished", "stopped", "failed"]
+Part = Literal["train", "validation", "test"]
+
+_UNIT_SECONDS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "hour": 3600, "hours": 3600, "d": 86400}
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What a run may spend; it ends at whichever comes first.
+
+    Args:
+        wall_clock_s: seconds since the call, more than 0; `None` for no limit of time.
+        n_trials: trials that the search may begin after screening, at least 0; `None` for no limit.
+
+    Example:
+        >>> Budget(wall_clock_s=600)
+        Budget(wall_clock_s=600, n_trials=None)
+    """
+
+    wall_clock_s: float | None = None
+    n_trials: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.wall_clock_s is None and self.n_trials is None:
+            raise BudgetError(
+                "a budget needs wall_clock_s, n_trials or both; neither came. Try Budget(wall_clock_s=600)."
+            )
+        seconds = self.wall_clock_s
+        if seconds is not None and (isinstance(seconds, bool) or not seconds > 0 or math.isinf(seconds)):
+            raise BudgetError(f"wall_clock_s must be a finite number of seconds above 0, not {seconds!r}.")
+        trials = self.n_trials
+        if trials is not None and (isinstance(trials, bool) or not isinstance(trials, int) or trials < 0):
+            raise BudgetError(f"n_trials must be a whole number of at least 0, not {trials!r}.")
+
+
+def as_budget(value: Budget | float | str) -> Budget:
+    """Read a budget in any form that users write.
+
+    Example:
+        >>> as_budget("10min") == as_budget(600) == Budget(wall_clock_s=600.0)
+        True
+        >>> as_budget("1h 30min").wall_clock_s
+        5400.0
+    """
+    if isinstance(value, Budget):
+        return value
+    if isinstance(value, str):
+        return Budget(wall_clock_s=_seconds(value))
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise BudgetError(f"a budget is seconds, a text such as '10min', or Budget(…), not {value!r}.")
+    return Budget(wall_clock_s=float(value))
+
+
+def _seconds(text: str) -> float:
+    parts = _DURATION.findall(text)
+    is_read = bool(parts) and _DURATION.sub("", text) == ""
+    units = [unit.lower() or "s" for _, unit in parts]
+    if not is_read or any(unit not in _UNIT_SECONDS for unit in units):
+        raise BudgetError(f"cannot read {text!r} as a time. Write seconds, or a text such as '90s' or '1h 30min'.")
+    return float(sum(float(number) * _UNIT_SECONDS[unit] for (number, _), unit in zip(parts, units, strict=True)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What deployment allows; `None` sets no limit. Checked before any training.
+
+    Args:
+        latency_ms: median milliseconds of one forward pass at the target's batch size.
+        latency_p95_ms: its 95th percentile.
+        n_params: parameters of the whole network, head included.
+        megabytes: size of the saved float32 weights, 10**6 bytes.
+    """
+
+    latency_ms: float | None = None
+    latency_p95_ms: float | None = None
+    n_params: float | None = None
+    megabytes: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("latency_ms", "latency_p95_ms", "n_params", "megabytes"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not value > 0):
+                raise LimitsError(f"limits.{name} must be above 0, not {value!r}; leave it out for no limit.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where the model will run.
+
+    Args:
+        device: `"auto"`, `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"`.
+        batch_size: pictures in one forward pass when latency is measured, at least 1.
+        precision: `"auto"` is float32 on a CPU and float16 on CUDA.
+        n_threads: threads of one forward pass on a CPU; `None` takes all cores this process may use.
+    """
+
+    device: str = "auto"
+    batch_size: int = 1
+    precision: Precision = "auto"
+    n_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", str(self.device)) is None:
+            raise TargetError(f"target.device must be 'auto', 'cpu', 'mps', 'cuda' or 'cuda:N', not {self.device!r}.")
+        if not isinstance(self.batch_size, int) or self.batch_size < 1:
+            raise TargetError(f"target.batch_size must be a whole number of at least 1, not {self.batch_size!r}.")
+        if self.precision not in ("auto", "float32", "bfloat16", "float16"):
+            raise TargetError(
+                f"target.precision must be 'auto', 'float32', 'bfloat16' or 'float16', not {self.precision!r}."
+            )
+        if self.n_threads is not None and (not isinstance(self.n_threads, int) or self.n_threads < 1):
+            raise TargetError(f"target.n_threads must be a whole number of at least 1, not {self.n_threads!r}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Normalisation:
+    """How pixels enter a backbone: resized by `interpolation`, then `(pixel / 255 - mean) / std` in each channel."""
+
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos", "box", "hamming"] = "bicubic"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneInfo:
+    """The published facts of one backbone; `None` where nobody has published them.
+
+    Args:
+        name: as timm writes it, tag included: `resnet50.a1_in1k`.
+        top1: ImageNet-1k accuracy in per cent, at `image_size`.
+        gmacs: thousand million multiply-adds of one picture at `image_size`.
+        file_megabytes: size of the weight file, 10**6 bytes.
+        cpu_images_per_s: published single-picture speed on a desktop CPU.
+        gpu_images_per_s: published large-batch speed on a GPU.
+        licence_allows_commercial: `False` where the licence is unknown.
+        source: where its weights can be had from here, `None` if from nowhere.
+    """
+
+    name: str
+    family: str
+    image_size: ImageSize
+    n_params: int | None = None
+    top1: float | None = None
+    top5: float | None = None
+    gmacs: float | None = None
+    file_megabytes: float | None = None
+    cpu_images_per_s: float | None = None
+    gpu_images_per_s: float | None = None
+    licence: str | None = None
+    licence_allows_commercial: bool = False
+    source: Literal["file", "package", "cache", "hub"] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """One backbone at one image size, measured alone on the target.
+
+    Args:
+        p50_ms: median milliseconds of one forward pass at the target's batch size.
+        p95_ms: 95th percentile of the same.
+        noise_ms: half-width within which two medians cannot be told apart.
+        images_per_s: pictures per second at batch 32.
+        n_repeats: timed passes behind `p50_ms`.
+    """
+
+    p50_ms: float
+    p95_ms: float
+    noise_ms: float
+    images_per_s: float
+    n_repeats: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """Something to try.
+
+    Args:
+        backbone: timm's name, tag included.
+        image_size: height and width in pixels.
+        n_unfrozen: trailing blocks that train, 0 for a pure feature extractor.
+        lr: peak learning rate; `None` where nothing is trained by gradient.
+        extras: further searched parameters by name, such as `weight_decay`.
+    """
+
+    backbone: str
+    image_size: ImageSize
+    n_unfrozen: int
+    lr: float | None = None
+    extras: Mapping[str, float | int | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """A candidate that was tried, as the study remembers it; `score` has the metric's own sign and unit."""
+
+    number: int
+    state: TrialState
+    reason: str
+    backbone: str
+    image_size: ImageSize
+    n_unfrozen: int
+    n_blocks: int
+    lr: float | None
+    score: float | None
+    latency_ms: float | None
+    latency_p95_ms: float | None = None
+    latency_noise_ms: float | None = None
+    images_per_s: float | None = None
+    preprocess_ms: float | None = None
+    n_params: int | None = None
+    megabytes: float | None = None
+    train_seconds: float | None = None
+    finished_at_s: float | None = None
+    n_epochs: int = 0
+    rung_scores: tuple[float, ...] = ()
+    resize: Resize = "squash"
+    extras: Mapping[str, Any] = field(default_factory=dict)
+    on_front: bool = False
+    test_score: float | None = None
+    folder: str | None = None
+
+
+def as_image_sizes(value: Sequence[int | Sequence[int]] | int | None) -> tuple[ImageSize, ...] | None:
+    """Read image sizes in any form that users write.
+
+    Example:
+        >>> as_image_sizes([128, (160, 224)])
+        ((128, 128), (160, 224))
+    """
+    if value is None:
+        return None
+    items: Sequence[int | Sequence[int]] = [value] if isinstance(value, int) else value
+    if not isinstance(items, Sequence) or isinstance(items, str) or not items:
+        raise DataError(f"image_sizes is a list such as [128, 160] or [(160, 224)], or None; {value!r} came.")
+    return tuple(dict.fromkeys(_image_size(item) for item in items))
+
+
+def _image_size(item: int | Sequence[int]) -> ImageSize:
+    pair = (item, item) if isinstance(item, int) else tuple(item) if isinstance(item, Sequence) else ()
+    if len(pair) != 2 or not all(isinstance(side, int) and 8 <= side <= 4096 for side in pair):
+        raise DataError(f"an image size is pixels, or (height, width), each from 8 to 4096; {item!r} came.")
+    return (pair[0], pair[1])
+
+
+class Measured(Protocol):
+    """Anything with a score and a latency: what the front is drawn through."""
+
+    @property
+    def score(self) -> float | None:
+        """In the metric's own sign and unit."""
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Median milliseconds of one forward pass on the target."""
