@@ -1,0 +1,1 @@
+"""Pictures: each is facts, a record that can be tested, plus their drawing."""
