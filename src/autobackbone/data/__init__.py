@@ -1,0 +1,32 @@
+"""Any dataset as pixels on disk: found, checked, split, decoded once.
+
+`survey` is cheap and tells what there is; `decode` opens every picture once and gives a `DataBundle`; `to_pixels` is
+the very path from a picture to pixels that the store was filled by.
+"""
+
+from autobackbone.data.bundle import DataBundle, decode
+from autobackbone.data.parts import LEFT_OUT, PART_CODES, TEST, TRAIN, VALIDATION
+from autobackbone.data.pictures import Picture
+from autobackbone.data.preparation import Preparation, to_pixels
+from autobackbone.data.sources import Fingerprint, Source
+from autobackbone.data.surveying import DataWarning, Survey, survey
+from autobackbone.data.timing import preprocess_ms
+
+__all__ = [
+    "LEFT_OUT",
+    "PART_CODES",
+    "TEST",
+    "TRAIN",
+    "VALIDATION",
+    "DataBundle",
+    "DataWarning",
+    "Fingerprint",
+    "Picture",
+    "Preparation",
+    "Source",
+    "Survey",
+    "decode",
+    "preprocess_ms",
+    "survey",
+    "to_pixels",
+]

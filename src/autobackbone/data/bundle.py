@@ -1,0 +1,186 @@
+"""A dataset decoded on disk and split: what every later step works on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autobackbone.data.parts import LEFT_OUT, PART_CODES, Codes, Parts
+from autobackbone.data.pictures import quiet_pillow
+from autobackbone.data.ranges import measure_range
+from autobackbone.data.store import Unreadable, ensure_pixels, fingerprints, pixels_path, store_key
+from autobackbone.data.surveying import DataWarning, Survey, check_parts, count_pictures
+from autobackbone.errors import DataError
+from autobackbone.records import ImageSize, Part, as_image_sizes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import pandas as pd
+
+    from autobackbone.data.preparation import Preparation
+    from autobackbone.data.sources import Fingerprint, Source
+
+_MAX_UNREADABLE_SHARE = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DataBundle:
+    """A dataset decoded on disk and split; n pictures in the survey's order.
+
+    Args:
+        root: the folder of its store.
+        classes: in the order of their codes.
+        names: n names.
+        labels: (n,) int64 codes into `classes`; -1 for pictures of a class that was left out.
+        parts: (n,) int8 codes of `PART_CODES`, or `LEFT_OUT`, also for unreadable pictures.
+        digest: of the pictures and their labels.
+        split_digest: of the pictures' names and parts.
+        preparation: how pictures became pixels, the value range settled.
+        skipped: one line for whatever was passed over or made.
+        source: where the pictures came from, for sizes that are not stored yet.
+    """
+
+    root: Path
+    classes: tuple[str | int, ...]
+    names: tuple[str, ...] = field(repr=False)
+    labels: Codes = field(repr=False)
+    parts: Parts = field(repr=False)
+    digest: str
+    split_digest: str
+    preparation: Preparation
+    skipped: tuple[str, ...]
+    source: Source = field(repr=False)
+
+    def __post_init__(self) -> None:
+        self.labels.setflags(write=False)
+        self.parts.setflags(write=False)
+
+    def indices(self, part: Part) -> Codes:
+        """Give the numbers of a part's pictures, (n_part,) int64, ascending."""
+        if part not in PART_CODES:
+            raise DataError(f"a part is 'train', 'validation' or 'test'; {part!r} came.")
+        return np.flatnonzero(self.parts == PART_CODES[part])
+
+    def pixels(self, image_size: ImageSize | int) -> np.memmap[Any, np.dtype[np.uint8]]:
+        """Open the pixels of one size, decoding it first if it is not stored yet.
+
+        Returns:
+            (n, height, width, 3) uint8, read-only, mapped from disk. Rows of unreadable pictures are zeros.
+        """
+        (size,) = _sizes([image_size])
+        with quiet_pillow():
+            ensure_pixels(self.root, self.source, self.preparation, (size,), n_workers=2)
+        stored: np.memmap[Any, np.dtype[np.uint8]] = np.load(pixels_path(self.root, size), mmap_mode="r")
+        return stored
+
+    def counts(self) -> pd.DataFrame:
+        """Count pictures: one row a class, the columns train, validation and test."""
+        return count_pictures(self.labels, self.parts, self.classes)
+
+
+def decode(
+    survey: Survey,
+    image_sizes: Sequence[int | Sequence[int]],
+    *,
+    cache_dir: str | Path,
+    n_workers: int = 2,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> DataBundle:
+    """Decode every picture once, to all sizes, and keep the pixels on disk by content.
+
+    What is stored already is not decoded again; labels and parts may change without that.
+
+    Args:
+        survey: the dataset.
+        image_sizes: pixels, or (height, width), each from 8 to 4096.
+        cache_dir: the folder for stores; this one lies in its `data/`.
+        n_workers: threads, at least 1.
+        on_progress: called with (pictures done, n) after each picture that is decoded.
+
+    Returns:
+        The bundle; unreadable pictures are left out of its parts and named in `skipped`.
+
+    Raises:
+        DataError: more than 10 % of the pictures are unreadable, no picture of a class is left to train on, or the disk
+            is too small.
+
+    Warns:
+        DataWarning: pictures were left out.
+
+    Example:
+        >>> import tempfile
+        >>> from autobackbone.data import survey
+        >>> found = survey((np.random.default_rng(0).integers(0, 256, (20, 8, 8), np.uint8), [0, 1] * 10))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     decode(found, [16], cache_dir=folder).pixels(16).shape
+        (20, 16, 16, 3)
+    """
+    sizes = _sizes(image_sizes)
+    with quiet_pillow():
+        prints = fingerprints(survey.source, n_workers)
+        preparation = _settled(survey, prints)
+        root = Path(cache_dir).expanduser() / "data" / store_key(prints, preparation)
+        unreadable = ensure_pixels(
+            root, survey.source, preparation, sizes, n_workers=n_workers, on_progress=on_progress
+        )
+    parts, skipped = _without_unreadable(survey, unreadable)
+    return DataBundle(
+        root=root,
+        classes=survey.classes,
+        names=survey.names,
+        labels=survey.labels,
+        parts=parts,
+        digest=_digest(*(fingerprint.digest for fingerprint in prints), survey.labels.tobytes(), _json(survey.classes)),
+        split_digest=_digest(_json(survey.names), parts.tobytes()),
+        preparation=preparation,
+        skipped=skipped,
+        source=survey.source,
+    )
+
+
+def _sizes(image_sizes: Any) -> tuple[ImageSize, ...]:
+    sizes = as_image_sizes(image_sizes)
+    if sizes is None:
+        raise DataError("decoding needs image_sizes, such as [128, (160, 224)]; None came.")
+    return sizes
+
+
+def _settled(survey: Survey, prints: list[Fingerprint]) -> Preparation:
+    preparation = survey.preparation
+    if preparation.value_range is not None:
+        return preparation
+    return replace(preparation, value_range=measure_range(survey.source, prints, survey.parts, preparation.channels))
+
+
+def _without_unreadable(survey: Survey, unreadable: Unreadable) -> tuple[Parts, tuple[str, ...]]:
+    if not unreadable:
+        return survey.parts.copy(), survey.skipped
+    first = ", ".join(f"'{survey.names[index]}'" for index in list(unreadable)[:3])
+    more = ", …" if len(unreadable) > 3 else ""
+    line = f"{len(unreadable)} of {len(survey.names)} pictures cannot be read: {first}{more}"
+    reason = next(iter(unreadable.values()))
+    if len(unreadable) > _MAX_UNREADABLE_SHARE * len(survey.names):
+        raise DataError(f"{line}. The first says: {reason}. At most 10 % may be: repair or remove them.")
+    parts = survey.parts.copy()
+    parts[list(unreadable)] = LEFT_OUT
+    notes = check_parts(count_pictures(survey.labels, parts, survey.classes))
+    warnings.warn(f"{line}; left out. The first says: {reason}.", DataWarning, stacklevel=3)
+    return parts, tuple(dict.fromkeys((*survey.skipped, f"{line}; left out", *notes)))
+
+
+def _digest(*contents: bytes) -> str:
+    sha = hashlib.sha256()
+    for content in contents:
+        sha.update(content)
+    return sha.hexdigest()[:32]
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value).encode()

@@ -1,0 +1,158 @@
+"""Which picture serves for what: training, validation or test."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from autobackbone.errors import DataError
+
+if TYPE_CHECKING:
+    from autobackbone.records import Part
+
+TRAIN, VALIDATION, TEST, LEFT_OUT = 0, 1, 2, -1
+PART_CODES: dict[Part, int] = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
+Rare = Literal["leave_out", "error"]
+
+Codes = np.ndarray[Any, np.dtype[np.int64]]
+Parts = np.ndarray[Any, np.dtype[np.int8]]
+
+_N_FOLDS = 5
+"""One fold of five is the test part, one of five of the rest the validation part: 64, 16 and 20 of 100 pictures."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Split:
+    """A part for each picture.
+
+    Args:
+        parts: (n,) int8, codes of `PART_CODES` or `LEFT_OUT`.
+        rare: the codes of classes that were left out.
+        notes: one line for whatever was made or could not be kept.
+    """
+
+    parts: Parts
+    rare: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def split_parts(
+    labels: Codes, classes: tuple[str | int, ...], *, given: Parts | None, groups: Codes | None, seed: int
+) -> Split:
+    """Make the parts that are missing out of the training part; what is given is kept exactly.
+
+    Stratified: each class is spread over the parts in the same shares, at least one picture in each. With groups, all
+    pictures of a group stay in one part, and shares are kept as well as that allows.
+
+    Args:
+        labels: (n,) int64 codes into `classes`.
+        classes: the names of the codes.
+        given: (n,) int8 codes of parts, or `None` where all is to be made.
+        groups: (n,) int64 codes of groups, or `None`.
+        seed: same seed, same parts.
+
+    Returns:
+        The split; classes with fewer than 5 pictures, or with fewer groups than parts, are left out of it.
+
+    Example:
+        >>> split = split_parts(np.repeat([0, 1], 50), ("a", "b"), given=None, groups=None, seed=0)
+        >>> [int((split.parts == part).sum()) for part in (TRAIN, VALIDATION, TEST)]
+        [64, 16, 20]
+    """
+    parts = np.zeros(len(labels), np.int8) if given is None else given.copy()
+    missing: list[Part] = [part for part in ("test", "validation") if not (parts == PART_CODES[part]).any()]
+    notes = _leaks(parts, groups)
+    if not missing:
+        return Split(parts=parts, notes=notes)
+    rare = _rare_classes(
+        labels[parts == TRAIN], None if groups is None else groups[parts == TRAIN], len(classes), missing
+    )
+    parts[np.isin(labels, rare)] = LEFT_OUT
+    for part in missing:
+        members = np.flatnonzero(parts == TRAIN)
+        if members.size:
+            parts[members[_one_fifth(labels[members], None if groups is None else groups[members], seed)]] = PART_CODES[
+                part
+            ]
+    if given is not None:
+        notes += tuple(f"no {part} part was given: made from the training part, seed {seed}" for part in missing)
+    return Split(parts=parts, rare=tuple(int(code) for code in rare), notes=notes)
+
+
+def encode_groups(groups: Any, names: tuple[str, ...]) -> Codes | None:
+    """Read `groups=`: one entry a picture, or a function of a picture's name.
+
+    Raises:
+        DataError: another length, missing entries, or only one group.
+
+    Example:
+        >>> encode_groups(lambda name: name.split("_")[0], ("anna_1", "ben_1", "anna_2"))
+        array([0, 1, 0])
+    """
+    if groups is None:
+        return None
+    values = [groups(name) for name in names] if callable(groups) else list(groups)
+    if len(values) != len(names):
+        raise DataError(f"groups has one entry a picture; {len(values)} entries and {len(names)} pictures came.")
+    try:
+        codes, found = pd.factorize(np.fromiter(values, dtype=object, count=len(values)))
+    except TypeError as error:
+        raise DataError("a group is a number or a text; other objects came.") from error
+    if (codes < 0).any():
+        raise DataError(f"every picture needs a group; picture '{names[int(np.argmin(codes))]}' has None or NaN.")
+    if len(found) < 2:
+        raise DataError(f"groups must differ, or no split can keep them whole; all are {found[0]!r}.")
+    return codes.astype(np.int64)
+
+
+def _leaks(parts: Parts, groups: Codes | None) -> tuple[str, ...]:
+    if groups is None:
+        return ()
+    n_parts = pd.Series(parts).groupby(groups).nunique()
+    n_torn = int((n_parts > 1).sum())
+    return (f"{n_torn} groups lie in more than one given part; the given split is kept",) if n_torn else ()
+
+
+def _rare_classes(labels: Codes, groups: Codes | None, n_classes: int, missing: list[Part]) -> Codes:
+    """Find classes too rare to be in every part; `labels` and `groups` are those of the training part."""
+    is_rare = np.bincount(labels, minlength=n_classes) < _N_FOLDS
+    if groups is not None:
+        pairs = np.unique(np.column_stack([labels, groups]), axis=0)
+        is_rare |= np.bincount(pairs[:, 0], minlength=n_classes) < 1 + len(missing)
+    return np.flatnonzero(is_rare)
+
+
+def _one_fifth(labels: Codes, groups: Codes | None, seed: int) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """Choose about one in five, of every class and in whole groups."""
+    if groups is not None:
+        return _one_fifth_of_groups(labels, groups, seed)
+    sizes = np.bincount(labels)[labels]
+    chosen = []
+    # A class of 4 would miss one of five folds; it is spread over four.
+    for n_folds, members in ((4, np.flatnonzero(sizes < _N_FOLDS)), (_N_FOLDS, np.flatnonzero(sizes >= _N_FOLDS))):
+        if members.size:
+            folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
+            chosen.append(members[next(folds.split(members, labels[members]))[1]])
+    return np.concatenate(chosen)
+
+
+def _one_fifth_of_groups(labels: Codes, groups: Codes, seed: int) -> np.ndarray[Any, np.dtype[np.intp]]:
+    n_folds = min(_N_FOLDS, len(np.unique(groups)), int(np.bincount(labels).max()))
+    folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # It warns of classes smaller than the number of folds; the choice below looks after them.
+        warnings.simplefilter("ignore", UserWarning)
+        pairs = list(folds.split(labels, labels, groups))
+    n_classes = len(np.unique(labels))
+
+    def shortfall(pair: tuple[Any, Any]) -> tuple[int, int, float]:
+        rest, fold = (len(np.unique(labels[side])) for side in pair)
+        return n_classes - rest, n_classes - fold, abs(len(pair[1]) / len(labels) - 1 / _N_FOLDS)
+
+    best: np.ndarray[Any, np.dtype[np.intp]] = min(pairs, key=shortfall)[1]
+    return best

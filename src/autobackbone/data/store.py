@@ -1,0 +1,184 @@
+"""Decoded pixels on disk: each picture opened once, every size written in the same pass, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from PIL import Image
+from PIL import __version__ as pillow_version
+
+from autobackbone.data.pictures import ChannelsError, as_rgb
+from autobackbone.data.preparation import Preparation, fit
+from autobackbone.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from autobackbone.data.sources import Fingerprint, Source
+    from autobackbone.records import ImageSize
+
+_FORMAT = 1
+_T = TypeVar("_T")
+
+Unreadable = dict[int, str]
+"""Why a picture could not be read, by its number."""
+
+
+def fingerprints(source: Source, n_workers: int) -> list[Fingerprint]:
+    """Digest every picture, in order."""
+    return list(_mapped(source.fingerprint, source, n_workers))
+
+
+def store_key(prints: list[Fingerprint], preparation: Preparation) -> str:
+    """Name a store by its content: the pictures, their preparation, and the Pillow that resizes them."""
+    facts = json.dumps([_FORMAT, pillow_version, preparation.to_json()], sort_keys=True)
+    sha = hashlib.sha256(facts.encode())
+    for fingerprint in prints:
+        sha.update(fingerprint.digest)
+    return sha.hexdigest()[:32]
+
+
+def pixels_path(root: Path, image_size: ImageSize) -> Path:
+    """Say where the pixels of one size lie."""
+    return root / f"pixels-{image_size[0]}x{image_size[1]}.npy"
+
+
+def ensure_pixels(
+    root: Path,
+    source: Source,
+    preparation: Preparation,
+    image_sizes: tuple[ImageSize, ...],
+    *,
+    n_workers: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Unreadable:
+    """Store the sizes that are not stored yet.
+
+    Several processes may do this at once: each writes aside and puts its work in place at the end; the last one wins
+    with the same bytes.
+
+    Args:
+        root: the store's folder.
+        source: n pictures.
+        preparation: how they become pixels; its value range is settled.
+        image_sizes: (height, width) each.
+        n_workers: threads, at least 1; Pillow decodes outside Python's lock.
+        on_progress: called with (pictures done, n) after each picture.
+
+    Returns:
+        The unreadable pictures among all; their rows are zeros.
+
+    Raises:
+        ChannelsError: a picture whose channels cannot be read.
+        DataError: the disk is too small.
+    """
+    missing = tuple(size for size in image_sizes if not _facts_path(root, size).exists())
+    if missing:
+        root.mkdir(parents=True, exist_ok=True)
+        _check_disk(root, len(source.names), missing)
+        with _written_whole(root) as aside:
+            arrays = [_new_pixels(aside, len(source.names), size) for size in missing]
+            _write(arrays, aside, source, preparation, missing, n_workers=n_workers, on_progress=on_progress)
+    unreadable: Unreadable = {}
+    for size in image_sizes:
+        facts = json.loads(_facts_path(root, size).read_text(encoding="utf-8"))
+        unreadable |= {int(index): reason for index, reason in facts["unreadable"].items()}
+    return dict(sorted(unreadable.items()))
+
+
+def _write(
+    arrays: list[np.memmap[Any, np.dtype[np.uint8]]],
+    aside: Path,
+    source: Source,
+    preparation: Preparation,
+    image_sizes: tuple[ImageSize, ...],
+    *,
+    n_workers: int,
+    on_progress: Callable[[int, int], None] | None,
+) -> None:
+    def decode_one(index: int) -> str | None:
+        rgb = _rgb_or_reason(source, index, preparation)
+        if isinstance(rgb, str):
+            return rgb
+        for array, size in zip(arrays, image_sizes, strict=True):
+            array[index] = fit(rgb, size, preparation)
+        return None
+
+    unreadable: Unreadable = {}
+    n = len(source.names)
+    for index, reason in enumerate(_mapped(decode_one, source, n_workers)):
+        if reason is not None:
+            unreadable[index] = reason
+        if on_progress is not None:
+            on_progress(index + 1, n)
+    for array, size in zip(arrays, image_sizes, strict=True):
+        array.flush()
+        facts = {"n": n, "image_size": size, "preparation": preparation.to_json(), "unreadable": unreadable}
+        _facts_path(aside, size).write_text(json.dumps(facts), encoding="utf-8")
+
+
+def _rgb_or_reason(source: Source, index: int, preparation: Preparation) -> Image.Image | str:
+    try:
+        return as_rgb(source.read(index), value_range=preparation.value_range, channels=preparation.channels)
+    except ChannelsError as error:
+        raise ChannelsError(f"picture '{source.names[index]}': {error}") from error
+    except Exception as error:  # noqa: BLE001  # decoders meet broken bytes with any exception; the reason is kept
+        return f"{type(error).__name__}: {error}"
+
+
+def _mapped(function: Callable[[int], _T], source: Source, n_workers: int) -> Iterator[_T]:
+    n = len(source.names)
+    if n_workers <= 1 or not source.is_thread_safe:
+        yield from map(function, range(n))
+        return
+    pool = ThreadPoolExecutor(n_workers, thread_name_prefix="decode")
+    try:
+        yield from pool.map(function, range(n))
+    finally:
+        # After Ctrl-C the pictures that are still waiting would be decoded for nothing.
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _written_whole(root: Path) -> Iterator[Path]:
+    aside = Path(tempfile.mkdtemp(prefix="partial-", dir=root))
+    try:
+        yield aside
+        # The facts say that the pixels are whole, so they come last.
+        for path in sorted(aside.iterdir(), key=lambda path: path.suffix == ".json"):
+            path.replace(root / path.name)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _new_pixels(folder: Path, n: int, image_size: ImageSize) -> np.memmap[Any, np.dtype[np.uint8]]:
+    path = pixels_path(folder, image_size)
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(n, *image_size, 3))
+    if hasattr(os, "posix_fallocate"):
+        # A disk that fills up under a sparse memory map kills the process; reserved space cannot run out.
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
+
+
+def _check_disk(root: Path, n: int, image_sizes: tuple[ImageSize, ...]) -> None:
+    needed = sum(n * height * width * 3 for height, width in image_sizes)
+    free = shutil.disk_usage(root).free
+    if needed > free:
+        raise DataError(
+            f"the decoded pictures need {needed / 1e9:.1f} GB and '{root}' has {free / 1e9:.1f} GB free. "
+            "Free some, choose another cache folder, or ask for fewer or smaller image sizes."
+        )
+
+
+def _facts_path(root: Path, image_size: ImageSize) -> Path:
+    return pixels_path(root, image_size).with_suffix(".json")
