@@ -1,6 +1,7 @@
 """What can go wrong, as a tree.
 
 AutobackboneError
+├── ArgumentError (ValueError)      an argument that cannot be used
 ├── BudgetError (ValueError)        a budget that cannot be read, or in which nothing can be done
 ├── DataError (ValueError)          pictures or labels that cannot be used
 ├── BackboneError (ValueError)      a backbone that timm does not know, or that does not fit the task
@@ -21,6 +22,10 @@ from __future__ import annotations
 
 class AutobackboneError(Exception):
     """The root of all errors that this library raises on purpose."""
+
+
+class ArgumentError(AutobackboneError, ValueError):
+    """An argument that cannot be used."""
 
 
 class BudgetError(AutobackboneError, ValueError):

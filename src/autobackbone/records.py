@@ -196,6 +196,26 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Priced:
+    """A backbone at one image size, with what it costs to run; known before any training.
+
+    Args:
+        n_blocks: steps of depth that can be unfrozen.
+        n_params: of the whole network, head included.
+        megabytes: of its float32 weights, 10**6 bytes.
+        preprocess_ms: median milliseconds from one of the user's pictures to pixels.
+    """
+
+    backbone: str
+    image_size: ImageSize
+    latency: Latency
+    n_blocks: int
+    n_params: int
+    megabytes: float
+    preprocess_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """Something to try.
 
@@ -265,6 +285,23 @@ def _image_size(item: int | Sequence[int]) -> ImageSize:
     if len(pair) != 2 or not all(isinstance(side, int) and 8 <= side <= 4096 for side in pair):
         raise DataError(f"an image size is pixels, or (height, width), each from 8 to 4096; {item!r} came.")
     return (pair[0], pair[1])
+
+
+class Evaluator(Protocol):
+    """Tries candidates for the search: really, or from a table."""
+
+    def expected_s(self, candidate: Candidate) -> float:
+        """Seconds that the shortest useful training of a candidate takes."""
+
+    def begin(self, candidate: Candidate) -> Trial:
+        """What is known of a candidate before it is trained: its latency, size, depth. Its number is 0."""
+
+    def evaluate(self, number: int, candidate: Candidate, until: float | None) -> Trial:
+        """Train a candidate and keep its files under its number; ends by `until`, in `time.monotonic()` seconds.
+
+        Raises:
+            TrialError: it failed, for the reason that is said.
+        """
 
 
 class Measured(Protocol):

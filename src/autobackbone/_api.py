@@ -1,0 +1,359 @@
+"""`select_backbone`: the story, stage by stage."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from autobackbone.backbones.blocks import blocks_of
+from autobackbone.choosing import choose, front_of, trial_line
+from autobackbone.clock import Clock
+from autobackbone.confirm import confirm, expected_s
+from autobackbone.data import decode, preprocess_ms
+from autobackbone.metrics import to_maximised
+from autobackbone.planning import Plan
+from autobackbone.preparing import Prepared, n_workers, prepare
+from autobackbone.progress import Reporter, Silent
+from autobackbone.records import Budget, Limits, Resize, Target, Trial
+from autobackbone.runfacts import begin_or_continue, known_sizes, write_pictures
+from autobackbone.runfolder import RunFolder, new_run_path
+from autobackbone.search.climb import Search, climb
+from autobackbone.search.evaluate import NetworkEvaluator, tidy
+from autobackbone.search.screenstage import screen_all
+from autobackbone.search.space import Setting, Space, as_space_settings
+from autobackbone.search.study import adopt_abandoned, note_time, open_study, read_time
+from autobackbone.search.workshop import Workshop
+from autobackbone.selection import Selection
+from autobackbone.settings import BatchNorm, Groups, Rare, as_settings
+from autobackbone.training.activations import ActivationCache
+from autobackbone.training.tuner import Tuner
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+    from autobackbone.backbones.weights import GivenWeights
+    from autobackbone.settings import Settings
+
+
+def select_backbone(  # noqa: PLR0913  the facade names every argument
+    dataset: Any,
+    budget: Budget | float | str,
+    *,
+    task: str | None = None,
+    metric: str | None = None,
+    backbones: str | Sequence[str] | None = None,
+    image_sizes: Sequence[int | Sequence[int]] | int | None = None,
+    target: Target | None = None,
+    limits: Limits | None = None,
+    space: Mapping[str, Setting] | None = None,
+    groups: Groups = None,
+    run_dir: str | Path | None = None,
+    seed: int = 0,
+    resize: Resize = "squash",
+    tolerance: float = 0.5,
+    rare: Rare = "leave_out",
+    value_range: tuple[float, float] | None = None,
+    channels: Sequence[int] | None = None,
+    weights: GivenWeights = None,
+    max_download_mb: float = 2000,
+    cache_dir: str | Path | None = None,
+    cache_gb: float | None = None,
+    batch_norm: BatchNorm = "fixed",
+    sampler: BaseSampler | None = None,
+    progress: bool | Reporter = True,
+) -> Selection:
+    """Find which pre-trained network to start from, how much of it to fine-tune, and at what learning rate.
+
+    One joint search over backbones, image sizes, unfrozen blocks and learning rates with two objectives, score and
+    measured latency. Everything tried is kept in a run folder; the front comes with weights that can be used at once.
+
+    Args:
+        dataset: a folder with one sub-folder per class, with or without `train/`, `val/`, `test/` above them; `(X, y)`
+            arrays, X (n, height, width[, channels]) uint8 or float; or a map-style torch dataset of (picture, label).
+        budget: seconds, a text such as `"10min"`, or `Budget(wall_clock_s=, n_trials=)`. The run ends within 5 % or 5 s
+            of its time, whichever is more, and always with at least one usable network.
+        task: `"classification"`, or `None` to read it from the labels.
+        metric: `"accuracy"` (default), `"balanced_accuracy"`, `"f1_macro"`, `"log_loss"`, `"top5"`, `"auroc"`.
+        backbones: names or globs such as `"resnet*"`; `None` for a shortlist of what can be loaded here.
+        image_sizes: pixels, or (height, width) each; `None` for each backbone's own size and smaller ones.
+        target: where the model will run; latency is measured there.
+        limits: what deployment allows; candidates beyond it are left out before any training.
+        space: fixes (`{"n_unfrozen": 0}`), bounds (`{"lr": (1e-5, 1e-3)}`) or adds (`{"weight_decay": (1e-4, 1e-1)}`)
+            searched parameters: lr, n_unfrozen, weight_decay, label_smoothing, batch_size, n_epochs.
+        groups: one entry a picture, or a function of its name; pictures of one group stay in one part of the split.
+        run_dir: the run folder; one that holds a run is continued with what is left of its budget, or, if it was
+            completed, with this new one. `None` makes a new, dated folder under `autobackbone-runs/`.
+        seed: of the split, the sampler and the training.
+        resize: `"squash"` and `"pad"` cut nothing off, `"crop"` keeps the middle.
+        tolerance: points of the score (or its own unit, if it is no share) that may be given up for speed.
+        rare: what to do with classes too rare for the split: `"leave_out"` or `"error"`.
+        value_range: lowest and highest value of pictures above 8 bits; `None` measures it on the training part.
+        channels: which three channels (or one) of pictures with many are used.
+        weights: a weight file, a folder of them, or files by backbone; looked at before anything else.
+        max_download_mb: megabytes of weights that may be fetched.
+        cache_dir: where decoded pictures, activations and latencies are kept; `None` for the user's cache folder.
+        cache_gb: cap on stored activations, 10**9 bytes; `None` for a tenth of the free disk.
+        batch_norm: `"fixed"` keeps running statistics as they came; `"batch"` lets unfrozen ones move.
+        sampler: any Optuna sampler; `None` for multivariate TPE.
+        progress: whether to print the plan and the progress, or a `Reporter` that listens.
+
+    Returns:
+        The selection: `.best`, `.front`, `.to_frame()`, `.plot()`, `.model()`, `.predict(images)`.
+
+    Raises:
+        AutobackboneError: its sub-class names what is wrong: data, budget, backbone, target, limits, space, run.
+
+    Example:
+        result = select_backbone("photos/", "10min")
+        result.predict(["new.jpg"])
+    """
+    begun = time.monotonic()
+    settings = as_settings(
+        dataset,
+        budget,
+        task=task,
+        metric=metric,
+        backbones=backbones,
+        image_sizes=image_sizes,
+        target=target,
+        limits=limits,
+        space=as_space_settings(space),
+        groups=groups,
+        run_dir=run_dir,
+        seed=seed,
+        resize=resize,
+        tolerance=tolerance,
+        rare=rare,
+        value_range=value_range,
+        channels=channels,
+        weights=weights,
+        max_download_mb=max_download_mb,
+        cache_dir=cache_dir,
+        cache_gb=cache_gb,
+        batch_norm=batch_norm,
+        sampler=sampler,
+    )
+    reporter = _reporter(progress)
+    run = RunFolder(path=settings.run_dir or new_run_path(Path("autobackbone-runs"), datetime.now(tz=UTC).astimezone()))
+    try:
+        with run.held():
+            return _run(settings, run, reporter, begun)
+    finally:
+        reporter.close()
+
+
+def plan(  # noqa: PLR0913  the facade names every argument
+    dataset: Any,
+    budget: Budget | float | str,
+    *,
+    task: str | None = None,
+    metric: str | None = None,
+    backbones: str | Sequence[str] | None = None,
+    image_sizes: Sequence[int | Sequence[int]] | int | None = None,
+    target: Target | None = None,
+    limits: Limits | None = None,
+    space: Mapping[str, Setting] | None = None,
+    groups: Groups = None,
+    run_dir: str | Path | None = None,
+    seed: int = 0,
+    resize: Resize = "squash",
+    tolerance: float = 0.5,
+    rare: Rare = "leave_out",
+    value_range: tuple[float, float] | None = None,
+    channels: Sequence[int] | None = None,
+    weights: GivenWeights = None,
+    max_download_mb: float = 2000,
+    cache_dir: str | Path | None = None,
+    cache_gb: float | None = None,
+    batch_norm: BatchNorm = "fixed",
+    sampler: BaseSampler | None = None,
+    progress: bool | Reporter = True,  # noqa: ARG001  the same arguments as `select_backbone`
+) -> Plan:
+    """What `select_backbone` would do with the same arguments, and what it would cost. Nothing is trained or kept."""
+    settings = as_settings(
+        dataset,
+        budget,
+        task=task,
+        metric=metric,
+        backbones=backbones,
+        image_sizes=image_sizes,
+        target=target,
+        limits=limits,
+        space=as_space_settings(space),
+        groups=groups,
+        run_dir=run_dir,
+        seed=seed,
+        resize=resize,
+        tolerance=tolerance,
+        rare=rare,
+        value_range=value_range,
+        channels=channels,
+        weights=weights,
+        max_download_mb=max_download_mb,
+        cache_dir=cache_dir,
+        cache_gb=cache_gb,
+        batch_norm=batch_norm,
+        sampler=sampler,
+    )
+    run = None if settings.run_dir is None else RunFolder(path=settings.run_dir)
+    return prepare(settings, known_sizes(run) if run and run.exists() else None).plan
+
+
+def _run(settings: Settings, run: RunFolder, reporter: Reporter, begun: float) -> Selection:
+    prepared = prepare(settings, known_sizes(run) if run.exists() else None)
+    reporter.say(str(prepared.plan))
+    shop = _open_workshop(prepared, run, reporter, begun)
+    is_interrupted = _search(shop)
+    front = _front_to_confirm(shop)
+    for trial in front:
+        shop.keep_network(trial)
+    if not is_interrupted:
+        reporter.stage("confirm")
+        confirm(shop, front)
+    note_time(shop.study, shop.clock.run_s(), is_completed=not is_interrupted)
+    selection = Selection(run.path)
+    selection.plot().savefig(run.figure_file, dpi=120)
+    return selection
+
+
+def _open_workshop(prepared: Prepared, run: RunFolder, reporter: Reporter, begun: float) -> Workshop:
+    settings = prepared.settings
+    reporter.stage("read")
+    sizes = sorted({size for of in prepared.image_sizes.values() for size in of})
+    bundle = decode(
+        prepared.survey,
+        sizes,
+        cache_dir=settings.cache_dir,
+        n_workers=n_workers(),
+        on_progress=lambda done, n: reporter.progress(0.0, f"reading pictures: {done:,} of {n:,}"),
+    )
+    begin_or_continue(run, prepared, bundle)
+    write_pictures(run, bundle)
+    study = open_study(
+        run.study_file,
+        is_higher_better=prepared.metric.is_higher_better,
+        metric_name=prepared.metric.name,
+        seed=settings.seed,
+        sampler=settings.sampler,
+    )
+    adopt_abandoned(study)
+    used_s, is_completed = read_time(study)
+    shop = Workshop(
+        run=run,
+        bundle=bundle,
+        source=prepared.source,
+        target=prepared.target,
+        device=_device(),
+        book=prepared.book,
+        activations=_activation_cache(settings),
+        study=study,
+        space=_space(prepared),
+        metric=prepared.metric,
+        limits=settings.limits,
+        clock=Clock(
+            budget=settings.budget,
+            begun=begun,
+            used_before_s=used_s,
+            granted_before_s=used_s if is_completed else 0.0,
+        ),
+        reporter=reporter,
+        batch_norm=settings.batch_norm,
+        seed=settings.seed,
+        tolerance=settings.tolerance,
+        preprocess_ms={size: preprocess_ms(prepared.survey, size) for size in sizes},
+    )
+    shop.recall()
+    return shop
+
+
+def _search(shop: Workshop) -> bool:
+    """Screen and climb; whether Ctrl-C ended it."""
+    try:
+        shop.reporter.stage("screen")
+        screen_all(shop)
+        if not shop.space.is_frozen_only:
+            shop.reporter.stage("search")
+            _climb(shop)
+    except KeyboardInterrupt:
+        if not shop.heads:
+            raise
+        adopt_abandoned(shop.study)
+        shop.reporter.say("interrupted: what is there so far is kept; give the same run_dir to go on")
+        return True
+    return False
+
+
+def _climb(shop: Workshop) -> None:
+    shop.space = shop.space.with_reachable(frozenset(shop.heads))
+    tuner = Tuner(
+        bundle=shop.bundle,
+        source=shop.source,
+        cache=shop.activations,
+        device=shop.device,
+        score=shop.maximised_score,
+        batch_norm=shop.batch_norm,
+        seed=shop.seed,
+    )
+    climb(
+        Search(
+            study=shop.study,
+            space=shop.space,
+            evaluator=NetworkEvaluator(shop, tuner),
+            left_s=lambda: shop.clock.left_s() - expected_s(shop, front_of(shop.trials(), shop.metric)),
+            now_s=shop.clock.run_s,
+            n_trials=shop.clock.budget.n_trials,
+            is_higher_better=shop.metric.is_higher_better,
+            on_trial=lambda trial: _tell_trial(shop, trial),
+        )
+    )
+
+
+def _tell_trial(shop: Workshop, trial: Trial) -> None:
+    tidy(shop)
+    shop.reporter.say(trial_line(trial, shop.metric))
+
+
+def _front_to_confirm(shop: Workshop) -> list[Trial]:
+    """The chosen trial first, then the best scores, so that a short clock leaves out what matters least."""
+    front = front_of(shop.trials(), shop.metric)
+    labels = shop.bundle.labels[shop.bundle.indices("validation")]
+    chosen = choose(front, shop.validation_of, labels, shop.metric, tolerance=shop.tolerance).trial
+    return sorted(
+        front, key=lambda trial: (trial.number != chosen.number, -to_maximised(shop.metric, trial.score or 0))
+    )
+
+
+def _space(prepared: Prepared) -> Space:
+    asked = dict(prepared.settings.space)
+    n_blocks = {name: len(blocks_of(prepared.source.network(name, of[0]))) for name, of in prepared.image_sizes.items()}
+    own = {name: asked.pop(name) for name in ("lr", "n_unfrozen") if name in asked}
+    return Space(image_sizes=prepared.image_sizes, n_blocks=n_blocks, extras=asked, **own)
+
+
+def _device() -> torch.device:
+    """Where training runs: the best that this machine has."""
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return accelerator or torch.device("cpu")
+
+
+def _activation_cache(settings: Settings) -> ActivationCache:
+    folder = settings.cache_dir / "activations"
+    folder.mkdir(parents=True, exist_ok=True)
+    tenth = shutil.disk_usage(folder).free // 10
+    return ActivationCache(
+        folder=folder, max_bytes=tenth if settings.cache_gb is None else int(settings.cache_gb * 1e9)
+    )
+
+
+def _reporter(progress: bool | Reporter) -> Reporter:  # noqa: FBT001  the public argument
+    if isinstance(progress, bool):
+        from autobackbone.console import Console
+
+        return Console() if progress else Silent()
+    return progress

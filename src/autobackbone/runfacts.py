@@ -1,0 +1,104 @@
+"""What `run.json` and `pictures.csv` hold: written once when a run begins, checked when it is continued."""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import pandas as pd
+import torch
+
+from autobackbone.data import PART_CODES, DataBundle
+from autobackbone.errors import RunError
+from autobackbone.latency.target import hardware
+from autobackbone.preparing import Prepared
+from autobackbone.records import ImageSize
+from autobackbone.runfolder import RunFolder, write_text
+
+_PACKAGES = (
+    "autobackbone",
+    "torch",
+    "torchvision",
+    "timm",
+    "optuna",
+    "pytorch-lightning",
+    "scikit-learn",
+    "numpy",
+    "pillow",
+)
+
+
+def begin_or_continue(run: RunFolder, prepared: Prepared, bundle: DataBundle) -> None:
+    """Write the facts of a new run, or check that an old one goes on with the same data and arguments.
+
+    Raises:
+        RunError: the dataset or an argument that decides what is comparable has changed.
+    """
+    if run.exists():
+        _check_same(run, prepared, bundle)
+    else:
+        run.write_facts(_facts(prepared, bundle))
+
+
+def known_sizes(run: RunFolder) -> dict[str, tuple[ImageSize, ...]]:
+    """Backbones and image sizes of a run, in its order."""
+    sizes = run.read_facts()["image_sizes"]
+    return {name: tuple((int(h), int(w)) for h, w in of) for name, of in sizes}
+
+
+def write_pictures(run: RunFolder, bundle: DataBundle) -> None:
+    """Name, label and part of each picture, one row each, as CSV."""
+    part_names = {code: name for name, code in PART_CODES.items()}
+    parts = [part_names.get(int(code), "left out") for code in bundle.parts]
+    table = pd.DataFrame({"name": bundle.names, "label": bundle.labels, "part": parts})
+    write_text(run.pictures_file, table.to_csv(index=False))
+
+
+def _facts(prepared: Prepared, bundle: DataBundle) -> dict[str, Any]:
+    settings = prepared.settings
+    return {
+        "begun_at": datetime.now(tz=UTC).isoformat(timespec="seconds"),
+        "task": "classification",
+        "metric": prepared.metric.name,
+        "target_line": prepared.plan.target_line,
+        "hardware": hardware(prepared.target),
+        "n_torch_threads": torch.get_num_threads(),
+        "n_cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in _PACKAGES},
+        "arguments": settings.decisive(),
+        "limits": settings.decisive()["limits"],
+        "tolerance": settings.tolerance,
+        "weights": _plain(settings.weights),
+        "classes": list(bundle.classes),
+        "data_digest": bundle.digest,
+        "split_digest": bundle.split_digest,
+        "preparation": bundle.preparation.to_json(),
+        "image_sizes": [[name, [list(size) for size in of]] for name, of in prepared.image_sizes.items()],
+        "notes": [*bundle.skipped, *prepared.plan.notes],
+    }
+
+
+def _check_same(run: RunFolder, prepared: Prepared, bundle: DataBundle) -> None:
+    facts = run.read_facts()
+    if facts["data_digest"] != bundle.digest or facts["split_digest"] != bundle.split_digest:
+        raise RunError(
+            f"the dataset has changed since the run {str(run.path)!r} began (digest {facts['data_digest'][:12]}, "
+            f"now {bundle.digest[:12]}), so its scores would not be comparable. Give another run_dir."
+        )
+    asked = prepared.settings.decisive()
+    for name, before in facts["arguments"].items():
+        if asked[name] != before:
+            raise RunError(
+                f"the run {str(run.path)!r} was begun with {name}={before!r}, and {name}={asked[name]!r} came. "
+                "Give the same to continue it, or another run_dir."
+            )
+
+
+def _plain(weights: Any) -> Any:
+    if weights is None:
+        return None
+    return {name: str(path) for name, path in weights.items()} if isinstance(weights, dict) else str(weights)

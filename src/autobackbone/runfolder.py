@@ -1,0 +1,144 @@
+"""A run on disk: where each thing lies, who holds it, and what may be written.
+
+    run.json            facts of the run that no trial knows: format, arguments, target, data
+    pictures.csv        name, label and part of each picture
+    study.db            the Optuna study: all that is known of the trials
+    trials/<number>/    weights and predictions of one trial
+    front.png           the picture of the front
+    lock                held by the one process that works on the run
+
+Paths inside are relative, so that a run can be moved.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from autobackbone.errors import RunError, RunLockedError
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFolder:
+    """The layout of one run; making the record touches no disk."""
+
+    path: Path
+
+    @property
+    def facts_file(self) -> Path:
+        """What no trial knows, as JSON."""
+        return self.path / "run.json"
+
+    @property
+    def pictures_file(self) -> Path:
+        """Name, label and part of each picture."""
+        return self.path / "pictures.csv"
+
+    @property
+    def study_file(self) -> Path:
+        """The SQLite file of the study."""
+        return self.path / "study.db"
+
+    @property
+    def figure_file(self) -> Path:
+        """The picture of the front."""
+        return self.path / "front.png"
+
+    def trial_folder(self, number: int) -> Path:
+        """Where the files of one trial lie."""
+        return self.path / "trials" / f"{number:04d}"
+
+    def exists(self) -> bool:
+        """Whether a run has been begun here."""
+        return self.facts_file.is_file()
+
+    def read_facts(self) -> dict[str, Any]:
+        """The facts of the run.
+
+        Raises:
+            RunError: there is no run here, it cannot be read, or its format is newer than this version knows.
+        """
+        if not self.exists():
+            raise RunError(f"{str(self.path)!r} holds no run: it has no run.json. Give the folder that a search made.")
+        try:
+            facts = json.loads(self.facts_file.read_text(encoding="utf-8"))
+            version = int(facts["format_version"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{str(self.facts_file)!r} cannot be read ({error}); the run is damaged.") from error
+        if version > FORMAT_VERSION:
+            raise RunError(
+                f"{str(self.path)!r} has run format {version}, and this version reads up to {FORMAT_VERSION}. "
+                "Update autobackbone."
+            )
+        return dict(facts)
+
+    def write_facts(self, facts: Mapping[str, Any]) -> None:
+        """Write the facts of the run, whole or not at all."""
+        write_text(self.facts_file, json.dumps({"format_version": FORMAT_VERSION, **facts}, indent=1, sort_keys=True))
+
+    def remove_trial_files(self, number: int, *names: str) -> None:
+        """Remove the named files of a trial, all of them if none is named."""
+        folder = self.trial_folder(number)
+        if not names:
+            shutil.rmtree(folder, ignore_errors=True)
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the run while working on it; the operating system lets go if this process dies.
+
+        Raises:
+            RunLockedError: another process holds it.
+            RunError: the folder cannot be made or written.
+        """
+        lock = FileLock(self.path / "lock", timeout=0)
+        holder = self.path / "lock.holder"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout as error:
+            by = holder.read_text(encoding="utf-8") if holder.is_file() else "another process"
+            raise RunLockedError(
+                f"the run {str(self.path)!r} is being worked on by {by}. Wait for it, or give another run_dir."
+            ) from error
+        except OSError as error:
+            raise RunError(f"cannot write a run to {str(self.path)!r}: {error}. Give another run_dir.") from error
+        try:
+            write_text(holder, f"process {os.getpid()}")
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def new_run_path(parent: Path, now: datetime) -> Path:
+    """A new, dated folder name under `parent` that nobody has taken."""
+    stem = now.strftime("%Y-%m-%d_%H-%M-%S")
+    names = (stem, *(f"{stem}_{number}" for number in range(2, 1000)))
+    return next(parent / name for name in names if not (parent / name).exists())
+
+
+def cache_folder() -> Path:
+    """Where stores that can be made again lie: `$AUTOBACKBONE_CACHE`, else the user's cache folder."""
+    named = os.environ.get("AUTOBACKBONE_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME")
+    return Path(named) if named else (Path(base) if base else Path.home() / ".cache") / "autobackbone"

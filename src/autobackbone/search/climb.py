@@ -1,0 +1,124 @@
+"""The loop: Optuna asks, the evaluator trains, the study is told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import optuna
+
+from autobackbone.errors import TrialError
+from autobackbone.records import Candidate, Evaluator, Trial
+from autobackbone.search.space import Space
+from autobackbone.search.study import read_trials, record, tell
+
+# A suggestion that does not fit the time left costs nothing but a row; this many in a row, and nothing fits any more.
+_MAX_MISFITS = 8
+# How far the opening trials unfreeze: shares of the blocks, the cheaper first.
+_OPENING_DEPTHS = (0.25, 0.5)
+_OPENING_LR = 5e-4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """One joint search over backbone, image size, depth and learning rate.
+
+    Args:
+        study: holds the screened trials already.
+        space: what may be suggested.
+        evaluator: trains.
+        left_s: seconds that the search may still use; infinite without a limit of time.
+        n_trials: how many trials may still begin; `None` for no limit.
+        is_higher_better: orientation of the score.
+        now_s: seconds since the run began.
+        on_trial: told each ended trial.
+    """
+
+    study: optuna.Study
+    space: Space
+    evaluator: Evaluator
+    left_s: Callable[[], float]
+    now_s: Callable[[], float]
+    is_higher_better: bool
+    n_trials: int | None = None
+    on_trial: Callable[[Trial], None] = lambda _: None
+
+
+def climb(search: Search) -> int:
+    """Try candidates until the time or the number of trials is used up; returns how many were trained."""
+    for candidate in openings(read_trials(search.study), search):
+        search.study.enqueue_trial(search.space.suggestion(candidate), skip_if_exists=True)
+    n_trained = n_misfits = 0
+    while n_misfits < _MAX_MISFITS and n_trained != search.n_trials and search.left_s() > 0:
+        trial = search.study.ask(search.space.distributions())
+        state = _try(search, trial)
+        n_misfits = n_misfits + 1 if state == "stopped" else 0
+        n_trained += state != "stopped"
+    return n_trained
+
+
+def openings(trials: Sequence[Trial], search: Search) -> list[Candidate]:
+    """What is tried before the sampler has a say: each screened backbone at its best size, the fastest first, its last
+    blocks at a rate that rarely harms; then the same ones deeper.
+    """
+    best: dict[str, Trial] = {}
+    for trial in trials:
+        is_screened = trial.state == "finished" and trial.n_unfrozen == 0
+        if is_screened and (trial.backbone not in best or _is_better(trial, best[trial.backbone], search)):
+            best[trial.backbone] = trial
+    fastest_first = sorted(best.values(), key=lambda trial: trial.latency_ms or 0.0)
+    return [_opening(trial, share, search) for share in _OPENING_DEPTHS for trial in fastest_first]
+
+
+def _is_better(one: Trial, other: Trial, search: Search) -> bool:
+    assert one.score is not None
+    assert other.score is not None
+    return (one.score > other.score) == search.is_higher_better and one.score != other.score
+
+
+def _opening(screened: Trial, share: float, search: Search) -> Candidate:
+    lowest, highest = search.space.depths(screened.backbone)
+    bounds = search.space.lr
+    lr = min(max(_OPENING_LR, bounds[0]), bounds[1]) if isinstance(bounds, tuple) else bounds
+    return Candidate(
+        backbone=screened.backbone,
+        image_size=screened.image_size,
+        n_unfrozen=min(max(lowest, round(screened.n_blocks * share)), highest),
+        lr=lr,
+    )
+
+
+def _try(search: Search, asked: optuna.Trial) -> Literal["finished", "stopped", "failed"]:
+    candidate = search.space.candidate(asked.params)
+    known = replace(search.evaluator.begin(candidate), number=asked.number)
+    record(asked, known)
+    expected_s, left_s = search.evaluator.expected_s(candidate), search.left_s()
+    if expected_s > left_s:
+        takes = f"it takes about {expected_s:.0f} s and {left_s:.0f} s were left"
+        reason = f"not begun: {takes if expected_s < float('inf') else 'there was no time to screen its backbone'}"
+        return _end(search, asked, replace(known, reason=reason), "stopped")
+    begun = time.monotonic()
+    try:
+        trial = search.evaluator.evaluate(asked.number, candidate, _until(expected_s, left_s))
+    except TrialError as error:
+        spent = replace(known, reason=str(error), train_seconds=time.monotonic() - begun)
+        return _end(search, asked, spent, "failed")
+    return _end(search, asked, trial, "finished")
+
+
+def _until(expected_s: float, left_s: float) -> float | None:
+    """A trial may take half of what is left, so that another one can follow; more where half is too short."""
+    if left_s == float("inf"):
+        return None
+    return time.monotonic() + min(left_s, max(left_s / 2, 1.5 * expected_s))
+
+
+def _end(
+    search: Search, asked: optuna.Trial, trial: Trial, state: Literal["finished", "stopped", "failed"]
+) -> Literal["finished", "stopped", "failed"]:
+    ended = replace(trial, number=asked.number, state=state, finished_at_s=search.now_s())
+    tell(search.study, asked, ended, state)
+    search.on_trial(ended)
+    return state

@@ -1,0 +1,59 @@
+"""Seconds that a candidate will take: guessed from its forward pass, corrected by what training took in this run."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+
+from autobackbone.records import Candidate, ImageSize
+
+Pair = tuple[str, ImageSize]
+
+# A step forward and back costs about three forward passes.
+_TRAINING_FACTOR = 3.0
+# Building a network, splitting it and timing two steps.
+_SETUP_S = 1.5
+
+
+@dataclass(slots=True, kw_only=True)
+class Costs:
+    """Learned as the run goes on.
+
+    Args:
+        n_train: training pictures.
+        n_validation: validation pictures.
+        forward_s: seconds of a forward pass over one picture, by backbone and image size.
+        n_blocks: blocks of each backbone.
+    """
+
+    n_train: int
+    n_validation: int
+    n_blocks: dict[str, int] = field(default_factory=dict)
+    forward_s: dict[Pair, float] = field(default_factory=dict)
+    _epochs: dict[tuple[str, ImageSize, int], float] = field(default_factory=dict)
+    _ratios: list[float] = field(default_factory=list)
+
+    def expected_s(self, candidate: Candidate, n_epochs: int) -> float:
+        """Seconds of a training of so many epochs, its setup included; infinite for a pair that was never run."""
+        pair = (candidate.backbone, candidate.image_size)
+        if pair not in self.forward_s:
+            return float("inf")
+        known = (*pair, candidate.n_unfrozen)
+        is_known = known in self._epochs
+        epoch_s = self._epochs[known] if is_known else self._guess_epoch_s(candidate) * self._correction()
+        # What is known has its activations stored already.
+        prefix_s = 0.0 if is_known else self.forward_s[pair] * (self.n_train + self.n_validation)
+        return _SETUP_S + prefix_s + n_epochs * epoch_s
+
+    def learn(self, candidate: Candidate, epoch_s: float) -> None:
+        """Remember what an epoch really took."""
+        self._ratios.append(epoch_s / self._guess_epoch_s(candidate))
+        self._epochs[(candidate.backbone, candidate.image_size, candidate.n_unfrozen)] = epoch_s
+
+    def _guess_epoch_s(self, candidate: Candidate) -> float:
+        tail_share = candidate.n_unfrozen / self.n_blocks[candidate.backbone]
+        forward_s = self.forward_s[(candidate.backbone, candidate.image_size)]
+        return forward_s * tail_share * (_TRAINING_FACTOR * self.n_train + self.n_validation)
+
+    def _correction(self) -> float:
+        return statistics.median(self._ratios) if self._ratios else 1.0

@@ -1,0 +1,75 @@
+"""Tries candidates really: trains them from their screened heads, scores them, keeps their files."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+from autobackbone.choosing import mark_front
+from autobackbone.metrics import to_maximised
+from autobackbone.records import Candidate, Trial
+from autobackbone.search import trialfiles
+from autobackbone.search.screenstage import begun_trial, price
+from autobackbone.search.workshop import Workshop
+from autobackbone.training.fit import Outcome
+from autobackbone.training.tuner import MIN_EPOCHS, Tuner
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkEvaluator:
+    """The evaluator of real searches."""
+
+    shop: Workshop
+    tuner: Tuner
+
+    def expected_s(self, candidate: Candidate) -> float:
+        """Seconds of the shortest useful training."""
+        n_epochs = int(candidate.extras.get("n_epochs", MIN_EPOCHS))
+        return self.shop.costs.expected_s(candidate, n_epochs)
+
+    def begin(self, candidate: Candidate) -> Trial:
+        """What is known before training."""
+        return begun_trial(self.shop, price(self.shop, (candidate.backbone, candidate.image_size)), candidate)
+
+    def evaluate(self, number: int, candidate: Candidate, until: float | None) -> Trial:
+        """Train, score, and keep the files if the trial is on the front."""
+        shop = self.shop
+        begun = time.monotonic()
+        name = f"{candidate.backbone}, {candidate.n_unfrozen} unfrozen, lr {candidate.lr:.1e}"
+        shop.reporter.progress(shop.use_share(), f"trial {number}: {name}")
+        _, head = shop.heads[(candidate.backbone, candidate.image_size)]
+        network, outcome = self.tuner.tune(candidate, head, until=until)
+        shop.costs.learn(candidate, outcome.seconds / len(outcome.rung_scores))
+        trial = self._trial(number, candidate, outcome, time.monotonic() - begun)
+        trialfiles.save_predictions(shop.run, number, trialfiles.VALIDATION, outcome.probabilities)
+        if self._is_on_front(trial):
+            trialfiles.save_weights(shop.run, number, network.state_dict())
+        return trial
+
+    def _trial(self, number: int, candidate: Candidate, outcome: Outcome, seconds: float) -> Trial:
+        known = self.begin(candidate)
+        sign = to_maximised(self.shop.metric, 1.0)
+        n_epochs = len(outcome.rung_scores)
+        cut = ", cut short by the clock" if outcome.is_cut_short else ""
+        kept = f"weights of epoch {outcome.best_epoch + 1} of {n_epochs}{cut}"
+        score = sign * outcome.rung_scores[outcome.best_epoch]
+        return replace(
+            known,
+            number=number,
+            state="finished",
+            reason=kept,
+            score=score,
+            train_seconds=seconds,
+            n_epochs=n_epochs,
+            rung_scores=tuple(sign * value for value in outcome.rung_scores),
+        )
+
+    def _is_on_front(self, trial: Trial) -> bool:
+        return mark_front([*self.shop.trials(), trial], self.shop.metric)[-1].on_front
+
+
+def tidy(shop: Workshop) -> None:
+    """Remove the weights of tuned trials that are no longer on the front."""
+    for trial in mark_front(shop.trials(), shop.metric):
+        if not trial.on_front:
+            shop.run.remove_trial_files(trial.number, trialfiles.WEIGHTS)

@@ -1,0 +1,209 @@
+"""Price, then screen: each backbone and image size alone on the target, then one forward pass and a convex head."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from autobackbone.backbones.blocks import blocks_of
+from autobackbone.choosing import trial_line
+from autobackbone.errors import LimitsError
+from autobackbone.latency.target import describe
+from autobackbone.planning import gmacs
+from autobackbone.records import Candidate, Latency, Limits, Priced, Trial
+from autobackbone.screening import Screened, screen
+from autobackbone.search import trialfiles
+from autobackbone.search.costs import Pair
+from autobackbone.search.study import add_screened, next_number
+from autobackbone.search.workshop import Workshop
+
+# How much of the time screening may take: what is left goes to fine-tuning, which gains more per second from then on.
+_SCREENING_SHARE = 0.4
+# The first pass is cut where it would take more than this share of the time left: even a tiny budget ends with a head.
+_FIRST_PASS_SHARE = 0.6
+
+
+def screen_all(shop: Workshop, share: float = _SCREENING_SHARE) -> None:
+    """Screen as many pairs of backbone and image size as the time allows; at least one.
+
+    Raises:
+        LimitsError: no pair keeps the limits.
+    """
+    left_s = shop.clock.left_s()
+    until = time.monotonic() + left_s * share
+    for pair in reading_order(shop):
+        if pair in shop.heads or (shop.heads and _rough_seconds(shop, pair) > 1.5 * (until - time.monotonic())):
+            continue
+        priced = price(shop, pair)
+        broken = broken_limit(priced, shop.limits)
+        if broken is not None:
+            shop.reporter.say(f"left out: {_name(pair)}: {broken}")
+            continue
+        expected_s = _seconds(shop, priced.latency)
+        if shop.heads and time.monotonic() + expected_s > until:
+            continue
+        _screen_one(shop, priced, until=None if left_s == float("inf") else _end_of_pass(shop))
+    if not shop.heads:
+        raise _nothing_within_limits(shop)
+
+
+def reading_order(shop: Workshop) -> list[Pair]:
+    """Each backbone at a middle size first, then larger sizes, then smaller ones; small backbones first. A budget that
+    is short for the first of them begins with the cheapest pair of all.
+    """
+    sizes = shop.space.image_sizes
+    ranked = [
+        (_distance_rank(index, len(of)), name, size) for name, of in sizes.items() for index, size in enumerate(of)
+    ]
+    order = [(name, size) for _, name, size in sorted(ranked, key=lambda item: (item[0], gmacs(item[1], item[2])))]
+    cheapest = min(order, key=lambda pair: gmacs(*pair))
+    price(shop, cheapest)
+    is_short = _rough_seconds(shop, order[0]) > 0.15 * shop.clock.left_s()
+    return [cheapest, *(pair for pair in order if pair != cheapest)] if is_short else order
+
+
+def price(shop: Workshop, pair: Pair) -> Priced:
+    """What a pair costs to run, measured alone on the target or remembered."""
+    if pair not in shop.priced:
+        backbone, image_size = pair
+        shop.reporter.progress(shop.use_share(), f"latency of {_name(pair)}")
+        network = shop.source.network(backbone, image_size)
+        n_params = sum(parameter.numel() for parameter in network.parameters())
+        n_values = n_params + sum(buffer.numel() for buffer in network.buffers())
+        n_blocks = len(blocks_of(network))
+        shop.priced[pair] = Priced(
+            backbone=backbone,
+            image_size=image_size,
+            latency=shop.book.measure(network, backbone, image_size, shop.target),
+            n_blocks=n_blocks,
+            n_params=n_params,
+            megabytes=round(n_values * 4 / 1e6, 2),
+            preprocess_ms=shop.preprocess_ms.get(image_size),
+        )
+        shop.costs.n_blocks[backbone] = n_blocks
+    return shop.priced[pair]
+
+
+def broken_limit(priced: Priced, limits: Limits) -> str | None:
+    """Which limit a pair breaks, in words; `None` if it keeps all."""
+    has = {
+        "latency_ms": priced.latency.p50_ms,
+        "latency_p95_ms": priced.latency.p95_ms,
+        "n_params": priced.n_params,
+        "megabytes": priced.megabytes,
+    }
+    for name, value in has.items():
+        limit = getattr(limits, name)
+        if limit is not None and value > limit:
+            return f"{name} {value:,.4g} is above the limit of {limit:,g}"
+    return None
+
+
+def _screen_one(shop: Workshop, priced: Priced, until: float | None) -> None:
+    pair = (priced.backbone, priced.image_size)
+    network = shop.source.network(*pair).to(shop.device)
+    screened = screen(
+        network,
+        shop.bundle,
+        priced.image_size,
+        shop.source.normalisation(priced.backbone),
+        seed=shop.seed,
+        device=shop.device,
+        until=until,
+        on_progress=lambda done: shop.reporter.progress(shop.use_share(), f"screening {_name(pair)}: {done:.0%}"),
+    )
+    if screened is None:
+        return
+    trial = _trial(shop, priced, screened)
+    # Files first: a process that dies in between leaves a file too many, never a finished trial without its head.
+    number = next_number(shop.study)
+    trialfiles.save_head(shop.run, number, screened.head)
+    trialfiles.save_predictions(shop.run, number, trialfiles.VALIDATION, screened.probabilities)
+    add_screened(shop.study, shop.space, trial)
+    shop.heads[pair] = (number, screened.head)
+    shop.costs.forward_s[pair] = screened.seconds_per_image
+    shop.reporter.say(trial_line(replace(trial, number=number), shop.metric))
+
+
+def _trial(shop: Workshop, priced: Priced, screened: Screened) -> Trial:
+    n_train = len(shop.bundle.indices("train"))
+    part = "" if screened.n_train == n_train else f" of {screened.n_train} of {n_train} training pictures"
+    candidate = Candidate(backbone=priced.backbone, image_size=priced.image_size, n_unfrozen=0)
+    return replace(
+        begun_trial(shop, priced, candidate),
+        state="finished",
+        reason=f"a linear head on frozen features{part}",
+        score=shop.validation_score(screened.probabilities),
+        train_seconds=screened.seconds,
+        finished_at_s=shop.clock.run_s(),
+        extras={"strength": screened.head.strength, "forward_s": screened.seconds_per_image},
+    )
+
+
+def begun_trial(shop: Workshop, priced: Priced, candidate: Candidate) -> Trial:
+    """What is known of a candidate before it is tried; its number is 0."""
+    return Trial(
+        number=0,
+        state="running",
+        reason="",
+        backbone=candidate.backbone,
+        image_size=candidate.image_size,
+        n_unfrozen=candidate.n_unfrozen,
+        n_blocks=priced.n_blocks,
+        lr=candidate.lr,
+        score=None,
+        latency_ms=priced.latency.p50_ms,
+        latency_p95_ms=priced.latency.p95_ms,
+        latency_noise_ms=priced.latency.noise_ms,
+        images_per_s=priced.latency.images_per_s,
+        preprocess_ms=priced.preprocess_ms,
+        n_params=priced.n_params,
+        megabytes=priced.megabytes,
+        resize=shop.bundle.preparation.resize,
+        extras=dict(candidate.extras),
+    )
+
+
+def _end_of_pass(shop: Workshop) -> float:
+    """Others may run to the end of what confirming leaves; the first must leave time for its head."""
+    left_s = shop.clock.left_s()
+    return time.monotonic() + left_s * (0.9 if shop.heads else _FIRST_PASS_SHARE)
+
+
+def _seconds(shop: Workshop, latency: Latency) -> float:
+    n_images = shop.costs.n_train + shop.costs.n_validation
+    return n_images / latency.images_per_s * 1.1
+
+
+def _rough_seconds(shop: Workshop, pair: Pair) -> float:
+    """Seconds of a pass before the pair is priced: scaled by published multiply-adds from a priced one."""
+    if pair in shop.priced:
+        return _seconds(shop, shop.priced[pair].latency)
+    known = next(iter(shop.priced))
+    return _seconds(shop, shop.priced[known].latency) * gmacs(*pair) / gmacs(*known)
+
+
+def _distance_rank(index: int, n: int) -> int:
+    middle = n // 2 if n > 2 else n - 1
+    return index - middle if index >= middle else n + middle - index
+
+
+def _nothing_within_limits(shop: Workshop) -> LimitsError:
+    if not shop.priced:
+        return LimitsError("no backbone could be screened in the budget. Give it more time.")
+    fastest = min(shop.priced.values(), key=lambda priced: priced.latency.p50_ms)
+    return LimitsError(
+        f"none of {len(shop.priced)} pairs of backbone and image size keeps {_written(shop.limits)} on "
+        f"{describe(shop.target)}; the fastest, {_name((fastest.backbone, fastest.image_size))}, takes "
+        f"{fastest.latency.p50_ms:.2f} ms with {fastest.n_params:,} parameters and {fastest.megabytes:.1f} MB. "
+        "Raise the limit, or allow smaller image_sizes or other backbones."
+    )
+
+
+def _written(limits: Limits) -> str:
+    names = ("latency_ms", "latency_p95_ms", "n_params", "megabytes")
+    return ", ".join(f"{name}={getattr(limits, name):g}" for name in names if getattr(limits, name) is not None)
+
+
+def _name(pair: Pair) -> str:
+    return f"{pair[0]} at {pair[1][0]}x{pair[1][1]} px"

@@ -1,0 +1,152 @@
+"""The study: the one record of what was tried. Optuna's names and states stay inside this module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
+
+from autobackbone.errors import RunError
+from autobackbone.records import Candidate, Trial, TrialState
+from autobackbone.search.space import Space
+
+STUDY_NAME = "autobackbone"
+_FACTS = "facts"
+_TEST_SCORES = "test_scores"
+_TIME = "time"
+_STATES: Mapping[OptunaState, TrialState] = {
+    OptunaState.WAITING: "waiting",
+    OptunaState.RUNNING: "running",
+    OptunaState.COMPLETE: "finished",
+    OptunaState.PRUNED: "stopped",
+    OptunaState.FAIL: "failed",
+}
+_NOT_STORED = ("number", "state", "on_front", "test_score", "folder")
+
+
+def open_study(
+    file: Path, *, is_higher_better: bool, metric_name: str, seed: int, sampler: BaseSampler | None = None
+) -> optuna.Study:
+    """The study in `file`, made if it is not there: maximised or minimised score first, latency second."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        storage=f"sqlite:///{file.resolve()}",
+        study_name=STUDY_NAME,
+        directions=["maximize" if is_higher_better else "minimize", "minimize"],
+        # multivariate, or it models no parameter jointly with another.
+        sampler=sampler or TPESampler(multivariate=True, seed=seed),
+        load_if_exists=True,
+    )
+    study.set_user_attr("metrics", [metric_name, "latency_ms"])
+    return study
+
+
+def load_study(file: Path) -> optuna.Study:
+    """The study in `file`, opened so that nothing can be written.
+
+    Raises:
+        RunError: the file is not there or holds no study.
+    """
+    if not file.is_file():
+        raise RunError(f"{str(file)!r} is not there: the run has no study. It was damaged, or never begun.")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return optuna.load_study(study_name=STUDY_NAME, storage=f"sqlite:///file:{file.resolve()}?mode=ro&uri=true")
+    except Exception as error:
+        raise RunError(f"{str(file)!r} cannot be opened as a study: {error}") from error
+
+
+def next_number(study: optuna.Study) -> int:
+    """The number that the next trial will have; true as long as one process writes."""
+    return len(study.get_trials(deepcopy=False))
+
+
+def add_screened(study: optuna.Study, space: Space, trial: Trial) -> None:
+    """Put a screened trial into the study, as if it had been asked."""
+    assert trial.score is not None
+    assert trial.latency_ms is not None
+    candidate = Candidate(backbone=trial.backbone, image_size=trial.image_size, n_unfrozen=0)
+    frozen = optuna.trial.create_trial(
+        state=OptunaState.COMPLETE,
+        values=[trial.score, trial.latency_ms],
+        params=dict(space.suggestion(candidate)),
+        distributions=space.distributions(),
+        user_attrs={_FACTS: facts_of(trial)},
+    )
+    study.add_trial(frozen)
+
+
+def record(trial: optuna.Trial, facts: Trial) -> None:
+    """Note what is known of a trial that has begun, so that it is known also if its process dies."""
+    trial.set_user_attr(_FACTS, facts_of(facts))
+
+
+def tell(
+    study: optuna.Study, trial: optuna.Trial, facts: Trial, state: Literal["finished", "stopped", "failed"]
+) -> None:
+    """End an asked trial: its facts first, so that no ended trial is without them."""
+    record(trial, facts)
+    if state == "finished":
+        assert facts.score is not None
+        assert facts.latency_ms is not None
+        study.tell(trial, values=[facts.score, facts.latency_ms])
+    else:
+        study.tell(trial, state=OptunaState.PRUNED if state == "stopped" else OptunaState.FAIL)
+
+
+def adopt_abandoned(study: optuna.Study) -> int:
+    """Fail what a process that died left running; returns how many there were."""
+    abandoned = [trial for trial in study.get_trials(deepcopy=False) if trial.state == OptunaState.RUNNING]
+    for trial in abandoned:
+        study.tell(trial.number, state=OptunaState.FAIL)
+    return len(abandoned)
+
+
+def read_trials(study: optuna.Study) -> list[Trial]:
+    """All trials of a study, in order of number, without what only a comparison of them tells (`on_front`)."""
+    test_scores = study.user_attrs.get(_TEST_SCORES, {})
+    return [_read(trial, test_scores.get(str(trial.number))) for trial in study.get_trials(deepcopy=False)]
+
+
+def note_test_score(study: optuna.Study, number: int, value: float) -> None:
+    """Keep a confirmed score; on the study, since an ended trial takes no more attributes."""
+    study.set_user_attr(_TEST_SCORES, {**study.user_attrs.get(_TEST_SCORES, {}), str(number): value})
+
+
+def note_time(study: optuna.Study, run_s: float, *, is_completed: bool) -> None:
+    """Keep how long the run has worked, and whether its budget has been spent to the end."""
+    study.set_user_attr(_TIME, {"run_s": run_s, "is_completed": is_completed})
+
+
+def read_time(study: optuna.Study) -> tuple[float, bool]:
+    """Seconds that the run has worked, and whether its last budget was spent to the end."""
+    noted = study.user_attrs.get(_TIME, {"run_s": 0.0, "is_completed": False})
+    last = max((trial.finished_at_s or 0.0 for trial in read_trials(study)), default=0.0)
+    return max(float(noted["run_s"]), last), bool(noted["is_completed"])
+
+
+def facts_of(trial: Trial) -> dict[str, Any]:
+    """What the study stores of a trial: everything that it does not know already."""
+    return {name: value for name, value in asdict(trial).items() if name not in _NOT_STORED}
+
+
+def _read(trial: FrozenTrial, test_score: float | None) -> Trial:
+    stored = dict(trial.user_attrs.get(_FACTS, {}))
+    state = _STATES[trial.state]
+    known = {field.name for field in fields(Trial)}
+    facts = {name: value for name, value in stored.items() if name in known}
+    if not facts:
+        facts = {"reason": "interrupted" if state == "failed" else "", "backbone": trial.params.get("backbone", "?")}
+        facts |= {"image_size": (0, 0), "n_unfrozen": 0, "n_blocks": 0, "lr": trial.params.get("lr")}
+        facts |= {"score": None, "latency_ms": None}
+    elif state == "failed" and facts.get("reason") == "":
+        facts["reason"] = "interrupted: its process ended"
+    facts["image_size"] = tuple(facts["image_size"])
+    facts["rung_scores"] = tuple(facts.get("rung_scores", ()))
+    return Trial(number=trial.number, state=state, test_score=test_score, **facts)

@@ -1,0 +1,112 @@
+"""The files of one trial in its run folder: weights as safetensors, predictions as plain NumPy arrays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from autobackbone.errors import RunError
+from autobackbone.runfolder import RunFolder
+from autobackbone.screening import Head
+
+HEAD = "head.safetensors"
+WEIGHTS = "weights.safetensors"
+VALIDATION = "validation.npy"
+TEST = "test.npy"
+
+
+def save_head(run: RunFolder, number: int, head: Head) -> None:
+    """Keep a screened head."""
+    arrays = {"weight": head.weight, "bias": head.bias, "strength": np.array([head.strength])}
+    _whole(_file(run, number, HEAD), lambda file: save_arrays(arrays, file))
+
+
+def load_head(run: RunFolder, number: int) -> Head:
+    """A screened head.
+
+    Raises:
+        RunError: it is not there or damaged.
+    """
+    file = _existing(run, number, HEAD)
+    try:
+        arrays = load_arrays(file)
+        return Head(weight=arrays["weight"], bias=arrays["bias"], strength=float(arrays["strength"][0]))
+    except (SafetensorError, KeyError, IndexError) as error:
+        raise RunError(f"{str(file)!r} is damaged: {error}") from error
+
+
+def has_weights(run: RunFolder, number: int) -> bool:
+    """Whether the whole network of a trial is kept."""
+    return (run.trial_folder(number) / WEIGHTS).is_file()
+
+
+def save_weights(run: RunFolder, number: int, state_dict: Mapping[str, Tensor]) -> None:
+    """Keep a whole network."""
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state_dict.items()}
+    _whole(_file(run, number, WEIGHTS), lambda file: save_file(tensors, file))
+
+
+def load_weights(run: RunFolder, number: int) -> dict[str, Tensor]:
+    """A whole network's tensors by name.
+
+    Raises:
+        RunError: they are not there or damaged.
+    """
+    file = _existing(run, number, WEIGHTS)
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise RunError(f"{str(file)!r} is damaged: {error}") from error
+
+
+def save_predictions(run: RunFolder, number: int, name: str, probabilities: NDArray[np.float32]) -> None:
+    """Keep (n_images, n_classes) probabilities."""
+
+    def write(file: Path) -> None:
+        with file.open("wb") as opened:
+            np.save(opened, probabilities.astype(np.float32), allow_pickle=False)
+
+    _whole(_file(run, number, name), write)
+
+
+def load_predictions(run: RunFolder, number: int, name: str) -> NDArray[np.float32]:
+    """(n_images, n_classes) probabilities.
+
+    Raises:
+        RunError: they are not there or damaged.
+    """
+    file = _existing(run, number, name)
+    try:
+        return np.asarray(np.load(file, allow_pickle=False), dtype=np.float32)
+    except (ValueError, EOFError) as error:
+        raise RunError(f"{str(file)!r} is damaged: {error}") from error
+
+
+def _file(run: RunFolder, number: int, name: str) -> Path:
+    folder = run.trial_folder(number)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / name
+
+
+def _existing(run: RunFolder, number: int, name: str) -> Path:
+    file = run.trial_folder(number) / name
+    if not file.is_file():
+        raise RunError(
+            f"trial {number} has no {name}: files are kept for the trials of the front only. Choose one of those."
+        )
+    return file
+
+
+def _whole(file: Path, write: Callable[[Path], None]) -> None:
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    write(temporary)
+    temporary.replace(file)

@@ -1,0 +1,117 @@
+"""What the stages of one run share: the data, the networks, the study, and what has been learned so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import optuna
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from autobackbone.backbones.blocks import BatchNormMode
+from autobackbone.backbones.head import set_head
+from autobackbone.backbones.source import TimmSource
+from autobackbone.clock import Clock
+from autobackbone.data import DataBundle
+from autobackbone.errors import RunError
+from autobackbone.latency.remembered import LatencyBook
+from autobackbone.metrics import Metric, score, to_maximised
+from autobackbone.progress import Reporter
+from autobackbone.records import Limits, Priced, Target, Trial
+from autobackbone.runfolder import RunFolder
+from autobackbone.screening import Head
+from autobackbone.search import trialfiles
+from autobackbone.search.costs import Costs, Pair
+from autobackbone.search.space import Space
+from autobackbone.search.study import read_trials
+from autobackbone.training.activations import ActivationCache
+
+
+@dataclass(slots=True, kw_only=True)
+class Workshop:
+    """Made once a run; the stages read it, and note in it what they learn.
+
+    Args:
+        priced: backbone and image size to what it costs to run.
+        heads: backbone and image size to the number of its screened trial and its head.
+    """
+
+    run: RunFolder
+    bundle: DataBundle
+    source: TimmSource
+    target: Target
+    device: torch.device
+    book: LatencyBook
+    activations: ActivationCache
+    study: optuna.Study
+    space: Space
+    metric: Metric
+    limits: Limits
+    clock: Clock
+    reporter: Reporter
+    batch_norm: BatchNormMode
+    seed: int
+    tolerance: float
+    preprocess_ms: dict[tuple[int, int], float] = field(default_factory=dict)
+    costs: Costs = field(init=False)
+    priced: dict[Pair, Priced] = field(default_factory=dict)
+    heads: dict[Pair, tuple[int, Head]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n_train, n_validation = (len(self.bundle.indices(part)) for part in ("train", "validation"))
+        self.costs = Costs(n_train=n_train, n_validation=n_validation)
+
+    def trials(self) -> list[Trial]:
+        """All trials so far, in order of number."""
+        return read_trials(self.study)
+
+    def recall(self) -> None:
+        """Take up the screened trials of earlier sittings."""
+        for trial in self.trials():
+            if trial.state == "finished" and trial.n_unfrozen == 0:
+                pair = (trial.backbone, trial.image_size)
+                self.heads[pair] = (trial.number, trialfiles.load_head(self.run, trial.number))
+                self.costs.forward_s[pair] = float(trial.extras["forward_s"])
+                self.costs.n_blocks[trial.backbone] = trial.n_blocks
+
+    def validation_score(self, probabilities: NDArray[np.float32]) -> float:
+        """In the metric's own sign and unit; pictures that were not reached (NaN) are left out."""
+        labels = self.bundle.labels[self.bundle.indices("validation")]
+        is_reached = ~np.isnan(probabilities).any(axis=1)
+        return score(self.metric, probabilities[is_reached], labels[is_reached])
+
+    def maximised_score(self, probabilities: NDArray[np.float32]) -> float:
+        """The validation score, turned so that more is better."""
+        return to_maximised(self.metric, self.validation_score(probabilities))
+
+    def validation_of(self, trial: Trial) -> NDArray[np.float32]:
+        """A finished trial's validation probabilities, (n_validation, n_classes)."""
+        return trialfiles.load_predictions(self.run, trial.number, trialfiles.VALIDATION)
+
+    def keep_network(self, trial: Trial) -> None:
+        """Keep a trial's whole network, so that it can be used wherever the run folder goes."""
+        if not trialfiles.has_weights(self.run, trial.number):
+            trialfiles.save_weights(self.run, trial.number, self.network_of(trial).state_dict())
+
+    def network_of(self, trial: Trial) -> nn.Module:
+        """A finished trial's network, in eval mode on the CPU.
+
+        Raises:
+            RunError: its files are not there.
+        """
+        network = self.source.network(trial.backbone, trial.image_size)
+        if trialfiles.has_weights(self.run, trial.number):
+            network.load_state_dict(trialfiles.load_weights(self.run, trial.number))
+        elif trial.n_unfrozen == 0:
+            head = trialfiles.load_head(self.run, trial.number)
+            set_head(network, torch.from_numpy(head.weight), torch.from_numpy(head.bias))
+        else:
+            raise RunError(f"the weights of trial {trial.number} are not kept: it is not on the front.")
+        return network.eval()
+
+    def use_share(self) -> float:
+        """How much of the budget's time is used, from 0 to 1; 0 without a limit of time."""
+        whole = self.clock.budget.wall_clock_s
+        return 0.0 if whole is None else min(1.0, 1 - self.clock.left_s() / whole)

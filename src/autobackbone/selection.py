@@ -1,0 +1,295 @@
+"""What the user holds: the front, the table, the models. It reads a run folder and never writes to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from autobackbone.backbones.build import build, normalisation
+from autobackbone.backbones.head import set_head
+from autobackbone.backbones.weights import find_weights, load_state_dict
+from autobackbone.choosing import Choice, choose, choose_under, front_of, mark_front
+from autobackbone.data import Preparation
+from autobackbone.errors import DataError, RunError
+from autobackbone.exporting.transform import Transform
+from autobackbone.metrics import Metric, metric_for
+from autobackbone.records import Limits, Trial
+from autobackbone.runfolder import RunFolder
+from autobackbone.search import trialfiles
+from autobackbone.search.study import load_study, read_trials
+
+if TYPE_CHECKING:
+    import optuna
+    from matplotlib.figure import Figure
+
+_FRAME_COLUMNS = (
+    "number",
+    "state",
+    "reason",
+    "backbone",
+    "image_size",
+    "n_unfrozen",
+    "n_blocks",
+    "lr",
+    "score",
+    "latency_ms",
+    "latency_p95_ms",
+    "images_per_s",
+    "preprocess_ms",
+    "n_params",
+    "megabytes",
+    "train_seconds",
+    "finished_at_s",
+    "on_front",
+    "test_score",
+    "n_epochs",
+    "latency_noise_ms",
+    "resize",
+)
+_BATCH_SIZE = 32
+
+
+class Selection:
+    """The result of a run, also of one that is still going on or was cut off.
+
+    Args:
+        path: the run folder; it may have been moved since.
+
+    Example:
+        result = select_backbone("photos/", "10min")
+        result.best                      # the trial to use
+        result.front                     # fastest first
+        result.predict(["new.jpg"])      # class names
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._run = RunFolder(path=path)
+        self._facts = self._run.read_facts()
+        self._models: dict[int, nn.Module] = {}
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+        return self._run.path
+
+    @cached_property
+    def study(self) -> optuna.Study:
+        """The Optuna study behind the run, opened for reading."""
+        return load_study(self._run.study_file)
+
+    @cached_property
+    def metric(self) -> Metric:
+        """What `score` is."""
+        return metric_for(self._facts["metric"], self._facts["task"], n_classes=len(self.classes))
+
+    @property
+    def target(self) -> str:
+        """Where latencies were measured, in one line."""
+        return str(self._facts["target_line"])
+
+    @property
+    def classes(self) -> tuple[str | int, ...]:
+        """The classes, in the order of the columns of probabilities."""
+        return tuple(self._facts["classes"])
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was skipped, made or left out, one line each."""
+        return tuple(self._facts.get("notes", ()))
+
+    @cached_property
+    def trials(self) -> list[Trial]:
+        """All trials, in order of number."""
+        return mark_front(read_trials(self.study), self.metric)
+
+    @cached_property
+    def front(self) -> list[Trial]:
+        """The finished trials that no other beats on both score and latency, fastest first."""
+        return front_of(self.trials, self.metric)
+
+    @cached_property
+    def choice(self) -> Choice:
+        """The trial to use and the reason, in one sentence.
+
+        Raises:
+            RunError: no trial has finished.
+        """
+        limit_ms = Limits(**self._facts["limits"]).latency_ms
+        if limit_ms is not None:
+            return choose_under(self.front, limit_ms, self.metric)
+        return choose(
+            self.front, self._validation, self._labels("validation"), self.metric, tolerance=self._facts["tolerance"]
+        )
+
+    @property
+    def best(self) -> Trial:
+        """The trial to use: the fastest of the front that is as good as the top scorer within the noise; with a limit
+        of latency, the most accurate within it.
+        """
+        return self.choice.trial
+
+    def best_under(self, latency_ms: float) -> Trial:
+        """The most accurate trial of the front within a latency.
+
+        Raises:
+            LimitsError: none is that fast.
+        """
+        return choose_under(self.front, latency_ms, self.metric).trial
+
+    def to_frame(self) -> pd.DataFrame:
+        """All trials as a table, one row each, in order of number.
+
+        Times in milliseconds or seconds as the names say; `score` and `test_score` in the metric's own sign and unit;
+        `lr` is NaN where nothing was trained by gradient; further searched parameters have a column of their own.
+        """
+        rows = [{name: getattr(trial, name) for name in _FRAME_COLUMNS} | _searched(trial) for trial in self.trials]
+        frame = pd.DataFrame(rows, columns=None if rows else list(_FRAME_COLUMNS))
+        numeric = ["lr", "score", "latency_ms", "latency_p95_ms", "images_per_s", "preprocess_ms", "test_score"]
+        return frame.astype(dict.fromkeys(numeric, "float64"))
+
+    def plot(self) -> Figure:
+        """Accuracy against latency: every finished trial, the front drawn through, the chosen one marked."""
+        from autobackbone.plots.front import draw_front, front_facts
+
+        chosen = self.best.number if self.front else None
+        return draw_front(front_facts(self.trials, self.target, self.metric, chosen))
+
+    def model(self, trial: Trial | int | None = None) -> nn.Module:
+        """A trial's network.
+
+        Args:
+            trial: a trial of the front or its number; `None` for the best.
+
+        Returns:
+            A torch module in eval mode on the CPU: (n, 3, height, width) float32 → logits (n, n_classes). It carries
+            `.transform`, from a picture to one such input, and `.classes`.
+
+        Raises:
+            RunError: the trial's weights were not kept.
+        """
+        wanted = self._trial(trial)
+        if wanted.number not in self._models:
+            self._models[wanted.number] = self._load(wanted)
+        return self._models[wanted.number]
+
+    def predict_proba(self, images: Any, trial: Trial | int | None = None) -> NDArray[np.float32]:
+        """Probabilities of classes.
+
+        Args:
+            images: a list of pictures (paths, PIL images, arrays), or one array (n, height, width[, 3]); a single path
+                or PIL image counts as a list of one.
+            trial: as in `model`.
+
+        Returns:
+            (n_images, n_classes) float32, columns in the order of `classes`.
+        """
+        model = self.model(trial)
+        transform = model.transform
+        assert isinstance(transform, Transform)
+        pictures = _as_list(images)
+        chunks = []
+        with torch.inference_mode():
+            for start in range(0, len(pictures), _BATCH_SIZE):
+                some = pictures[start : start + _BATCH_SIZE]
+                batch = torch.stack([transform(picture) for picture in some])
+                chunks.append(torch.softmax(model(batch).float(), dim=1).numpy())
+        return np.concatenate(chunks) if chunks else np.empty((0, len(self.classes)), dtype=np.float32)
+
+    def predict(self, images: Any, trial: Trial | int | None = None) -> NDArray[Any]:
+        """The likeliest class of each picture, (n_images,); see `predict_proba`."""
+        likeliest = self.predict_proba(images, trial).argmax(axis=1)
+        return np.asarray([self.classes[code] for code in likeliest])
+
+    def __repr__(self) -> str:
+        """The front in a few lines."""
+        lines = [f"Selection of {len(self.trials)} trials on {self.target}, in {str(self.path)!r}"]
+        lines += [self._line(trial) for trial in self.front]
+        return "\n".join(lines)
+
+    def _line(self, trial: Trial) -> str:
+        tested = "" if trial.test_score is None else f", test {trial.test_score:.3f}"
+        mark = "→" if trial.number == self.best.number else " "
+        depth = f"{trial.n_unfrozen}/{trial.n_blocks}"
+        size = f"{trial.image_size[0]}x{trial.image_size[1]}"
+        return (
+            f"{mark} {trial.latency_ms:8.2f} ms  {self.metric.name} {trial.score:.3f}{tested}  "
+            f"trial {trial.number}: {trial.backbone} {size} px, {depth} unfrozen"
+        )
+
+    def _trial(self, trial: Trial | int | None) -> Trial:
+        if trial is None:
+            return self.best
+        number = trial.number if isinstance(trial, Trial) else trial
+        by_number = {one.number: one for one in self.trials}
+        if number not in by_number:
+            raise RunError(f"there is no trial {number!r}; there are {len(by_number)}, numbered from 0.")
+        return by_number[number]
+
+    def _load(self, trial: Trial) -> nn.Module:
+        if trial.state != "finished":
+            raise RunError(f"trial {trial.number} is {trial.state} and has no model. Choose a trial of the front.")
+        n_classes = len(self.classes)
+        if trialfiles.has_weights(self._run, trial.number):
+            network = build(trial.backbone, n_classes=n_classes, image_size=trial.image_size)
+            network.load_state_dict(trialfiles.load_weights(self._run, trial.number))
+        elif trial.n_unfrozen == 0:
+            # Frozen: the backbone's own weights, as they came, and the head.
+            head = trialfiles.load_head(self._run, trial.number)
+            source = find_weights(trial.backbone, self._facts.get("weights"))
+            state_dict = load_state_dict(trial.backbone, source)
+            network = build(trial.backbone, n_classes=n_classes, image_size=trial.image_size, state_dict=state_dict)
+            set_head(network, torch.from_numpy(head.weight), torch.from_numpy(head.bias))
+        else:
+            raise RunError(
+                f"the weights of trial {trial.number} were not kept, since it is not on the front. Choose one of "
+                f"{[one.number for one in self.front]}."
+            )
+        network.transform = Transform(  # type: ignore[assignment]
+            image_size=trial.image_size,
+            preparation=Preparation.from_json(self._facts["preparation"]),
+            normalisation=normalisation(trial.backbone),
+        )
+        network.classes = self.classes  # type: ignore[assignment]
+        return network.eval()
+
+    def _validation(self, trial: Trial) -> NDArray[np.float32]:
+        return trialfiles.load_predictions(self._run, trial.number, trialfiles.VALIDATION)
+
+    def _labels(self, part: str) -> NDArray[np.int64]:
+        pictures = pd.read_csv(self._run.pictures_file, keep_default_na=False)
+        return np.asarray(pictures.loc[pictures["part"] == part, "label"], dtype=np.int64)
+
+
+def open_run(path: str | Path) -> Selection:
+    """Open a run that was made earlier, here or elsewhere; nothing is written.
+
+    Raises:
+        RunError: there is no run, or it is damaged, or its format is newer than this version.
+    """
+    return Selection(Path(path))
+
+
+def _searched(trial: Trial) -> dict[str, Any]:
+    own = {"strength", "forward_s"}
+    extras: Mapping[str, Any] = trial.extras
+    return {name: value for name, value in extras.items() if name not in own}
+
+
+def _as_list(images: Any) -> Sequence[Any]:
+    is_one = isinstance(images, (str, Path)) or hasattr(images, "convert")
+    if is_one:
+        return [images]
+    if isinstance(images, np.ndarray) and images.ndim < 3:
+        raise DataError(
+            f"pictures come as a list, or as an array (n, height, width) or (n, height, width, channels); "
+            f"an array of shape {images.shape} came. Put a single picture into a list."
+        )
+    return list(images)

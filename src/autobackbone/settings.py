@@ -1,0 +1,143 @@
+"""All that a user asks for in one call, checked and in one form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from autobackbone import runfolder
+from autobackbone.errors import ArgumentError
+from autobackbone.records import Budget, ImageSize, Limits, Resize, Target, as_budget, as_image_sizes
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+    from autobackbone.backbones.weights import GivenWeights
+
+Groups = Sequence[Any] | Callable[[str], Any] | None
+Rare = Literal["leave_out", "error"]
+BatchNorm = Literal["fixed", "batch"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Settings:
+    """The arguments of `select_backbone`, whose docstring tells what each means."""
+
+    dataset: Any
+    budget: Budget
+    task: str | None
+    metric: str | None
+    backbones: tuple[str, ...] | None
+    image_sizes: tuple[ImageSize, ...] | None
+    target: Target
+    limits: Limits
+    space: Mapping[str, Any]
+    groups: Groups
+    run_dir: Path | None
+    seed: int
+    resize: Resize
+    tolerance: float
+    rare: Rare
+    value_range: tuple[float, float] | None
+    channels: tuple[int, ...] | None
+    weights: GivenWeights
+    max_download_mb: float
+    cache_dir: Path
+    cache_gb: float | None
+    batch_norm: BatchNorm
+    sampler: BaseSampler | None
+
+    def decisive(self) -> dict[str, Any]:
+        """What must be the same when a run is continued, as plain data."""
+        return {
+            "task": self.task,
+            "metric": self.metric,
+            "backbones": None if self.backbones is None else list(self.backbones),
+            "image_sizes": None if self.image_sizes is None else [list(size) for size in self.image_sizes],
+            "target": asdict(self.target),
+            "limits": asdict(self.limits),
+            "space": {name: list(v) if isinstance(v, tuple) else v for name, v in self.space.items()},
+            "seed": self.seed,
+            "resize": self.resize,
+            "batch_norm": self.batch_norm,
+        }
+
+
+def as_settings(  # noqa: PLR0913  the facade names every argument
+    dataset: Any,
+    budget: Budget | float | str,
+    *,
+    task: str | None,
+    metric: str | None,
+    backbones: str | Sequence[str] | None,
+    image_sizes: Sequence[int | Sequence[int]] | int | None,
+    target: Target | None,
+    limits: Limits | None,
+    space: Mapping[str, Any],
+    groups: Groups,
+    run_dir: str | Path | None,
+    seed: int,
+    resize: Resize,
+    tolerance: float,
+    rare: Rare,
+    value_range: tuple[float, float] | None,
+    channels: Sequence[int] | None,
+    weights: GivenWeights,
+    max_download_mb: float,
+    cache_dir: str | Path | None,
+    cache_gb: float | None,
+    batch_norm: BatchNorm,
+    sampler: BaseSampler | None,
+) -> Settings:
+    """Check every argument before anything is read or written.
+
+    Raises:
+        AutobackboneError: the one that names the argument which is wrong.
+    """
+    _require(resize in get_args(Resize), f"resize is 'squash', 'pad' or 'crop', not {resize!r}.")
+    _require(rare in ("leave_out", "error"), f"rare is 'leave_out' or 'error', not {rare!r}.")
+    _require(batch_norm in ("fixed", "batch"), f"batch_norm is 'fixed' or 'batch', not {batch_norm!r}.")
+    _require(isinstance(seed, int) and seed >= 0, f"seed is a whole number of at least 0, not {seed!r}.")
+    _require(_is_number(tolerance) and tolerance >= 0, f"tolerance is at least 0 points, not {tolerance!r}.")
+    _require(
+        _is_number(max_download_mb) and max_download_mb >= 0, f"max_download_mb is at least 0, not {max_download_mb!r}."
+    )
+    _require(cache_gb is None or (_is_number(cache_gb) and cache_gb > 0), f"cache_gb is above 0, not {cache_gb!r}.")
+    for name, value, kind in (("target", target, Target), ("limits", limits, Limits)):
+        _require(value is None or isinstance(value, kind), f"{name} is a {kind.__name__}(…) or None, not {value!r}.")
+    return Settings(
+        dataset=dataset,
+        budget=as_budget(budget),
+        task=task,
+        metric=metric,
+        backbones=(backbones,) if isinstance(backbones, str) else None if backbones is None else tuple(backbones),
+        image_sizes=as_image_sizes(image_sizes),
+        target=target or Target(),
+        limits=limits or Limits(),
+        space=space,
+        groups=groups,
+        run_dir=None if run_dir is None else Path(run_dir).expanduser(),
+        seed=seed,
+        resize=resize,
+        tolerance=float(tolerance),
+        rare=rare,
+        value_range=value_range,
+        channels=None if channels is None else tuple(channels),
+        weights=weights,
+        max_download_mb=float(max_download_mb),
+        cache_dir=Path(cache_dir).expanduser() if cache_dir else runfolder.cache_folder(),
+        cache_gb=cache_gb,
+        batch_norm=batch_norm,
+        sampler=sampler,
+    )
+
+
+def _require(is_good: object, message: str) -> None:
+    if not is_good:
+        raise ArgumentError(message)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,1 @@
+"""One candidate, trained: stored activations, the recipe, and the fit."""

@@ -1,0 +1,290 @@
+"""One `Trainer.fit`: from a network with a good head to a fine-tuned one, scored by averaged weights at every rung."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import signal
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning.callbacks import Callback, EMAWeightAveraging
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler
+
+from autobackbone.errors import TrialError
+from autobackbone.training.recipe import Recipe, lr_factor
+
+Scorer = Callable[[NDArray[np.float32]], float]
+"""Validation probabilities (n_validation, n_classes) to a score that is maximised."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What training gave.
+
+    Args:
+        rung_scores: maximised validation score after each epoch, of the averaged weights.
+        best_epoch: the epoch, from 0, whose weights are kept.
+        probabilities: (n_validation, n_classes) of those weights.
+        weights: the trained parameters by name, of the trained module.
+        seconds: of the fit.
+        is_cut_short: time ran out before the last rung.
+    """
+
+    rung_scores: tuple[float, ...]
+    best_epoch: int
+    probabilities: NDArray[np.float32]
+    weights: Mapping[str, Tensor]
+    seconds: float
+    is_cut_short: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trainee:
+    """What is trained, on what.
+
+    Args:
+        module: takes what `prepare` gives, returns logits (n, n_classes).
+        set_mode: puts the module's parts into the modes of training: frozen parts and BatchNorm stay in eval.
+        prepare: a stored batch to the module's input.
+        train: rows of the training part: stored inputs and labels.
+        validation: the same for the validation part.
+        device: where it runs.
+    """
+
+    module: nn.Module
+    set_mode: Callable[[], None]
+    prepare: Callable[[Tensor], Tensor]
+    train: Rows
+    validation: Rows
+    device: torch.device
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Trainee:
+        """Itself: the averaging copies the training loop, and must not copy the store behind it."""
+        return self
+
+
+class Rows(Dataset[tuple[Tensor, Tensor]]):
+    """Rows of a memory-mapped store, fetched a batch at a time: no per-picture Python.
+
+    Args:
+        store: (n_pictures, …), memory-mapped.
+        indices: (n_rows,) which pictures.
+        labels: (n_rows,) int64.
+    """
+
+    def __init__(self, store: NDArray[Any], indices: NDArray[np.int64], labels: NDArray[np.int64]) -> None:
+        self.store, self.indices, self.labels = store, indices, labels
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, rows: list[int]) -> tuple[Tensor, Tensor]:
+        return torch.from_numpy(self.store[self.indices[rows]]), torch.from_numpy(self.labels[rows])
+
+
+def fit(trainee: Trainee, recipe: Recipe, score: Scorer, *, until: float | None = None) -> Outcome:
+    """Train the module in place; it ends with the weights of its best rung.
+
+    Args:
+        trainee: the module and its rows; `requires_grad` says what trains.
+        recipe: numbers of the training.
+        score: of validation probabilities, maximised.
+        until: `time.monotonic()` after which no step is begun.
+
+    Raises:
+        TrialError: the loss is no number any more, memory ran out, or time ended before the first rung.
+        KeyboardInterrupt: Ctrl-C, as ever.
+    """
+    begun = time.monotonic()
+    loop = _Loop(trainee, recipe)
+    rungs = _Rungs(score)
+    n_steps_an_epoch = math.ceil(len(trainee.train) / recipe.batch_size)
+    # The averaging forgets within half an epoch: long enough to smooth steps, short enough to follow a rung's progress.
+    averaging = EMAWeightAveraging(decay=1 - 1 / max(2.0, n_steps_an_epoch / 2), use_buffers=False)
+    with _quiet_lightning(), _ctrl_c_as_ever(), torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        trainer = pl.Trainer(
+            **_where(trainee.device),
+            max_epochs=recipe.n_epochs,
+            callbacks=[_TimeGuard(until), rungs, averaging],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            gradient_clip_val=1.0,
+        )
+        with _translated_errors():
+            trainer.fit(loop, _loader(trainee.train, recipe), _loader(trainee.validation, None))
+    if rungs.best is None:
+        raise TrialError("time ended before the first epoch did")
+    loop.module.load_state_dict(dict(rungs.best.weights), strict=False)
+    return Outcome(
+        rung_scores=tuple(rungs.scores),
+        best_epoch=rungs.best.epoch,
+        probabilities=rungs.best.probabilities,
+        weights=rungs.best.weights,
+        seconds=time.monotonic() - begun,
+        is_cut_short=len(rungs.scores) < recipe.n_epochs,
+    )
+
+
+class _Loop(pl.LightningModule):
+    def __init__(self, trainee: Trainee, recipe: Recipe) -> None:
+        super().__init__()
+        self.module = trainee.module
+        self.recipe = recipe
+        self._trainee = trainee
+        self.probabilities: list[Tensor] = []
+
+    def on_train_epoch_start(self) -> None:
+        self._trainee.set_mode()
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+        stored, labels = batch
+        logits = self.module(self._trainee.prepare(stored))
+        loss = functional.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        if not torch.isfinite(loss):
+            raise TrialError(f"the loss became {loss.item()} at lr {self.recipe.lr:.1e}")
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+        self.probabilities.append(torch.softmax(self.module(self._trainee.prepare(batch[0])).float(), dim=1).cpu())
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.recipe.weight_decay},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=self.recipe.lr)
+        n_steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, n_steps, self.recipe))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rung:
+    epoch: int
+    probabilities: NDArray[np.float32]
+    weights: Mapping[str, Tensor] = field(repr=False)
+
+
+class _Rungs(Callback):
+    """Scores each epoch, and keeps the best one's weights.
+
+    Stands before the averaging in the list of callbacks, so that its hook runs while the averaged weights are in place.
+    """
+
+    def __init__(self, score: Scorer) -> None:
+        self.score = score
+        self.scores: list[float] = []
+        self.best: _Rung | None = None
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, _Loop)
+        probabilities = torch.cat(pl_module.probabilities).numpy()
+        pl_module.probabilities.clear()
+        self.scores.append(self.score(probabilities))
+        if self.best is None or self.scores[-1] > max(self.scores[:-1]):
+            trained = {n: p.detach().cpu().clone() for n, p in pl_module.module.named_parameters() if p.requires_grad}
+            self.best = _Rung(epoch=trainer.current_epoch, probabilities=probabilities, weights=trained)
+
+
+class _TimeGuard(Callback):
+    """Begins no epoch that cannot end in time, and no step after the end."""
+
+    def __init__(self, until: float | None) -> None:
+        self.until = until
+        self.epoch_begun = 0.0
+        self.longest_epoch_s = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        now = time.monotonic()
+        if trainer.current_epoch > 0:
+            self.longest_epoch_s = max(self.longest_epoch_s, now - self.epoch_begun)
+        self.epoch_begun = now
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.until is not None and time.monotonic() > self.until:
+            raise TrialError("time ended inside an epoch") if trainer.current_epoch == 0 else _TimeIsUp
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        epoch_s = max(self.longest_epoch_s, time.monotonic() - self.epoch_begun)
+        if self.until is not None and time.monotonic() + epoch_s > self.until:
+            trainer.should_stop = True
+
+
+class _TimeIsUp(Exception):  # noqa: N818 — a way out, not an error
+    pass
+
+
+def _loader(rows: Rows, recipe: Recipe | None) -> DataLoader[tuple[Tensor, Tensor]]:
+    order: Sampler[int] = SequentialSampler(rows)
+    batch_size = 64
+    if recipe is not None:
+        generator = torch.Generator().manual_seed(recipe.seed)
+        order, batch_size = RandomSampler(rows, generator=generator), recipe.batch_size
+    return DataLoader(rows, sampler=BatchSampler(order, batch_size, drop_last=False), batch_size=None)
+
+
+def _where(device: torch.device) -> dict[str, Any]:
+    accelerator = {"cuda": "gpu"}.get(device.type, device.type)
+    return {"accelerator": accelerator, "devices": [device.index or 0] if device.type == "cuda" else 1}
+
+
+@contextlib.contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            # The rows come from a memory map in whole batches: worker processes would only copy them once more.
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _ctrl_c_as_ever() -> Iterator[None]:
+    """Lightning turns Ctrl-C inside `fit` into `SystemExit` and leaves the signal ignored: undo both."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        with contextlib.suppress(ValueError):  # not the main thread: no signal was touched either
+            signal.signal(signal.SIGINT, handler)
+
+
+@contextlib.contextmanager
+def _translated_errors() -> Iterator[None]:
+    try:
+        yield
+    except _TimeIsUp:
+        pass
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise TrialError("out of memory") from error
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
+            raise TrialError("out of memory") from error
+        raise

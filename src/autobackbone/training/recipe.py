@@ -1,0 +1,48 @@
+"""How one candidate is trained: the numbers, and the learning rate at each step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """All numbers of one training.
+
+    Args:
+        lr: the constant rate between warm-up and decay.
+        n_epochs: the last rung; validation is scored after each epoch.
+        batch_size: pictures in one step.
+        weight_decay: of AdamW, on matrices and filters only.
+        label_smoothing: share of the target spread over the other classes.
+        warmup_share: share of all steps in which the rate rises from 0.
+        decay_share: share of all steps, the last ones, in which the rate falls to 0.
+        seed: order of the pictures, dropout.
+    """
+
+    lr: float
+    n_epochs: int
+    batch_size: int = 32
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.1
+    warmup_share: float = 0.05
+    decay_share: float = 0.3
+    seed: int = 0
+
+
+def lr_factor(step: int, n_steps: int, recipe: Recipe) -> float:
+    """The share of `recipe.lr` at a step: warm-up, then constant, then a straight decay towards the last rung.
+
+    Constant in the middle, so that scores at early rungs are comparable: under one-cycle they fall near the peak and
+    mislead.
+
+    Example:
+        >>> recipe = Recipe(lr=1e-3, n_epochs=1, warmup_share=0.1, decay_share=0.3)
+        >>> [round(lr_factor(step, 10, recipe), 2) for step in range(10)]
+        [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.67, 0.33]
+    """
+    n_warmup = max(1, round(n_steps * recipe.warmup_share))
+    n_decay = max(1, round(n_steps * recipe.decay_share))
+    rising = (step + 1) / n_warmup
+    falling = (n_steps - step) / n_decay
+    return max(0.0, min(1.0, rising, falling))

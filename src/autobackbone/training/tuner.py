@@ -1,0 +1,215 @@
+"""Fine-tunes candidates on one data set, each from its screened head."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from autobackbone.backbones.blocks import BatchNormMode, set_training_mode, unfreeze
+from autobackbone.backbones.head import set_head
+from autobackbone.backbones.split import Split, split_at
+from autobackbone.data import DataBundle
+from autobackbone.errors import TrialError
+from autobackbone.exporting.transform import normalise
+from autobackbone.records import Candidate, ImageSize, Normalisation
+from autobackbone.screening import Head
+from autobackbone.training.activations import ActivationCache, stored
+from autobackbone.training.fit import Outcome, Rows, Scorer, Trainee, fit
+from autobackbone.training.recipe import Recipe
+
+MAX_EPOCHS = 10
+MIN_EPOCHS = 2
+
+
+class NetworkSource(Protocol):
+    """Builds networks: the pre-trained weights of a backbone with a fresh classifier, in eval mode on the CPU."""
+
+    def network(self, backbone: str, image_size: ImageSize) -> nn.Module:
+        """A new network, the caller's own."""
+
+    def normalisation(self, backbone: str) -> Normalisation:
+        """How pixels enter it."""
+
+    def weights_digest(self, backbone: str) -> str:
+        """Names the weights: two that differ have different digests."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuner:
+    """Trains candidates with at least one unfrozen block.
+
+    Args:
+        bundle: pictures; only training and validation parts are looked at.
+        source: builds networks.
+        cache: for stored activations.
+        device: where training runs.
+        score: of validation probabilities, maximised.
+        batch_norm: `"fixed"` keeps running statistics still (batch statistics cost ten points, measured from a good
+            head on a tail of one stage).
+        seed: of the order of pictures.
+    """
+
+    bundle: DataBundle
+    source: NetworkSource
+    cache: ActivationCache
+    device: torch.device
+    score: Scorer
+    batch_norm: BatchNormMode = "fixed"
+    seed: int = 0
+
+    def tune(self, candidate: Candidate, head: Head, *, until: float | None = None) -> tuple[nn.Module, Outcome]:
+        """Fine-tune one candidate.
+
+        Args:
+            candidate: `n_unfrozen` of at least 1, with a learning rate.
+            head: the screened head of its backbone and image size: the start.
+            until: `time.monotonic()` by which it has ended; the number of epochs is chosen to fit.
+
+        Returns:
+            The network with the best rung's weights, in eval mode on the CPU, and what training gave.
+
+        Raises:
+            TrialError: it could not be trained, for the reason that is said.
+        """
+        network = self.source.network(candidate.backbone, candidate.image_size).to(self.device)
+        set_head(network, torch.from_numpy(head.weight), torch.from_numpy(head.bias))
+        unfreeze(network, candidate.n_unfrozen, batch_norm=self.batch_norm)
+        trainee = self._trainee(network, candidate, until)
+        recipe = self._recipe(candidate, len(trainee.train))
+        step_s = _seconds_a_step(trainee, recipe)
+        recipe = replace(recipe, n_epochs=_n_epochs_that_fit(recipe, trainee, step_s, until))
+        outcome = self._fit_or_halve(trainee, recipe, until)
+        return network.cpu().eval(), outcome
+
+    def _fit_or_halve(self, trainee: Trainee, recipe: Recipe, until: float | None) -> Outcome:
+        try:
+            return fit(trainee, recipe, self.score, until=until)
+        except TrialError as error:
+            if "out of memory" not in str(error) or recipe.batch_size == 1:
+                raise
+            return fit(trainee, replace(recipe, batch_size=recipe.batch_size // 2), self.score, until=until)
+
+    def _trainee(self, network: nn.Module, candidate: Candidate, until: float | None) -> Trainee:
+        pixels = self.bundle.pixels(candidate.image_size)
+        normalisation = self.source.normalisation(candidate.backbone)
+        split = self._split(network, candidate, pixels, normalisation)
+        module: nn.Module = network
+        store: NDArray[Any] = pixels
+        prepare: Callable[[Tensor], Tensor] = _Normalise(normalisation)
+        if split is not None:
+            module, prepare = split.tail, _to_float
+            store = self._activations(split, candidate, pixels, normalisation, until)
+        train, validation = (
+            Rows(store, indices, self.bundle.labels[indices])
+            for indices in (self.bundle.indices("train"), self.bundle.indices("validation"))
+        )
+        return Trainee(
+            module=module,
+            set_mode=lambda: set_training_mode(module, batch_norm=self.batch_norm),
+            prepare=prepare,
+            train=train,
+            validation=validation,
+            device=self.device,
+        )
+
+    def _split(
+        self, network: nn.Module, candidate: Candidate, pixels: NDArray[np.uint8], normalisation: Normalisation
+    ) -> Split | None:
+        sample_rows = self.bundle.indices("train")[:2]
+        sample = normalise(torch.from_numpy(pixels[sample_rows]).to(self.device), normalisation)
+        split = split_at(network, candidate.n_unfrozen, sample)
+        if split is None:
+            return None
+        with torch.inference_mode():
+            activations = split.prefix(sample)
+        if len(activations) != len(sample):
+            return None  # windows of one picture are rows of their own there: they cannot be shuffled by picture
+        n_values = activations[0].numel()
+        return split if self.cache.has_room_for(n_values * 2 * len(self.bundle.labels)) else None
+
+    def _activations(
+        self,
+        split: Split,
+        candidate: Candidate,
+        pixels: NDArray[np.uint8],
+        normalisation: Normalisation,
+        until: float | None,
+    ) -> NDArray[np.float16]:
+        def compute(indices: NDArray[np.int64]) -> Tensor:
+            with torch.inference_mode():
+                x = normalise(torch.from_numpy(pixels[indices]).to(self.device), normalisation)
+                return split.prefix(x)
+
+        path = self.cache.path(
+            pictures=self.bundle.digest,
+            preparation=self.bundle.preparation.to_json(),
+            split=self.bundle.split_digest,
+            backbone=candidate.backbone,
+            weights=self.source.weights_digest(candidate.backbone),
+            image_size=candidate.image_size,
+            n_unfrozen=candidate.n_unfrozen,
+            torch=torch.__version__,
+        )
+        indices = np.sort(np.concatenate([self.bundle.indices("train"), self.bundle.indices("validation")]))
+        return stored(self.cache, path, compute, indices=indices, n_pictures=len(self.bundle.labels), until=until)
+
+    def _recipe(self, candidate: Candidate, n_train: int) -> Recipe:
+        assert candidate.lr is not None
+        extras: Mapping[str, float | int | str] = candidate.extras
+        # At least twenty steps an epoch where there are so many pictures: smaller data wants smaller batches.
+        fitting = 2 ** int(math.log2(max(4, min(64, n_train // 20))))
+        return Recipe(
+            lr=candidate.lr,
+            n_epochs=int(extras.get("n_epochs", MAX_EPOCHS)),
+            batch_size=int(extras.get("batch_size", fitting)),
+            weight_decay=float(extras.get("weight_decay", 0.01)),
+            label_smoothing=float(extras.get("label_smoothing", 0.1)),
+            seed=self.seed,
+        )
+
+
+def _n_epochs_that_fit(recipe: Recipe, trainee: Trainee, step_s: float, until: float | None) -> int:
+    if until is None:
+        return recipe.n_epochs
+    n_steps = math.ceil(len(trainee.train) / recipe.batch_size)
+    # A validation row costs a forward pass, about a third of a training row.
+    epoch_s = step_s * (n_steps + len(trainee.validation) / recipe.batch_size / 3)
+    fitting = int((until - time.monotonic()) * 0.9 / epoch_s)
+    if fitting < 1:
+        raise TrialError(f"one epoch takes {epoch_s:.0f} s, and {max(0.0, until - time.monotonic()):.0f} s were left")
+    return min(recipe.n_epochs, fitting)
+
+
+def _seconds_a_step(trainee: Trainee, recipe: Recipe) -> float:
+    """Time forward and backward passes of real batches; no weight is changed."""
+    trainee.set_mode()
+    rows = np.arange(min(recipe.batch_size, len(trainee.train))).tolist()
+    seconds = []
+    for _ in range(2):  # the first one also pays for memory and kernels
+        begun = time.monotonic()
+        stored_batch, labels = trainee.train[rows]
+        logits = trainee.module(trainee.prepare(stored_batch.to(trainee.device)))
+        torch.autograd.backward(nn.functional.cross_entropy(logits, labels.to(trainee.device)))
+        trainee.module.zero_grad(set_to_none=True)
+        seconds.append(time.monotonic() - begun)
+    return min(seconds)
+
+
+def _to_float(stored_batch: Tensor) -> Tensor:
+    return stored_batch.to(torch.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class _Normalise:
+    normalisation: Normalisation
+
+    def __call__(self, stored_batch: Tensor) -> Tensor:
+        return normalise(stored_batch, self.normalisation)
