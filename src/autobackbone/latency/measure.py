@@ -1,0 +1,193 @@
+"""One network's latency on the target, with how far it can be trusted."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from autobackbone.errors import TargetError
+from autobackbone.records import ImageSize, Latency, Precision, Target
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_LOG = logging.getLogger(__name__)
+_DTYPES: dict[Precision, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+_WARM_UP_SHARE = 0.15
+_STABLE_SHARE = 0.03
+_MIN_REPEATS = 3
+# Fewer passes leave the 95th percentile to one of them.
+_GOOD_REPEATS = 40
+# Intervals of this width around two medians touch when the medians differ by less than can be told at the 5 % level
+# (Goldstein and Healy 1995): so "tied" is simply "the intervals touch".
+_Z = 1.39
+_LARGE_BATCH = 32
+
+
+def measure(network: nn.Module, image_size: ImageSize, target: Target, *, seconds: float = 1.0) -> Latency:
+    """Time forward passes of a copy of the network, alone on the target.
+
+    Passes repeat until the median is known to ±3 % or the time is over, at least three times. Half precision means: the
+    weights themselves on a GPU, autocast on a CPU. Pictures are in the plain contiguous layout. The network keeps its
+    mode, device, precision and caches, and torch its number of threads.
+
+    Nothing else may work on the device meanwhile: the caller sees to that.
+
+    Args:
+        network: takes (n, 3, height, width).
+        image_size: height and width in pixels.
+        target: as `resolve` returns it.
+        seconds: time for warm-up and passes together, above 0; a batch of 32 and passes that take longer come on top.
+
+    Returns:
+        The latency; `images_per_s` is NaN where a batch of 32 does not fit into memory.
+
+    Raises:
+        TargetError: the network does not fit into the device's memory at the target's batch size.
+
+    Example:
+        >>> from autobackbone.latency.target import resolve
+        >>> latency = measure(nn.Conv2d(3, 8, 3), (32, 32), resolve(Target(device="cpu")), seconds=0.02)
+        >>> 0 < latency.p50_ms <= latency.p95_ms
+        True
+
+    Source: the interval of the median from order statistics, David and Nagaraja 2003, section 7.1.
+    """
+    with _threads(target.n_threads), torch.inference_mode():
+        try:
+            forward = _Forward.of(network, image_size, target)
+            times_s = _repeat(forward, target.batch_size, seconds)
+        except torch.OutOfMemoryError as error:
+            raise TargetError(
+                f"{type(network).__name__} at {image_size[0]}x{image_size[1]} px and batch {target.batch_size} does "
+                f"not fit into the memory of {target.device}. Allow smaller image_sizes or a smaller target.batch_size."
+            ) from error
+        images_per_s = _images_per_s(forward, seconds)
+    p50_s, p95_s = np.percentile(times_s, [50, 95])
+    return Latency(
+        p50_ms=float(p50_s) * 1e3,
+        p95_ms=float(p95_s) * 1e3,
+        noise_ms=_half_width(times_s) * 1e3,
+        images_per_s=images_per_s,
+        n_repeats=len(times_s),
+    )
+
+
+def ties(a: Latency, b: Latency) -> bool:
+    """Tell whether two latencies differ by no more than their noise.
+
+    Example:
+        >>> a = Latency(p50_ms=2.0, p95_ms=2.2, noise_ms=0.1, images_per_s=900.0, n_repeats=50)
+        >>> b = Latency(p50_ms=2.5, p95_ms=2.6, noise_ms=0.1, images_per_s=800.0, n_repeats=50)
+        >>> ties(a, a), ties(a, b)
+        (True, False)
+    """
+    return abs(a.p50_ms - b.p50_ms) <= a.noise_ms + b.noise_ms
+
+
+@contextlib.contextmanager
+def _threads(n_threads: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Forward:
+    """A private copy of a network on its target, ready to be timed."""
+
+    network: nn.Module
+    image_size: ImageSize
+    device: torch.device
+    dtype: torch.dtype
+    autocast_dtype: torch.dtype | None
+
+    @classmethod
+    def of(cls, network: nn.Module, image_size: ImageSize, target: Target) -> _Forward:
+        dtype, device = _DTYPES[target.precision], torch.device(target.device)
+        is_autocast = device.type == "cpu" and dtype != torch.float32
+        own_dtype = torch.float32 if is_autocast else dtype
+        # A copy: eval mode, casts and tensors that a network caches inside inference mode must not reach the original.
+        private = copy.deepcopy(network).to(device=device, dtype=own_dtype).eval()
+        return cls(
+            network=private,
+            image_size=image_size,
+            device=device,
+            dtype=own_dtype,
+            autocast_dtype=dtype if is_autocast else None,
+        )
+
+    def timed(self, batch_size: int) -> Callable[[], float]:
+        """One pass on a given batch, as a function that returns its seconds."""
+        pictures = torch.rand((batch_size, 3, *self.image_size), device=self.device, dtype=self.dtype)
+
+        def one_pass() -> float:
+            self._wait()
+            began = time.perf_counter()
+            with torch.autocast(self.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
+                self.network(pictures)
+            self._wait()
+            return time.perf_counter() - began
+
+        return one_pass
+
+    def _wait(self) -> None:
+        """An accelerator returns before it is done: without this the clock would show how fast work is handed over."""
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)
+
+
+def _repeat(forward: _Forward, batch_size: int, seconds: float) -> NDArray[np.float64]:
+    one_pass = forward.timed(batch_size)
+    began = time.perf_counter()
+    one_pass()
+    while time.perf_counter() - began < seconds * _WARM_UP_SHARE:
+        one_pass()
+    times_s: list[float] = []
+    while len(times_s) < _MIN_REPEATS or time.perf_counter() - began < seconds:
+        times_s.append(one_pass())
+        if len(times_s) % _GOOD_REPEATS == 0 and _is_stable(np.asarray(times_s)):
+            break
+    return np.asarray(times_s)
+
+
+def _is_stable(times_s: NDArray[np.float64]) -> bool:
+    return _half_width(times_s) <= _STABLE_SHARE * float(np.median(times_s))
+
+
+def _half_width(times_s: NDArray[np.float64]) -> float:
+    """Half the width of the interval of the median, in seconds."""
+    ordered, n = np.sort(times_s), len(times_s)
+    reach = _Z * math.sqrt(n) / 2
+    low, high = max(math.floor(n / 2 - reach), 0), min(math.ceil(n / 2 + reach), n - 1)
+    return float(ordered[high] - ordered[low]) / 2
+
+
+def _images_per_s(forward: _Forward, seconds: float) -> float:
+    """At a batch of 32, from the faster of two passes, or from one where one alone takes longer than the time."""
+    try:
+        one_pass = forward.timed(_LARGE_BATCH)
+        first_s = one_pass()
+        best_s = first_s if first_s > seconds else min(first_s, one_pass())
+    except torch.OutOfMemoryError:
+        _LOG.warning("a batch of %d does not fit into the memory of %s", _LARGE_BATCH, forward.device)
+        return math.nan
+    return _LARGE_BATCH / best_s

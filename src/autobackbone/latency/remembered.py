@@ -1,0 +1,119 @@
+"""Latencies that were measured here before: a second each, but hundreds of them in a search over a large catalogue."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autobackbone.latency.measure import measure
+from autobackbone.latency.target import hardware, resolve
+from autobackbone.records import ImageSize, Latency, Target
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_LOG = logging.getLogger(__name__)
+_FORMAT = 1
+# A median that is known no better was taken in a crowd: good enough for want of another, not worth keeping.
+_KEPT_NOISE_SHARE = 0.1
+
+
+class LatencyBook:
+    """What is known of latencies on this machine, in one JSON file.
+
+    Entries never expire: a key names all that a latency depends on, so another processor, number of threads, or version
+    of torch or timm finds nothing and measures anew. The file is replaced whole; a damaged one is started anew.
+
+    Args:
+        path: the file; it and its folder need not exist.
+
+    Example:
+        >>> import tempfile, torch
+        >>> book = LatencyBook(Path(tempfile.mkdtemp()) / "latencies.json")
+        >>> book.find("tiny", (32, 32), Target(device="cpu")) is None
+        True
+        >>> latency = book.measure(torch.nn.Conv2d(3, 4, 3), "tiny", (32, 32), Target(device="cpu"), seconds=0.02)
+        >>> latency.p50_ms > 0
+        True
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def measure(
+        self, network: nn.Module, backbone: str, image_size: ImageSize, target: Target, *, seconds: float = 1.0
+    ) -> Latency:
+        """What is remembered of a backbone, else what is measured now, which is remembered from then on.
+
+        A measurement whose noise exceeds a tenth of it was disturbed: it is returned, but not remembered.
+        """
+        known = self.find(backbone, image_size, target)
+        if known is not None:
+            return known
+        latency = measure(network, image_size, resolve(target), seconds=seconds)
+        if latency.noise_ms <= _KEPT_NOISE_SHARE * latency.p50_ms:
+            self.remember(backbone, image_size, target, latency)
+        else:
+            _LOG.warning(
+                "the latency of %s is uncertain, %.2f ± %.2f ms: is something else running here?",
+                backbone,
+                latency.p50_ms,
+                latency.noise_ms,
+            )
+        return latency
+
+    def find(self, backbone: str, image_size: ImageSize, target: Target) -> Latency | None:
+        """What is remembered of a backbone, `None` if nothing is."""
+        return self._entries().get(_key(backbone, image_size, target))
+
+    def remember(self, backbone: str, image_size: ImageSize, target: Target, latency: Latency) -> None:
+        """Keep a latency; what other processes have written meanwhile stays."""
+        entries = self._entries() | {_key(backbone, image_size, target): latency}
+        content = {"format": _FORMAT, "latencies": {key: asdict(entry) for key, entry in entries.items()}}
+        _replace(self.path, json.dumps(content, indent=1, sort_keys=True))
+
+    def _entries(self) -> dict[str, Latency]:
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            return _parsed(content) if content["format"] == _FORMAT else {}
+        except FileNotFoundError:
+            return {}
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            _LOG.warning("%s is damaged (%s); latencies are measured anew.", self.path, error)
+            return {}
+
+
+def _parsed(content: dict[str, Any]) -> dict[str, Latency]:
+    return {key: Latency(**entry) for key, entry in content["latencies"].items()}
+
+
+def _key(backbone: str, image_size: ImageSize, target: Target) -> str:
+    settled = resolve(target)
+    facts = hardware(settled) | {
+        "backbone": backbone,
+        "image_size": f"{image_size[0]}x{image_size[1]}",
+        "batch_size": settled.batch_size,
+        "device": settled.device,
+        "precision": settled.precision,
+        "timm": version("timm"),
+    }
+    return json.dumps(facts, sort_keys=True)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

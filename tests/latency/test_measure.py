@@ -1,0 +1,134 @@
+"""A latency is a measurement: these are its laws, not its values."""
+
+import math
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from autobackbone.errors import TargetError
+from autobackbone.latency.measure import measure, ties
+from autobackbone.latency.target import resolve
+from autobackbone.records import Latency, Precision, Target
+
+CPU = resolve(Target(device="cpu", n_threads=1))
+
+
+def convolutions(n_layers: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), *(nn.Conv2d(16, 16, 3, padding=1) for _ in range(n_layers - 1))
+    )
+
+
+def known(p50_ms: float, noise_ms: float) -> Latency:
+    return Latency(p50_ms=p50_ms, p95_ms=2 * p50_ms, noise_ms=noise_ms, images_per_s=1.0, n_repeats=3)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_latency_is_positive_and_ordered(precision: Precision, batch_size: int):
+    target = resolve(Target(device="cpu", n_threads=1, precision=precision, batch_size=batch_size))
+    latency = measure(convolutions(2), (24, 32), target, seconds=0.05)
+    assert 0 < latency.p50_ms <= latency.p95_ms
+    assert latency.noise_ms >= 0
+    assert latency.images_per_s > 0
+    assert latency.n_repeats >= 3
+
+
+def test_a_much_deeper_network_is_slower():
+    shallow, deep = (measure(convolutions(n), (48, 48), CPU, seconds=0.2) for n in (1, 40))
+    assert deep.p50_ms > 2 * shallow.p50_ms
+    assert deep.images_per_s < shallow.images_per_s / 2
+
+
+class Witness(nn.Module):
+    """Notes under which circumstances it was called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 2, 3)
+        # A copied module still writes to this very list.
+        self.seen: list[Any] = []
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
+        twin = Witness()
+        twin.load_state_dict(self.state_dict())
+        twin.train(self.training)
+        twin.seen = self.seen
+        return twin
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.layer(x)
+        self.seen.append((tuple(x.shape), self.training, torch.is_inference(y), torch.get_num_threads(), y.dtype))
+        return y
+
+
+def test_passes_are_those_of_the_target():
+    network = Witness()
+    target = resolve(Target(device="cpu", n_threads=1, precision="bfloat16", batch_size=2))
+    latency = measure(network, (16, 24), target, seconds=0.02)
+    shapes = {seen[0] for seen in network.seen}
+    assert shapes == {(2, 3, 16, 24), (32, 3, 16, 24)}
+    assert {seen[1:] for seen in network.seen} == {(False, True, 1, torch.bfloat16)}
+    # At least one pass warms up before those that count.
+    assert sum(seen[0][0] == 2 for seen in network.seen) > latency.n_repeats
+
+
+def test_threads_are_restored_also_after_an_error():
+    before = torch.get_num_threads()
+    measure(convolutions(1), (16, 16), CPU, seconds=0.02)
+    assert torch.get_num_threads() == before
+    with pytest.raises(RuntimeError, match="channels"):
+        measure(nn.Conv2d(5, 2, 3), (16, 16), CPU, seconds=0.02)
+    assert torch.get_num_threads() == before
+
+
+# LeViT keeps a cache of its attention in eval mode, which must not be left behind.
+@pytest.mark.parametrize(("name", "arguments"), [("lcnet_035", {}), ("levit_128s", {"img_size": 64})])
+def test_the_network_is_left_as_it_was(name: str, arguments: dict[str, Any]):
+    network = timm.create_model(name, pretrained=False, num_classes=3, **arguments).train()
+    next(module for module in network.modules() if isinstance(module, nn.BatchNorm2d)).eval()
+    modes = [module.training for module in network.modules()]
+    values = {key: value.clone() for key, value in network.state_dict().items()}
+    measure(network, (64, 64), resolve(Target(device="cpu", n_threads=1, precision="bfloat16")), seconds=0.02)
+    assert [module.training for module in network.modules()] == modes
+    assert all(torch.equal(value, values[key]) for key, value in network.state_dict().items())
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    assert not any(getattr(module, "attention_bias_cache", None) for module in network.modules())
+    network(torch.rand(2, 3, 64, 64)).sum().backward()
+
+
+class TooLarge(nn.Module):
+    """Runs out of memory from a given batch on."""
+
+    def __init__(self, n_pictures: int) -> None:
+        super().__init__()
+        self.n_pictures = n_pictures
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) >= self.n_pictures:
+            raise torch.OutOfMemoryError
+        return x
+
+
+def test_a_batch_that_does_not_fit_leaves_its_speed_unknown():
+    latency = measure(TooLarge(32), (16, 16), CPU, seconds=0.02)
+    assert latency.p50_ms > 0
+    assert math.isnan(latency.images_per_s)
+
+
+def test_a_network_that_does_not_fit_is_an_error_that_names_the_remedy():
+    with pytest.raises(
+        TargetError, match=r"TooLarge at 16x24 px and batch 1 does not fit .* Allow smaller image_sizes"
+    ):
+        measure(TooLarge(1), (16, 24), CPU, seconds=0.02)
+
+
+def test_latencies_within_noise_tie_both_ways():
+    a, near, far = known(2.0, 0.1), known(2.15, 0.1), known(2.5, 0.1)
+    assert ties(a, near)
+    assert ties(near, a)
+    assert not ties(a, far)
+    assert not ties(far, a)

@@ -1,0 +1,123 @@
+"""What was measured is found again under the same circumstances, and under no others."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from autobackbone.latency import remembered
+from autobackbone.latency.remembered import LatencyBook
+from autobackbone.records import Latency, Target
+
+CPU = Target(device="cpu", n_threads=1)
+LATENCY = Latency(p50_ms=2.0, p95_ms=3.0, noise_ms=0.1, images_per_s=900.0, n_repeats=40)
+
+
+@pytest.fixture
+def book(tmp_path):
+    return LatencyBook(tmp_path / "cache" / "latencies.json")
+
+
+def test_what_was_remembered_is_found_by_another_process(book):
+    book.remember("lcnet_050.x", (96, 128), CPU, LATENCY)
+    assert LatencyBook(book.path).find("lcnet_050.x", (96, 128), CPU) == LATENCY
+
+
+@pytest.mark.parametrize(
+    ("backbone", "image_size", "target"),
+    [
+        ("lcnet_075.x", (96, 128), CPU),
+        ("lcnet_050.x", (128, 96), CPU),
+        ("lcnet_050.x", (96, 128), replace(CPU, batch_size=2)),
+        ("lcnet_050.x", (96, 128), replace(CPU, precision="bfloat16")),
+    ],
+)
+def test_other_circumstances_are_not_known(book, backbone, image_size, target):
+    book.remember("lcnet_050.x", (96, 128), CPU, LATENCY)
+    assert book.find(backbone, image_size, target) is None
+
+
+@pytest.mark.parametrize("library", ["torch", "timm"])
+def test_another_version_measures_anew(book, monkeypatch, library):
+    book.remember("lcnet_050.x", (96, 128), CPU, LATENCY)
+    if library == "torch":
+        monkeypatch.setattr(torch, "__version__", "99.0")
+    else:
+        monkeypatch.setattr(remembered, "version", lambda _: "99.0")
+    assert book.find("lcnet_050.x", (96, 128), CPU) is None
+
+
+def test_what_stands_open_in_a_target_is_settled_before_it_is_looked_up(book):
+    book.remember("a.b", (64, 64), Target(device="cpu"), LATENCY)
+    assert book.find("a.b", (64, 64), Target(device="cpu", precision="float32")) == LATENCY
+
+
+def test_two_books_of_one_file_keep_each_others_entries(book):
+    other = LatencyBook(book.path)
+    book.remember("a.b", (64, 64), CPU, LATENCY)
+    other.remember("c.d", (64, 64), CPU, LATENCY)
+    assert book.find("a.b", (64, 64), CPU) == book.find("c.d", (64, 64), CPU) == LATENCY
+
+
+def test_a_speed_that_is_not_known_stays_so(book):
+    book.remember("a.b", (64, 64), CPU, replace(LATENCY, images_per_s=float("nan")))
+    assert "nan" in repr(book.find("a.b", (64, 64), CPU))
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "null", '{"format": 1}', '{"format": 1, "latencies": {"k": {"p50_ms": 1}}}', "\x00\xff", "7"],
+)
+def test_a_damaged_file_is_started_anew_with_one_line(book, caplog, content):
+    book.path.parent.mkdir(parents=True)
+    book.path.write_bytes(content.encode("latin-1"))
+    with caplog.at_level(logging.WARNING):
+        assert book.find("a.b", (64, 64), CPU) is None
+    assert [record.getMessage().count("is damaged") for record in caplog.records] == [1]
+    book.remember("a.b", (64, 64), CPU, LATENCY)
+    assert book.find("a.b", (64, 64), CPU) == LATENCY
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(book, monkeypatch):
+    book.remember("a.b", (64, 64), CPU, LATENCY)
+    before = book.path.read_bytes()
+
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="no space left"):
+        book.remember("c.d", (64, 64), CPU, LATENCY)
+    assert book.path.read_bytes() == before
+    assert [file.name for file in book.path.parent.iterdir()] == [book.path.name]
+
+
+class Slower(nn.Module):
+    """Takes either always the same time, or ever more."""
+
+    def __init__(self, *, is_steady: bool) -> None:
+        super().__init__()
+        self.is_steady = is_steady
+        self.n_rounds = 200
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.n_rounds = self.n_rounds if self.is_steady else int(self.n_rounds * 1.5)
+        for _ in range(self.n_rounds):
+            x = x + 1
+        return x
+
+
+def test_a_disturbed_measurement_is_given_but_not_kept(book, caplog):
+    latency = book.measure(Slower(is_steady=False), "a.b", (8, 8), CPU, seconds=0.01)
+    assert latency.p50_ms > 0
+    assert book.find("a.b", (8, 8), CPU) is None
+    assert "a.b is uncertain" in caplog.text
+
+
+def test_a_measurement_is_made_once(book, monkeypatch):
+    monkeypatch.setattr(remembered, "_KEPT_NOISE_SHARE", 1e9)  # also on a machine that is busy
+    first = book.measure(Slower(is_steady=True), "a.b", (8, 8), CPU, seconds=0.02)
+    assert book.measure(nn.Identity(), "a.b", (8, 8), CPU) == first
