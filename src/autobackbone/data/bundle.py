@@ -14,7 +14,8 @@ import numpy as np
 from autobackbone.data.parts import LEFT_OUT, PART_CODES, Codes, Parts
 from autobackbone.data.pictures import quiet_pillow
 from autobackbone.data.ranges import measure_range
-from autobackbone.data.store import Unreadable, ensure_pixels, fingerprints, pixels_path, store_key
+from autobackbone.data.sources import printable
+from autobackbone.data.store import Unreadable, ensure_pixels, fingerprints, is_stored, pixels_path, store_key
 from autobackbone.data.surveying import DataWarning, Survey, check_parts, count_pictures
 from autobackbone.errors import DataError
 from autobackbone.records import ImageSize, Part, as_image_sizes
@@ -73,12 +74,24 @@ class DataBundle:
 
         Returns:
             (n, height, width, 3) uint8, read-only, mapped from disk. Rows of unreadable pictures are zeros.
+
+        Raises:
+            DataError: the size is not stored yet, and the pictures have changed since the bundle was made.
         """
         (size,) = _sizes([image_size])
-        with quiet_pillow():
-            ensure_pixels(self.root, self.source, self.preparation, (size,), n_workers=2)
+        if not is_stored(self.root, size):
+            self._decode_late(size)
         stored: np.memmap[Any, np.dtype[np.uint8]] = np.load(pixels_path(self.root, size), mmap_mode="r")
         return stored
+
+    def _decode_late(self, size: ImageSize) -> None:
+        with quiet_pillow():
+            if store_key(fingerprints(self.source, 2), self.preparation) != self.root.name:
+                raise DataError(
+                    f"the pictures have changed since they were decoded, so size {size} cannot be added to them. "
+                    "Survey and decode the dataset again."
+                )
+            ensure_pixels(self.root, self.source, self.preparation, (size,), n_workers=2)
 
     def counts(self) -> pd.DataFrame:
         """Count pictures: one row a class, the columns train, validation and test."""
@@ -162,7 +175,7 @@ def _settled(survey: Survey, prints: list[Fingerprint]) -> Preparation:
 def _without_unreadable(survey: Survey, unreadable: Unreadable) -> tuple[Parts, tuple[str, ...]]:
     if not unreadable:
         return survey.parts.copy(), survey.skipped
-    first = ", ".join(f"'{survey.names[index]}'" for index in list(unreadable)[:3])
+    first = ", ".join(f"'{printable(survey.names[index])}'" for index in list(unreadable)[:3])
     more = ", …" if len(unreadable) > 3 else ""
     line = f"{len(unreadable)} of {len(survey.names)} pictures cannot be read: {first}{more}"
     reason = next(iter(unreadable.values()))

@@ -83,6 +83,11 @@ def digest_picture(picture: Image.Image | np.ndarray[Any, Any]) -> bytes:
     return sha.digest()
 
 
+def printable(name: str) -> str:
+    """Give a file name that any screen takes; bytes of it that are no valid text are written as numbers."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
     """Order names as people do, `a2` before `a10`, and always the same.
 

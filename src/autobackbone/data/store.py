@@ -7,8 +7,9 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from autobackbone.records import ImageSize
 
 _FORMAT = 1
+_ABANDONED_S = 86_400.0
 _T = TypeVar("_T")
 
 Unreadable = dict[int, str]
@@ -50,6 +52,11 @@ def store_key(prints: list[Fingerprint], preparation: Preparation) -> str:
 def pixels_path(root: Path, image_size: ImageSize) -> Path:
     """Say where the pixels of one size lie."""
     return root / f"pixels-{image_size[0]}x{image_size[1]}.npy"
+
+
+def is_stored(root: Path, image_size: ImageSize) -> bool:
+    """Tell whether the pixels of one size are there, whole."""
+    return _facts_path(root, image_size).exists()
 
 
 def ensure_pixels(
@@ -81,9 +88,10 @@ def ensure_pixels(
         ChannelsError: a picture whose channels cannot be read.
         DataError: the disk is too small.
     """
-    missing = tuple(size for size in image_sizes if not _facts_path(root, size).exists())
+    missing = tuple(size for size in image_sizes if not is_stored(root, size))
     if missing:
         root.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(root)
         _check_disk(root, len(source.names), missing)
         with _written_whole(root) as aside:
             arrays = [_new_pixels(aside, len(source.names), size) for size in missing]
@@ -146,6 +154,14 @@ def _mapped(function: Callable[[int], _T], source: Source, n_workers: int) -> It
     finally:
         # After Ctrl-C the pictures that are still waiting would be decoded for nothing.
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _remove_abandoned(root: Path) -> None:
+    """Remove what killed processes left a day ago or earlier; what is younger may be another process at work."""
+    for aside in root.glob("partial-*"):
+        with suppress(FileNotFoundError):
+            if time.time() - aside.stat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autobackbone.data.pictures import picture_suffixes
-from autobackbone.data.sources import natural_key
+from autobackbone.data.sources import natural_key, printable
 from autobackbone.errors import DataError
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ def walk_pictures(root: Path, name: str, tally: Tally) -> list[str]:
     waiting, pictures = [name], []
     while waiting:
         under = waiting.pop()
-        for entry in _visible(root / under, under, tally):
+        # Sorted, so that of two ways to one folder always the same is taken.
+        for entry in sorted(_visible(root / under, under, tally), key=lambda entry: entry.name):
             path = f"{under}/{entry.name}"
             if not entry.is_dir():
                 if _is_picture(entry):
@@ -108,7 +109,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _first(names: list[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in sorted(names, key=natural_key)[:3])
+    shown = ", ".join(f"'{printable(name)}'" for name in sorted(names, key=natural_key)[:3])
     return shown + (", …" if len(names) > 3 else "")
 
 
