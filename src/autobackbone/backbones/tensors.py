@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from functools import cache
 from typing import TYPE_CHECKING
 
 import timm
@@ -108,6 +109,17 @@ def differences(
         *(f"{key} is missing" for key in missing),
         *(f"{key} is not expected" for key in surplus),
     ]
+
+
+@cache
+def count_params(name: str) -> int:
+    """Count the parameters of a backbone, timm's own classifier included, without allocating any.
+
+    Example:
+        >>> count_params("resnet50.a1_in1k")
+        25557032
+    """
+    return sum(parameter.numel() for parameter in _skeleton(name).parameters())
 
 
 def _converted(name: str, wanted: Mapping[str, tuple[int, ...]], tensors: Tensors, path: Path) -> Tensors:
