@@ -1,0 +1,363 @@
+"""Cut a network before its first trainable layer, so that the frozen part runs once and the tail trains on its output.
+
+No architecture is named here. The cut is found by watching one forward pass, and then *verified*: on real pictures the
+tail must give the same logits and the same gradients as the whole network. Where it does not, there is no split and the
+whole network trains; nothing is lost but speed.
+
+The tail is a twin of the network with the same parameter objects. In the twin each module that ran before the cut is
+silenced (it answers zeros of the right shape, at no cost), and the first trainable module is handed the stored tensor.
+So position and class tokens, which plain ViTs add between modules, need no special case: they are added to zeros that
+nobody reads. Where something does read them, such as a skip connection over the cut, verification fails and a cut
+further up is tried.
+"""
+
+from __future__ import annotations
+
+import copy
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from autobackbone.backbones.blocks import set_training_mode, trainable_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from autobackbone.backbones.blocks import BatchNormMode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """A network in two: what never changes, and what trains.
+
+    Args:
+        model: the whole network, unchanged.
+        entry: the name of the first module with a trainable parameter; its input is what is stored.
+        tail: from stored activations to logits. Its parameters are the model's own, so training it trains the model.
+    """
+
+    model: nn.Module
+    entry: str
+    tail: Tail
+
+    def prefix(self, images: Tensor) -> Tensor:
+        """What enters the tail, computed without a graph and in eval mode; layers behind the cut do not run.
+
+        Args:
+            images: (n_images, 3, height, width), normalised.
+
+        Returns:
+            (n_images or a multiple of it, ...).
+        """
+        caught: list[Tensor] = []
+
+        def catch(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+            caught.append(arguments[0])
+            raise _ReachedError
+
+        handle = self.model.get_submodule(self.entry).register_forward_pre_hook(catch)
+        with torch.no_grad(), _evaluating(self.model):
+            try:
+                self.model(images)
+            except _ReachedError:
+                pass
+            finally:
+                handle.remove()
+        return caught[0]
+
+
+class Tail(nn.Module):
+    """The trainable rest of a network: activations in, logits out.
+
+    Args:
+        body: a twin of the network with everything before `entry` silenced.
+        entry: the name of the module that takes the activations.
+        image_shape: (3, height, width) of the pictures behind the activations.
+        rows_per_image: rows of an activation tensor for each picture.
+    """
+
+    def __init__(self, body: nn.Module, *, entry: str, image_shape: tuple[int, ...], rows_per_image: int) -> None:
+        super().__init__()
+        self.body = body
+        self.entry = entry
+        self.image_shape = image_shape
+        self.rows_per_image = rows_per_image
+        self.batch_norm: BatchNormMode = "fixed"
+
+    def forward(self, activations: Tensor) -> Tensor:
+        """Args: activations: as `Split.prefix` gives them. Returns: (n_images, n_classes)."""
+
+        def hand_over(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+            return (activations, *arguments[1:])
+
+        n_images = activations.shape[0] // self.rows_per_image
+        nothing = activations.new_zeros(1).expand(n_images, *self.image_shape)
+        handle = self.body.get_submodule(self.entry).register_forward_pre_hook(hand_over)
+        try:
+            logits: Tensor = self.body(nothing)
+        finally:
+            handle.remove()
+        return logits
+
+    def train(self, mode: bool = True) -> Tail:  # noqa: FBT001, FBT002  torch's own signature
+        """As `set_training_mode`: frozen layers and, unless `batch_norm` says otherwise, running statistics stay."""
+        super().train(mode)
+        if mode:
+            set_training_mode(self.body, batch_norm=self.batch_norm)
+        return self
+
+
+def split_at(model: nn.Module, n_unfrozen: int, sample: Tensor) -> Split | None:
+    """Cut as late as possible before the first trainable parameter, and prove that nothing changes by it.
+
+    Args:
+        model: a timm network; it is the same afterwards.
+        n_unfrozen: trailing blocks that train, at least 1.
+        sample: (n_images, 3, height, width), at least 2 real pictures, normalised, on the model's device.
+
+    Returns:
+        The split, or `None` if none could be verified, or if all blocks train and nothing is left to store.
+
+    Example:
+        >>> from autobackbone.backbones.build import build
+        >>> network = build("test_resnet.r160_in1k", n_classes=3, image_size=(64, 64))
+        >>> pictures = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        >>> split = split_at(network, 1, pictures)
+        >>> split.entry, split.prefix(pictures).shape
+        ('layer4', torch.Size([2, 192, 4, 4]))
+    """
+    trainable = trainable_names(model, n_unfrozen)
+    with _evaluating(model), _only_trainable(model, trainable):
+        for cut in reversed(_cuts(model, sample)):
+            split = _split(model, cut, sample)
+            if split is not None and _is_verified(split, sample):
+                split.tail.train(mode=False)
+                return split
+    return None
+
+
+class _ReachedError(Exception):
+    """The prefix has been computed; leave the forward pass."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shape:
+    """A tensor that a module answered when `rows_in` rows entered it."""
+
+    rows_in: int
+    rows: int
+    rest: tuple[int, ...]
+    dtype: torch.dtype
+
+    def zeros(self, like: Tensor) -> Tensor:
+        dtype = like.dtype if self.dtype.is_floating_point else self.dtype
+        n_rows = self.rows * like.shape[0] // self.rows_in
+        return torch.zeros(1, dtype=dtype, device=like.device).expand(n_rows, *self.rest)
+
+
+# Compared by identity: two calls of one module are two calls.
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Call:
+    """One call of one module in a forward pass."""
+
+    name: str
+    module: nn.Module
+    parent: _Call | None
+    entering: Tensor | None
+    answer: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cut:
+    """A place to cut: `entry` takes the stored tensor, `silenced` ran before it and are not needed behind it."""
+
+    entry: _Call
+    silenced: tuple[_Call, ...]
+
+
+class _Silent(nn.Module):
+    """Stands where a frozen module stood, and answers zeros of the shape that it would have answered.
+
+    What else the network asks of the module, such as the grid of a patch embedding, an empty shell of it tells.
+    """
+
+    def __init__(self, module: nn.Module, answer: Any) -> None:
+        super().__init__()
+        self.answer = answer
+        shell = copy.copy(module)
+        for kind in ("_parameters", "_buffers", "_modules"):
+            setattr(shell, kind, {})
+        self.shell = (shell,)  # in a tuple, so that torch does not take it for a layer
+
+    def forward(self, *arguments: Any, **named: Any) -> Any:
+        entering = _first_tensor((*arguments, *named.values()))
+        assert entering is not None
+        return _zeros(self.answer, entering)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if "shell" not in self.__dict__:
+                raise
+            return getattr(self.shell[0], name)
+
+
+def _cuts(model: nn.Module, sample: Tensor) -> list[_Cut]:
+    """The first trainable module that is called, the first one inside it and so on; outermost first."""
+    calls = _calls(model, sample)
+    cuts: list[_Cut] = []
+    path = [calls[0]]
+    while any(not parameter.requires_grad for parameter in path[-1].module.parameters()):
+        inside = (call for call in calls if call.parent is path[-1] and _has_trainable(call.module))
+        entry = next(inside, None)
+        if entry is None:
+            break
+        n_before = calls.index(entry)
+        needed = {call.module for call in calls[n_before:]}
+        before = [call for call in calls[:n_before] if call.parent in path and call not in path]
+        silenced = tuple(call for call in before if call.answer is not None and call.module not in needed)
+        cuts.append(_Cut(entry=entry, silenced=silenced))
+        path.append(entry)
+    return cuts
+
+
+def _calls(model: nn.Module, sample: Tensor) -> list[_Call]:
+    """Every call of a module in one forward pass, in the order in which they began."""
+    calls: list[_Call] = []
+    running: list[_Call] = []
+    names = {module: name for name, module in model.named_modules()}
+
+    def begin(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        entering = arguments[0] if arguments and isinstance(arguments[0], Tensor) else None
+        parent = running[-1] if running else None
+        call = _Call(name=names[module], module=module, parent=parent, entering=entering)
+        calls.append(call)
+        running.append(call)
+
+    def end(_: nn.Module, arguments: tuple[Any, ...], answer: Any) -> None:
+        entering = _first_tensor(arguments)
+        running.pop().answer = None if entering is None else _shapes(answer, rows_in=entering.shape[0])
+
+    with ExitStack() as stack, torch.no_grad():
+        for module in names:
+            stack.callback(module.register_forward_pre_hook(begin).remove)
+            stack.callback(module.register_forward_hook(end).remove)
+        model(sample)
+    return calls
+
+
+def _has_trainable(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
+
+
+def _first_tensor(values: Any) -> Tensor | None:
+    if isinstance(values, Tensor):
+        return values if values.ndim else None
+    if not isinstance(values, (tuple, list)):
+        return None
+    return next((found for found in map(_first_tensor, values) if found is not None), None)
+
+
+def _shapes(answer: Any, *, rows_in: int) -> Any:
+    """The shapes of an answer, nested as it was; `None` for anything that is not made of tensors."""
+    if isinstance(answer, Tensor) and answer.ndim:
+        return _Shape(rows_in=rows_in, rows=answer.shape[0], rest=tuple(answer.shape[1:]), dtype=answer.dtype)
+    if not isinstance(answer, (tuple, list)):
+        return None
+    parts = [_shapes(part, rows_in=rows_in) for part in answer]
+    return None if any(part is None for part in parts) else type(answer)(parts)
+
+
+def _zeros(shapes: Any, entering: Tensor) -> Any:
+    if isinstance(shapes, _Shape):
+        return shapes.zeros(entering)
+    return type(shapes)(_zeros(part, entering) for part in shapes)
+
+
+def _split(model: nn.Module, cut: _Cut, sample: Tensor) -> Split | None:
+    entering = cut.entry.entering
+    if entering is None or entering.ndim == 0 or entering.shape[0] % sample.shape[0] != 0:
+        return None
+    body = _twin(model)
+    for call in cut.silenced:
+        body.set_submodule(call.name, _Silent(call.module, call.answer))
+    tail = Tail(
+        body,
+        entry=cut.entry.name,
+        image_shape=tuple(sample.shape[1:]),
+        rows_per_image=entering.shape[0] // sample.shape[0],
+    )
+    return Split(model=model, entry=cut.entry.name, tail=tail)
+
+
+def _twin(model: nn.Module) -> nn.Module:
+    """The same modules anew, around the very same tensors."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, memo={id(tensor): tensor for tensor in tensors})
+
+
+def _is_verified(split: Split, sample: Tensor) -> bool:
+    """Whether the tail gives the network's logits, also for one picture alone, and the network's gradients."""
+    try:
+        return _has_same_gradients(split, sample) and _has_same_logits(split, sample)
+    # A silenced module was asked for more than its answer, or zeros did not fit: then this cut is none.
+    except (AttributeError, RuntimeError, TypeError, ValueError, IndexError):
+        return False
+
+
+def _has_same_gradients(split: Split, sample: Tensor) -> bool:
+    parameters = [parameter for parameter in split.model.parameters() if parameter.requires_grad]
+    set_training_mode(split.model)
+    split.tail.train()
+    slopes = []
+    for network, entering in ((split.model, sample), (split.tail, split.prefix(sample))):
+        with torch.random.fork_rng(), torch.enable_grad():
+            torch.manual_seed(0)  # dropout draws alike in both
+            logits = network(entering)
+            # Every logit pulls with its own weight, so that no two gradients cancel.
+            pull = torch.linspace(-1.0, 2.0, logits.numel(), device=logits.device, dtype=logits.dtype)
+            slopes.append(torch.autograd.grad((logits.flatten() * pull).sum(), parameters, allow_unused=True))
+    # One scale for all: the gradient of an attention's key bias is zero but for rounding, which no cut repeats.
+    scale = max((float(slope.abs().max()) for slope in slopes[0] if slope is not None), default=0.0)
+    return all(_agree(wanted, got, scale) for wanted, got in zip(*slopes, strict=True))
+
+
+@torch.no_grad()
+def _has_same_logits(split: Split, sample: Tensor) -> bool:
+    model, tail = split.model.eval(), split.tail.eval()
+    scale = float(model(sample).abs().max())
+    return all(_agree(model(images), tail(split.prefix(images)), scale) for images in (sample, sample[:1]))
+
+
+def _agree(wanted: Tensor | None, got: Tensor | None, scale: float) -> bool:
+    if wanted is None or got is None:
+        return wanted is got
+    return wanted.shape == got.shape and torch.allclose(wanted, got, rtol=1e-4, atol=1e-5 * scale)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            if module.training != mode:
+                module.train(mode)
+
+
+@contextmanager
+def _only_trainable(model: nn.Module, names: frozenset[str]) -> Iterator[None]:
+    before = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in names)
+    try:
+        yield
+    finally:
+        for parameter, flag in before.items():
+            parameter.requires_grad_(flag)
