@@ -1,6 +1,7 @@
 """A latency is a measurement: these are its laws, not its values."""
 
 import math
+import time
 from typing import Any
 
 import pytest
@@ -124,6 +125,41 @@ def test_a_network_that_does_not_fit_is_an_error_that_names_the_remedy():
         TargetError, match=r"TooLarge at 16x24 px and batch 1 does not fit .* Allow smaller image_sizes"
     ):
         measure(TooLarge(1), (16, 24), CPU, seconds=0.02)
+
+
+class SometimesHeldUp(nn.Module):
+    """Waits in every second pass, as if other work had the core."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n_calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.n_calls += 1
+        if self.n_calls % 2:
+            time.sleep(0.02)
+        for _ in range(50):
+            x = x + 1
+        return x
+
+
+class AlwaysHeldUp(nn.Module):
+    """Waits in every pass."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.02)
+        return x
+
+
+@pytest.mark.skipif(time.get_clock_info("thread_time").resolution > 1e-6, reason="its clock cannot tell")
+def test_passes_that_other_work_held_up_do_not_count_unless_all_were():
+    free, crowded = (measure(network, (8, 8), CPU, seconds=0.6) for network in (SometimesHeldUp(), AlwaysHeldUp()))
+    assert free.p50_ms < 20 <= crowded.p50_ms
+
+
+def test_no_latency_is_surer_than_drift_allows():
+    latency = measure(convolutions(1), (16, 16), CPU, seconds=0.05)
+    assert latency.noise_ms >= 0.0199 * latency.p50_ms
 
 
 def test_latencies_within_noise_tie_both_ways():

@@ -95,29 +95,35 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(book, monkeypatch):
     assert [file.name for file in book.path.parent.iterdir()] == [book.path.name]
 
 
-class Slower(nn.Module):
-    """Takes either always the same time, or ever more."""
-
-    def __init__(self, *, is_steady: bool) -> None:
-        super().__init__()
-        self.is_steady = is_steady
-        self.n_rounds = 200
+class Adds(nn.Module):
+    """Takes a while."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.n_rounds = self.n_rounds if self.is_steady else int(self.n_rounds * 1.5)
-        for _ in range(self.n_rounds):
+        for _ in range(100):
             x = x + 1
         return x
 
 
-def test_a_disturbed_measurement_is_given_but_not_kept(book, caplog):
-    latency = book.measure(Slower(is_steady=False), "a.b", (8, 8), CPU, seconds=0.01)
+class Untouchable(nn.Module):
+    """Must not be run."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("it was measured again")
+
+
+@pytest.mark.parametrize("strict", ["_KEPT_NOISE_SHARE", "_KEPT_REPEATS"])
+def test_an_uncertain_measurement_is_given_but_not_kept(book, monkeypatch, caplog, strict):
+    monkeypatch.setattr(remembered, "_KEPT_NOISE_SHARE", 0.0 if strict == "_KEPT_NOISE_SHARE" else 1e9)
+    monkeypatch.setattr(remembered, "_KEPT_REPEATS", 10**9 if strict == "_KEPT_REPEATS" else 0)
+    latency = book.measure(Adds(), "a.b", (8, 8), CPU, seconds=0.01)
     assert latency.p50_ms > 0
     assert book.find("a.b", (8, 8), CPU) is None
     assert "a.b is uncertain" in caplog.text
 
 
 def test_a_measurement_is_made_once(book, monkeypatch):
-    monkeypatch.setattr(remembered, "_KEPT_NOISE_SHARE", 1e9)  # also on a machine that is busy
-    first = book.measure(Slower(is_steady=True), "a.b", (8, 8), CPU, seconds=0.02)
-    assert book.measure(nn.Identity(), "a.b", (8, 8), CPU) == first
+    # Also on a machine that is busy.
+    monkeypatch.setattr(remembered, "_KEPT_NOISE_SHARE", 1e9)
+    monkeypatch.setattr(remembered, "_KEPT_REPEATS", 0)
+    first = book.measure(Adds(), "a.b", (8, 8), CPU, seconds=0.02)
+    assert book.measure(Untouchable(), "a.b", (8, 8), CPU) == first
