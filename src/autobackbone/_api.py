@@ -15,7 +15,7 @@ from autobackbone.backbones.blocks import blocks_of
 from autobackbone.choosing import choose, front_of, trial_line
 from autobackbone.clock import Clock
 from autobackbone.confirm import confirm, expected_s
-from autobackbone.data import decode, preprocess_ms
+from autobackbone.data import decode
 from autobackbone.metrics import to_maximised
 from autobackbone.planning import Plan
 from autobackbone.preparing import Prepared, n_workers, prepare
@@ -225,7 +225,7 @@ def _run(settings: Settings, run: RunFolder, reporter: Reporter, begun: float) -
 def _open_workshop(prepared: Prepared, run: RunFolder, reporter: Reporter, begun: float) -> Workshop:
     settings = prepared.settings
     reporter.stage("read")
-    sizes = sorted({size for of in prepared.image_sizes.values() for size in of})
+    sizes = prepared.plan.first_sizes
     bundle = decode(
         prepared.survey,
         sizes,
@@ -266,7 +266,7 @@ def _open_workshop(prepared: Prepared, run: RunFolder, reporter: Reporter, begun
         batch_norm=settings.batch_norm,
         seed=settings.seed,
         tolerance=settings.tolerance,
-        preprocess_ms={size: preprocess_ms(prepared.survey, size) for size in sizes},
+        survey=prepared.survey,
     )
     shop.recall()
     return shop

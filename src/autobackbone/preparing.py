@@ -16,7 +16,7 @@ from autobackbone.errors import BackboneError
 from autobackbone.latency.remembered import LatencyBook
 from autobackbone.latency.target import describe, resolve
 from autobackbone.metrics import Metric, metric_for
-from autobackbone.planning import Plan, expected_stages, gmacs, stored_megabytes
+from autobackbone.planning import Plan, forecast, gmacs, stored_megabytes
 from autobackbone.records import ImageSize, Target
 from autobackbone.settings import Settings
 
@@ -65,9 +65,7 @@ def prepare(settings: Settings, known_sizes: Mapping[str, tuple[ImageSize, ...]]
     source = TimmSource(sources, n_classes=len(found.classes), seed=settings.seed)
     book = LatencyBook(settings.cache_dir / "latency.json")
     seconds_per_gmac = _seconds_per_gmac(source, sizes, target, book)
-    stages, n_trials = expected_stages(
-        found, sizes, settings.budget, seconds_per_gmac=seconds_per_gmac, n_workers=n_workers()
-    )
+    expected = forecast(found, sizes, settings.budget, seconds_per_gmac=seconds_per_gmac, n_workers=n_workers())
     plan = Plan(
         target_line=describe(target),
         metric=metric.name,
@@ -80,8 +78,9 @@ def prepare(settings: Settings, known_sizes: Mapping[str, tuple[ImageSize, ...]]
         sources=sources,
         download_megabytes=download_mb,
         disk_megabytes=stored_megabytes(len(found.names), sizes),
-        stage_seconds=stages,
-        n_trials=n_trials,
+        first_sizes=expected.first_sizes,
+        stage_seconds=expected.stage_seconds,
+        n_trials=expected.n_trials,
         notes=(*notes, *dropped),
     )
     return Prepared(

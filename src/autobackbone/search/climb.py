@@ -12,7 +12,7 @@ import optuna
 from autobackbone.errors import TrialError
 from autobackbone.records import Candidate, Evaluator, Trial
 from autobackbone.search.space import Space
-from autobackbone.search.study import read_trials, record, tell
+from autobackbone.search.study import enqueue, read_trials, record, tell
 
 # A suggestion that does not fit the time left costs nothing but a row; this many in a row, and nothing fits any more.
 _MAX_MISFITS = 8
@@ -48,8 +48,9 @@ class Search:
 
 def climb(search: Search) -> int:
     """Try candidates until the time or the number of trials is used up; returns how many were trained."""
-    for candidate in openings(read_trials(search.study), search):
-        search.study.enqueue_trial(search.space.suggestion(candidate), skip_if_exists=True)
+    if search.left_s() > 0:
+        for candidate in openings(read_trials(search.study), search):
+            enqueue(search.study, search.space, candidate, search.evaluator.begin(candidate))
     n_trained = n_misfits = 0
     while n_misfits < _MAX_MISFITS and n_trained != search.n_trials and search.left_s() > 0:
         trial = search.study.ask(search.space.distributions())

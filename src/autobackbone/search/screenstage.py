@@ -9,7 +9,7 @@ from autobackbone.backbones.blocks import blocks_of
 from autobackbone.choosing import trial_line
 from autobackbone.errors import LimitsError
 from autobackbone.latency.target import describe
-from autobackbone.planning import gmacs
+from autobackbone.planning import SCREENING_SHARE, gmacs, screening_order
 from autobackbone.records import Candidate, Latency, Limits, Priced, Trial
 from autobackbone.screening import Screened, screen
 from autobackbone.search import trialfiles
@@ -17,13 +17,13 @@ from autobackbone.search.costs import Pair
 from autobackbone.search.study import add_screened, next_number
 from autobackbone.search.workshop import Workshop
 
-# How much of the time screening may take: what is left goes to fine-tuning, which gains more per second from then on.
-_SCREENING_SHARE = 0.4
 # The first pass is cut where it would take more than this share of the time left: even a tiny budget ends with a head.
 _FIRST_PASS_SHARE = 0.6
+# A first pass may take this share of the time; where it is longer, a cheaper pair goes first.
+_SHORT_SHARE = 0.15
 
 
-def screen_all(shop: Workshop, share: float = _SCREENING_SHARE) -> None:
+def screen_all(shop: Workshop, share: float = SCREENING_SHARE) -> None:
     """Screen as many pairs of backbone and image size as the time allows; at least one.
 
     Raises:
@@ -31,7 +31,7 @@ def screen_all(shop: Workshop, share: float = _SCREENING_SHARE) -> None:
     """
     left_s = shop.clock.left_s()
     until = time.monotonic() + left_s * share
-    for pair in reading_order(shop):
+    for pair in _order(shop):
         if pair in shop.heads or (shop.heads and _rough_seconds(shop, pair) > 1.5 * (until - time.monotonic())):
             continue
         priced = price(shop, pair)
@@ -47,18 +47,12 @@ def screen_all(shop: Workshop, share: float = _SCREENING_SHARE) -> None:
         raise _nothing_within_limits(shop)
 
 
-def reading_order(shop: Workshop) -> list[Pair]:
-    """Each backbone at a middle size first, then larger sizes, then smaller ones; small backbones first. A budget that
-    is short for the first of them begins with the cheapest pair of all.
-    """
-    sizes = shop.space.image_sizes
-    ranked = [
-        (_distance_rank(index, len(of)), name, size) for name, of in sizes.items() for index, size in enumerate(of)
-    ]
-    order = [(name, size) for _, name, size in sorted(ranked, key=lambda item: (item[0], gmacs(item[1], item[2])))]
+def _order(shop: Workshop) -> list[Pair]:
+    """As planned; a budget that is short for the first pair begins with the cheapest of all."""
+    order = screening_order(shop.space.image_sizes)
     cheapest = min(order, key=lambda pair: gmacs(*pair))
     price(shop, cheapest)
-    is_short = _rough_seconds(shop, order[0]) > 0.15 * shop.clock.left_s()
+    is_short = _rough_seconds(shop, order[0]) > _SHORT_SHARE * shop.clock.left_s()
     return [cheapest, *(pair for pair in order if pair != cheapest)] if is_short else order
 
 
@@ -78,7 +72,7 @@ def price(shop: Workshop, pair: Pair) -> Priced:
             n_blocks=n_blocks,
             n_params=n_params,
             megabytes=round(n_values * 4 / 1e6, 2),
-            preprocess_ms=shop.preprocess_ms.get(image_size),
+            preprocess_ms=shop.preprocess_ms(image_size),
         )
         shop.costs.n_blocks[backbone] = n_blocks
     return shop.priced[pair]
@@ -172,7 +166,9 @@ def _end_of_pass(shop: Workshop) -> float:
 
 def _seconds(shop: Workshop, latency: Latency) -> float:
     n_images = shop.costs.n_train + shop.costs.n_validation
-    return n_images / latency.images_per_s * 1.1
+    # NaN where a batch of 32 does not fit the device.
+    known = latency.images_per_s if latency.images_per_s > 0 else 1000 * shop.target.batch_size / latency.p50_ms
+    return n_images / known * 1.1
 
 
 def _rough_seconds(shop: Workshop, pair: Pair) -> float:
@@ -181,11 +177,6 @@ def _rough_seconds(shop: Workshop, pair: Pair) -> float:
         return _seconds(shop, shop.priced[pair].latency)
     known = next(iter(shop.priced))
     return _seconds(shop, shop.priced[known].latency) * gmacs(*pair) / gmacs(*known)
-
-
-def _distance_rank(index: int, n: int) -> int:
-    middle = n // 2 if n > 2 else n - 1
-    return index - middle if index >= middle else n + middle - index
 
 
 def _nothing_within_limits(shop: Workshop) -> LimitsError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,6 +80,12 @@ def add_screened(study: optuna.Study, space: Space, trial: Trial) -> None:
         user_attrs={_FACTS: facts_of(trial)},
     )
     study.add_trial(frozen)
+
+
+def enqueue(study: optuna.Study, space: Space, candidate: Candidate, facts: Trial) -> None:
+    """Have a candidate asked next, unless it was asked before."""
+    waiting = facts_of(replace(facts, reason="waiting for its turn"))
+    study.enqueue_trial(space.suggestion(candidate), user_attrs={_FACTS: waiting}, skip_if_exists=True)
 
 
 def record(trial: optuna.Trial, facts: Trial) -> None:

@@ -14,12 +14,12 @@ from autobackbone.backbones.blocks import BatchNormMode
 from autobackbone.backbones.head import set_head
 from autobackbone.backbones.source import TimmSource
 from autobackbone.clock import Clock
-from autobackbone.data import DataBundle
+from autobackbone.data import DataBundle, Survey, preprocess_ms
 from autobackbone.errors import RunError
 from autobackbone.latency.remembered import LatencyBook
 from autobackbone.metrics import Metric, score, to_maximised
 from autobackbone.progress import Reporter
-from autobackbone.records import Limits, Priced, Target, Trial
+from autobackbone.records import ImageSize, Limits, Priced, Target, Trial
 from autobackbone.runfolder import RunFolder
 from autobackbone.screening import Head
 from autobackbone.search import trialfiles
@@ -54,7 +54,8 @@ class Workshop:
     batch_norm: BatchNormMode
     seed: int
     tolerance: float
-    preprocess_ms: dict[tuple[int, int], float] = field(default_factory=dict)
+    survey: Survey
+    _preprocess_ms: dict[ImageSize, float] = field(default_factory=dict)
     costs: Costs = field(init=False)
     priced: dict[Pair, Priced] = field(default_factory=dict)
     heads: dict[Pair, tuple[int, Head]] = field(default_factory=dict)
@@ -110,6 +111,12 @@ class Workshop:
         else:
             raise RunError(f"the weights of trial {trial.number} are not kept: it is not on the front.")
         return network.eval()
+
+    def preprocess_ms(self, image_size: ImageSize) -> float:
+        """Median milliseconds from one of the user's pictures to pixels of a size, measured once."""
+        if image_size not in self._preprocess_ms:
+            self._preprocess_ms[image_size] = preprocess_ms(self.survey, image_size)
+        return self._preprocess_ms[image_size]
 
     def use_share(self) -> float:
         """How much of the budget's time is used, from 0 to 1; 0 without a limit of time."""

@@ -256,6 +256,10 @@ def _quiet_lightning() -> Iterator[None]:
         with warnings.catch_warnings():
             # The rows come from a memory map in whole batches: worker processes would only copy them once more.
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            # Frozen parts and BatchNorm are meant to be in eval mode.
+            warnings.filterwarnings("ignore", message="Found .* module.* in eval mode at the start of training.*")
+            # Lightning 2.6 asks newer torch in an older way.
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
             yield
     finally:
         logger.setLevel(level)
