@@ -20,6 +20,7 @@ STUDY_NAME = "autobackbone"
 _FACTS = "facts"
 _TEST_SCORES = "test_scores"
 _TIME = "time"
+_WAITS = "waits for its turn"
 _STATES: Mapping[OptunaState, TrialState] = {
     OptunaState.WAITING: "waiting",
     OptunaState.RUNNING: "running",
@@ -84,7 +85,7 @@ def add_screened(study: optuna.Study, space: Space, trial: Trial) -> None:
 
 def enqueue(study: optuna.Study, space: Space, candidate: Candidate, facts: Trial) -> None:
     """Have a candidate asked next, unless it was asked before."""
-    waiting = facts_of(replace(facts, reason="waiting for its turn"))
+    waiting = facts_of(replace(facts, reason=_WAITS))
     study.enqueue_trial(space.suggestion(candidate), user_attrs={_FACTS: waiting}, skip_if_exists=True)
 
 
@@ -151,7 +152,7 @@ def _read(trial: FrozenTrial, test_score: float | None) -> Trial:
         facts = {"reason": "interrupted" if state == "failed" else "", "backbone": trial.params.get("backbone", "?")}
         facts |= {"image_size": (0, 0), "n_unfrozen": 0, "n_blocks": 0, "lr": trial.params.get("lr")}
         facts |= {"score": None, "latency_ms": None}
-    elif state == "failed" and facts.get("reason") == "":
+    elif state == "failed" and facts.get("reason") in ("", _WAITS):
         facts["reason"] = "interrupted: its process ended"
     facts["image_size"] = tuple(facts["image_size"])
     facts["rung_scores"] = tuple(facts.get("rung_scores", ()))

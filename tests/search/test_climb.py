@@ -1,0 +1,163 @@
+import math
+import time
+
+import pytest
+
+from autobackbone.errors import TrialError
+from autobackbone.records import Candidate, Trial
+from autobackbone.search.climb import Search, climb, openings
+from autobackbone.search.space import Space
+from autobackbone.search.study import add_screened, adopt_abandoned, load_study, open_study, read_trials
+from autobackbone.testing import TableEvaluator
+
+SIZES = {"small": ((96, 96), (160, 160)), "large": ((160, 160), (224, 224))}
+BLOCKS = {"small": 8, "large": 5}
+LATENCY = {"small": 2.0, "large": 9.0}
+
+
+def score(candidate):
+    """Best at lr 1e-3; deeper is better; the large one a little better."""
+    off = abs(math.log10(candidate.lr / 1e-3))
+    return 0.8 + 0.02 * (candidate.backbone == "large") + 0.01 * candidate.n_unfrozen - 0.05 * off
+
+
+@pytest.fixture
+def make_search(tmp_path):
+    def make(*, evaluate=score, seconds=lambda _: 0.0, left_s=lambda: math.inf, n_trials=6, seed=0, name="study"):
+        file = tmp_path / f"{name}.db"
+        study = open_study(file, is_higher_better=True, metric_name="accuracy", seed=seed)
+        space = Space(image_sizes=SIZES, n_blocks=BLOCKS)
+        table = TableEvaluator(latency_ms=LATENCY, n_blocks=BLOCKS, score=evaluate, seconds=seconds)
+        if not read_trials(study):
+            for backbone, size, value in (("large", (160, 160), 0.80), ("small", (96, 96), 0.7), ("small", (160, 160), 0.75)):
+                frozen = Candidate(backbone=backbone, image_size=size, n_unfrozen=0)
+                known = table.begin(frozen)
+                add_screened(study, space, Trial(**{**_fields(known), "state": "finished", "score": value}))
+        began = time.monotonic()
+        return Search(
+            study=study,
+            space=space,
+            evaluator=table,
+            left_s=left_s,
+            now_s=lambda: time.monotonic() - began,
+            is_higher_better=True,
+            n_trials=n_trials,
+        )
+
+    return make
+
+
+def _fields(trial):
+    return {name: getattr(trial, name) for name in trial.__slots__}
+
+
+def test_the_number_of_trials_is_kept_and_screened_ones_do_not_count(make_search):
+    search = make_search(n_trials=6)
+    assert climb(search) == 6
+    trials = read_trials(search.study)
+    assert [trial.state for trial in trials[:9]] == ["finished"] * 9
+    assert [trial.n_unfrozen for trial in trials[:3]] == [0, 0, 0]
+    assert all(trial.n_unfrozen >= 1 for trial in trials[3:])
+
+
+def test_small_backbones_come_first_at_their_best_size(make_search):
+    search = make_search(n_trials=2)
+    opening = openings(read_trials(search.study), search)
+    assert [(c.backbone, c.image_size) for c in opening[:2]] == [("small", (160, 160)), ("large", (160, 160))]
+    climb(search)
+    tuned = read_trials(search.study)[3:5]
+    assert [trial.backbone for trial in tuned] == ["small", "large"]
+
+
+def test_what_stands_in_the_study_is_what_was_tried(make_search):
+    search = make_search(n_trials=5)
+    climb(search)
+    for stored, trial in zip(search.study.get_trials(), read_trials(search.study), strict=True):
+        if trial.state == "finished":
+            assert stored.values == [trial.score, trial.latency_ms]
+            assert search.space.candidate(stored.params).backbone == trial.backbone
+        if trial.n_unfrozen:
+            assert trial.score == pytest.approx(score(search.space.candidate(stored.params)))
+
+
+def test_the_same_seed_gives_the_same_trials(make_search):
+    def tried(name, seed):
+        search = make_search(n_trials=12, seed=seed, name=name)
+        climb(search)
+        return [(t.backbone, t.image_size, t.n_unfrozen, t.lr) for t in read_trials(search.study)]
+
+    assert tried("one", 0) == tried("two", 0)
+    assert tried("one", 0) != tried("three", 1)
+
+
+def test_a_failing_trial_is_recorded_with_its_reason_and_the_search_goes_on(make_search):
+    def fails_when_large(candidate):
+        if candidate.backbone == "large":
+            raise TrialError("out of memory")
+        return score(candidate)
+
+    search = make_search(evaluate=fails_when_large, n_trials=4)
+    assert climb(search) == 4
+    failed = [trial for trial in read_trials(search.study) if trial.state == "failed"]
+    assert failed
+    assert {trial.reason for trial in failed} == {"out of memory"}
+    assert {trial.backbone for trial in failed} == {"large"}
+
+
+def test_a_bug_is_not_swallowed(make_search):
+    def broken(_):
+        raise ZeroDivisionError("a bug")
+
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        climb(make_search(evaluate=broken))
+
+
+def test_nothing_is_begun_that_cannot_end_in_time(make_search):
+    search = make_search(seconds=lambda c: 100.0 if c.backbone == "large" else 1.0, left_s=lambda: 50.0, n_trials=5)
+    climb(search)
+    tuned = [trial for trial in read_trials(search.study) if trial.n_unfrozen]
+    assert {trial.backbone for trial in tuned if trial.state == "finished"} == {"small"}
+    stopped = [trial for trial in tuned if trial.state == "stopped"]
+    assert all("100 s and 50 s were left" in trial.reason for trial in stopped)
+    assert stopped
+
+
+def test_the_search_ends_where_nothing_fits_any_more(make_search):
+    search = make_search(seconds=lambda _: 100.0, left_s=lambda: 50.0, n_trials=None)
+    assert climb(search) == 0
+
+
+def test_without_time_nothing_is_asked_and_nothing_waits(make_search):
+    search = make_search(left_s=lambda: 0.0, n_trials=None)
+    assert climb(search) == 0
+    assert len(read_trials(search.study)) == 3
+
+
+def test_the_joint_model_finds_the_better_rates(make_search):
+    search = make_search(n_trials=60)
+    climb(search)
+    tuned = [trial for trial in read_trials(search.study) if trial.n_unfrozen and trial.state == "finished"]
+    early, late = tuned[4:16], tuned[-20:]
+    assert sum(t.score for t in late) / len(late) > sum(t.score for t in early) / len(early)
+
+
+def test_trials_of_a_process_that_died_are_adopted(make_search, tmp_path):
+    search = make_search(n_trials=1)
+    climb(search)
+    search.study.ask(search.space.distributions())
+    assert adopt_abandoned(search.study) == 1
+    assert adopt_abandoned(search.study) == 0
+    (failed,) = [trial for trial in read_trials(search.study) if trial.state == "failed"]
+    assert failed.reason == "interrupted: its process ended"
+
+
+def test_a_study_can_be_read_without_writing(make_search, tmp_path):
+    search = make_search(n_trials=3)
+    climb(search)
+    file = tmp_path / "study.db"
+    before = file.read_bytes()
+    again = load_study(file)
+    assert read_trials(again) == read_trials(search.study)
+    with pytest.raises(Exception, match="commit"):
+        again.set_user_attr("x", 1)
+    assert file.read_bytes() == before

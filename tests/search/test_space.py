@@ -1,0 +1,95 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autobackbone.errors import SpaceError
+from autobackbone.records import Candidate
+from autobackbone.search.space import Space, as_space_settings
+
+SIZES = {"small": ((96, 96), (128, 128), (160, 160)), "large": ((224, 224),)}
+BLOCKS = {"small": 8, "large": 5}
+SPACE = Space(image_sizes=SIZES, n_blocks=BLOCKS)
+
+candidates = st.sampled_from(sorted(SIZES)).flatmap(
+    lambda name: st.builds(
+        Candidate,
+        backbone=st.just(name),
+        image_size=st.sampled_from(SIZES[name]),
+        n_unfrozen=st.integers(1, BLOCKS[name]),
+        lr=st.floats(3e-5, 3e-3),
+        extras=st.just({}),
+    )
+)
+
+
+@given(candidates)
+def test_a_suggestion_means_the_candidate_it_was_made_of(candidate):
+    assert SPACE.candidate(SPACE.suggestion(candidate)) == candidate
+
+
+@given(st.sampled_from(sorted(SIZES)), st.floats(0, 1), st.floats(0, 1))
+def test_any_share_means_a_candidate_of_the_backbone_with_at_least_one_block(backbone, size_share, depth_share):
+    candidate = SPACE.candidate(
+        {"backbone": backbone, "size_share": size_share, "depth_share": depth_share, "lr": 1e-3}
+    )
+    assert candidate.image_size in SIZES[backbone]
+    assert 1 <= candidate.n_unfrozen <= BLOCKS[backbone]
+
+
+def test_more_share_is_never_less_depth():
+    depths = [
+        SPACE.candidate({"backbone": "small", "size_share": 0, "depth_share": i / 50, "lr": 1e-3}).n_unfrozen
+        for i in range(51)
+    ]
+    assert depths == sorted(depths)
+    assert set(depths) == set(range(1, 9))
+
+
+def test_a_frozen_candidate_carries_depth_share_0_and_the_middle_of_the_rates():
+    suggestion = SPACE.suggestion(Candidate(backbone="small", image_size=(96, 96), n_unfrozen=0))
+    assert suggestion["depth_share"] == 0.0
+    assert suggestion["lr"] == pytest.approx((3e-5 * 3e-3) ** 0.5)
+    assert set(suggestion) == set(SPACE.distributions())
+
+
+def test_a_size_that_training_cannot_start_from_goes_to_the_nearest_that_it_can():
+    space = SPACE.with_reachable(frozenset({("small", (96, 96))}))
+    candidate = space.candidate({"backbone": "small", "size_share": 1.0, "depth_share": 0.5, "lr": 1e-3})
+    assert candidate.image_size == (96, 96)
+
+
+def test_a_backbone_without_any_reachable_size_keeps_what_was_asked():
+    space = SPACE.with_reachable(frozenset({("small", (96, 96))}))
+    assert space.candidate({"backbone": "large", "size_share": 0, "depth_share": 0, "lr": 1e-3}).backbone == "large"
+
+
+def test_bounds_and_fixed_values_hold():
+    settings = as_space_settings({"lr": 1e-4, "n_unfrozen": (2, 3), "weight_decay": (1e-4, 1e-1), "n_epochs": 3})
+    own = {name: settings.pop(name) for name in ("lr", "n_unfrozen")}
+    space = Space(image_sizes=SIZES, n_blocks=BLOCKS, extras=settings, **own)
+    assert set(space.distributions()) == {"backbone", "size_share", "depth_share", "lr", "weight_decay"}
+    asked = {"backbone": "small", "size_share": 0, "lr": 1e-4, "weight_decay": 0.02}
+    depths = {space.candidate(asked | {"depth_share": share}).n_unfrozen for share in (0, 0.3, 0.6, 1.0)}
+    assert depths == {2, 3}
+    assert space.candidate(asked | {"depth_share": 0}).extras == {"n_epochs": 3, "weight_decay": 0.02}
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"learning_rate": 1e-3}, "no parameter 'learning_rate'.*it has lr"),
+        ({"weight_decai": 1e-3}, "Did you mean 'weight_decay'"),
+        ({"lr": (1e-3, 1e-5)}, "number of at least"),
+        ({"lr": 0}, "number of at least"),
+        ({"lr": "high"}, "number of at least"),
+        ({"n_unfrozen": 1.5}, "whole number"),
+        ({"n_unfrozen": True}, "whole number"),
+        ({"n_unfrozen": -1}, "at least 0"),
+        ({"label_smoothing": 1.0}, "label_smoothing"),
+        ({"lr": (1e-5, 1e-4, 1e-3)}, "bounds"),
+        ([("lr", 1e-3)], "space is a mapping"),
+    ],
+)
+def test_a_space_that_cannot_be_read_says_what_it_wants(space, message):
+    with pytest.raises(SpaceError, match=message):
+        as_space_settings(space)

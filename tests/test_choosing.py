@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autobackbone.choosing import choose, choose_under, front_of, mark_front, name_of, trial_line
+from autobackbone.errors import LimitsError, RunError
+from autobackbone.metrics import metric_for
+from autobackbone.records import Trial
+
+ACCURACY = metric_for("accuracy", n_classes=2)
+LOSS = metric_for("log_loss", n_classes=2)
+
+
+def trial(number, score, latency_ms, *, state="finished", noise=0.0):
+    return Trial(
+        number=number,
+        state=state,
+        reason="",
+        backbone=f"net{number}",
+        image_size=(96, 96),
+        n_unfrozen=0,
+        n_blocks=5,
+        lr=None,
+        score=score,
+        latency_ms=latency_ms,
+        latency_noise_ms=noise,
+    )
+
+
+def predictions(n_right, n=200):
+    """Right on the first pictures, wrong on the others; all pictures are of class 1."""
+    p_right = np.where(np.arange(n) < n_right, 0.9, 0.1)
+    return np.stack([1 - p_right, p_right], axis=1).astype(np.float32)
+
+
+LABELS = np.ones(200, dtype=np.int64)
+
+
+def test_only_finished_trials_are_on_the_front_and_all_trials_stay():
+    trials = [trial(0, 0.9, 5.0), trial(1, None, 1.0, state="failed"), trial(2, 0.8, 6.0), trial(3, 0.7, 2.0)]
+    marked = mark_front(trials, ACCURACY)
+    assert [one.on_front for one in marked] == [True, False, False, True]
+    assert [one.number for one in front_of(trials, ACCURACY)] == [3, 0]
+
+
+def test_a_loss_is_better_when_lower():
+    assert [one.number for one in front_of([trial(0, 0.9, 5.0), trial(1, 0.5, 5.0)], LOSS)] == [1]
+
+
+def choice(rights, latencies, tolerance):
+    front = [trial(i, right / 200, ms) for i, (right, ms) in enumerate(zip(rights, latencies, strict=True))]
+    return choose(front, lambda one: predictions(rights[one.number]), LABELS, ACCURACY, tolerance=tolerance)
+
+
+def test_a_faster_trial_is_chosen_only_within_the_noise_and_the_tolerance():
+    assert choice([199, 200], [1.0, 9.0], tolerance=0.5).trial.number == 0  # half a point, one picture: within both
+    assert choice([198, 200], [1.0, 9.0], tolerance=0.5).trial.number == 1  # a point: beyond the tolerance
+    assert choice([180, 200], [1.0, 9.0], tolerance=50).trial.number == 1  # ten points: beyond one standard error
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.integers(100, 200), st.sampled_from([1.0, 2.0, 4.0, 8.0])), min_size=1, max_size=6))
+def test_the_chosen_one_is_never_worse_than_the_tolerance_nor_slower_than_the_top(rows):
+    rights, latencies = [right for right, _ in rows], [ms for _, ms in rows]
+    chosen = choice(rights, latencies, tolerance=0.5).trial
+    top = max(range(len(rows)), key=lambda i: (rights[i], -latencies[i]))
+    assert chosen.score >= rights[top] / 200 - 0.005 - 1e-9
+    assert chosen.latency_ms <= latencies[top]
+
+
+def test_the_reason_names_what_was_traded():
+    reason = choice([199, 200], [1.0, 9.0], tolerance=0.5).reason
+    assert "9.0 times as fast" in reason
+    assert "0.5 ± 0.5 points of accuracy" in reason
+    assert choice([100, 200], [1.0, 9.0], tolerance=0.5).reason.startswith("trial 1")
+
+
+def test_pictures_that_one_of_two_did_not_reach_are_compared_by_neither():
+    partial = predictions(200)
+    partial[50:] = np.nan
+    whole = predictions(50)
+    front = [trial(0, 1.0, 1.0), trial(1, 1.0, 9.0)]
+    picked = choose(front, lambda one: [partial, whole][one.number], LABELS, ACCURACY, tolerance=0.5)
+    assert picked.trial.number == 0
+
+
+def test_a_limit_of_latency_takes_the_most_accurate_inside_it():
+    front = [trial(0, 0.7, 1.0), trial(1, 0.8, 2.0), trial(2, 0.9, 3.0)]
+    assert choose_under(front, 2.5, ACCURACY).trial.number == 1
+    with pytest.raises(LimitsError, match=r"within 0.5 ms; the fastest takes 1.00 ms"):
+        choose_under(front, 0.5, ACCURACY)
+
+
+def test_without_a_finished_trial_there_is_nothing_to_choose():
+    with pytest.raises(RunError, match="no trial has finished"):
+        choose([], predictions, LABELS, ACCURACY, tolerance=0.5)
+
+
+def test_lines_name_the_trial():
+    assert "frozen" in name_of(trial(0, 0.9, 1.0))
+    assert trial_line(trial(3, None, 1.0, state="failed"), ACCURACY).endswith("failed, ")
+    assert "accuracy 0.900, 1.0 ms" in trial_line(trial(3, 0.9, 1.0), ACCURACY)
