@@ -1,0 +1,126 @@
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from autobackbone.backbones.blocks import blocks_of, trainable_names
+from autobackbone.backbones.build import build, normalisation
+from autobackbone.data import decode, survey
+from autobackbone.errors import TrialError
+from autobackbone.metrics import metric_for, score
+from autobackbone.records import Candidate
+from autobackbone.screening import predict, screen
+from autobackbone.training.activations import ActivationCache
+from autobackbone.training.tuner import Tuner
+from tests.conftest import TINY
+
+SIZE = (32, 32)
+CPU = torch.device("cpu")
+
+
+class Source:
+    def network(self, backbone, image_size):
+        return build(backbone, n_classes=3, image_size=image_size, seed=1)
+
+    def normalisation(self, backbone):
+        return normalisation(backbone)
+
+    def weights_digest(self, backbone):
+        return backbone
+
+
+@pytest.fixture(scope="module")
+def bundle(pictures, tmp_path_factory):
+    return decode(survey(pictures), [SIZE], cache_dir=tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def screened(bundle):
+    network = Source().network(TINY, SIZE)
+    return screen(network, bundle, SIZE, normalisation(TINY), seed=0, device=CPU)
+
+
+@pytest.fixture
+def tuner(bundle, tmp_path):
+    metric, labels = metric_for("log_loss", n_classes=3), bundle.labels[bundle.indices("validation")]
+    cache = ActivationCache(folder=tmp_path / "activations", max_bytes=10**9)
+    return Tuner(bundle=bundle, source=Source(), cache=cache, device=CPU, score=lambda p: -score(metric, p, labels))
+
+
+def candidate(**changes):
+    given = {"n_unfrozen": 1, "lr": 1e-3, "extras": {"n_epochs": 2}} | changes
+    return Candidate(backbone=TINY, image_size=SIZE, **given)
+
+
+@pytest.mark.parametrize("n_unfrozen", [1, 2, 99])
+def test_exactly_the_unfrozen_blocks_and_the_head_change(tuner, screened, n_unfrozen):
+    before = Source().network(TINY, SIZE)
+    n_unfrozen = min(n_unfrozen, len(blocks_of(before)))
+    after, _ = tuner.tune(candidate(n_unfrozen=n_unfrozen), screened.head)
+    trained = trainable_names(before, n_unfrozen)
+    old, new = before.state_dict(), after.state_dict()
+    assert list(old) == list(new)
+    moved = {name for name in old if not torch.equal(old[name], new[name])}
+    assert moved <= trained
+    assert len(moved) > 0.9 * len(trained)
+
+
+def test_the_outcome_is_what_the_returned_network_says(tuner, screened, bundle):
+    network, outcome = tuner.tune(candidate(n_unfrozen=2), screened.head)
+    again = predict(network, bundle, bundle.indices("validation"), SIZE, normalisation(TINY), device=CPU)
+    # The tail was fed half-precision activations.
+    np.testing.assert_allclose(again, outcome.probabilities, atol=0.02)
+    assert len(outcome.rung_scores) == 2
+    assert tuner.score(outcome.probabilities) == pytest.approx(max(outcome.rung_scores))
+    assert not network.training
+
+
+def test_training_starts_from_the_screened_head(tuner, screened, bundle):
+    _, outcome = tuner.tune(candidate(lr=1e-12), screened.head)
+    np.testing.assert_allclose(outcome.probabilities, screened.probabilities, atol=0.02)
+
+
+def test_training_learns(tuner, screened):
+    blank = replace(screened.head, weight=screened.head.weight * 0)
+    _, outcome = tuner.tune(candidate(n_unfrozen=3, lr=3e-3, extras={"n_epochs": 8}), blank)
+    assert outcome.rung_scores[-1] > outcome.rung_scores[0]
+
+
+def test_the_same_seed_trains_the_same_network(tuner, screened):
+    one, _ = tuner.tune(candidate(), screened.head)
+    two, _ = tuner.tune(candidate(), screened.head)
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+
+
+def test_without_room_for_a_store_the_whole_network_trains_the_same_way(tuner, screened, bundle, tmp_path):
+    without = replace(tuner, cache=ActivationCache(folder=tmp_path / "none", max_bytes=1))
+    stored, _ = tuner.tune(candidate(), screened.head)
+    whole, _ = without.tune(candidate(), screened.head)
+    assert list((tmp_path / "none").iterdir()) == []
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(value, stored.state_dict()[name], atol=5e-3, rtol=0.05)
+
+
+def test_running_statistics_stand_still_unless_asked(tuner, screened):
+    before = Source().network(TINY, SIZE).state_dict()
+    moving, _ = replace(tuner, batch_norm="batch").tune(candidate(n_unfrozen=2), screened.head)
+    still, _ = tuner.tune(candidate(n_unfrozen=2), screened.head)
+    statistics = [name for name in before if "running" in name]
+    assert all(torch.equal(before[name], still.state_dict()[name]) for name in statistics)
+    assert any(not torch.equal(before[name], moving.state_dict()[name]) for name in statistics)
+
+
+def test_a_loss_that_is_no_number_is_a_failed_trial(tuner, screened):
+    with pytest.raises(TrialError, match="the loss became nan|half precision"):
+        tuner.tune(candidate(n_unfrozen=3, lr=1e30, extras={"n_epochs": 4}), screened.head)
+
+
+def test_time_that_is_over_is_a_failed_trial_and_short_time_a_shorter_training(tuner, screened):
+    with pytest.raises(TrialError, match="time ended|s were left"):
+        tuner.tune(candidate(), screened.head, until=time.monotonic() - 1)
+    begun = time.monotonic()
+    _, outcome = tuner.tune(candidate(extras={"n_epochs": 100_000}), screened.head, until=begun + 6)
+    assert 1 <= len(outcome.rung_scores) < 100_000
+    assert time.monotonic() < begun + 12
