@@ -84,11 +84,6 @@ def _facts(prepared: Prepared, bundle: DataBundle) -> dict[str, Any]:
 
 def _check_same(run: RunFolder, prepared: Prepared, bundle: DataBundle) -> None:
     facts = run.read_facts()
-    if facts["data_digest"] != bundle.digest or facts["split_digest"] != bundle.split_digest:
-        raise RunError(
-            f"the dataset has changed since the run {str(run.path)!r} began (digest {facts['data_digest'][:12]}, "
-            f"now {bundle.digest[:12]}), so its scores would not be comparable. Give another run_dir."
-        )
     asked = prepared.settings.decisive()
     for name, before in facts["arguments"].items():
         if asked[name] != before:
@@ -96,6 +91,11 @@ def _check_same(run: RunFolder, prepared: Prepared, bundle: DataBundle) -> None:
                 f"the run {str(run.path)!r} was begun with {name}={before!r}, and {name}={asked[name]!r} came. "
                 "Give the same to continue it, or another run_dir."
             )
+    if facts["data_digest"] != bundle.digest or facts["split_digest"] != bundle.split_digest:
+        raise RunError(
+            f"the dataset has changed since the run {str(run.path)!r} began (digest {facts['data_digest'][:12]}, "
+            f"now {bundle.digest[:12]}), so its scores would not be comparable. Give another run_dir."
+        )
 
 
 def _plain(weights: Any) -> Any:

@@ -18,6 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.model_selection import StratifiedKFold, train_test_split
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from autobackbone.backbones.head import features as network_features
@@ -202,10 +203,10 @@ def fit_head(features: Floats, labels: Ints, *, n_classes: int, seed: int) -> He
     """
     scaler = StandardScaler().fit(features)
     scaled = scaler.transform(features)
-    strength = _choose_strength(scaled, labels, seed=seed)
-    model = LogisticRegression(C=strength, max_iter=300, tol=1e-4)
-    with _tolerating_slow_convergence():
-        model.fit(scaled, labels)
+    # One thread: the products are small, and threads that wait for each other beside other work took 50 s for 2 s.
+    with threadpool_limits(1, user_api="blas"), _tolerating_slow_convergence():
+        strength = _choose_strength(scaled, labels, seed=seed)
+        model = LogisticRegression(C=strength, max_iter=300, tol=1e-4).fit(scaled, labels)
     # Two classes come as one row: the log-odds of the second.
     coef = model.coef_ if len(model.classes_) > 2 else np.concatenate([-model.coef_ / 2, model.coef_ / 2])
     intercept = (
@@ -248,9 +249,7 @@ def _choose_strength(scaled: Floats, labels: Ints, *, seed: int) -> float:
         refit=False,
         use_legacy_attributes=False,
     )
-    with _tolerating_slow_convergence():
-        model.fit(scaled, labels)
-    return float(model.C_)
+    return float(model.fit(scaled, labels).C_)
 
 
 def _stratified_part(scaled: Floats, labels: Ints, *, seed: int) -> tuple[Floats, Ints]:

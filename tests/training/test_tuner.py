@@ -113,7 +113,7 @@ def test_running_statistics_stand_still_unless_asked(tuner, screened):
 
 
 def test_a_loss_that_is_no_number_is_a_failed_trial(tuner, screened):
-    with pytest.raises(TrialError, match="the loss became nan|half precision"):
+    with pytest.raises(TrialError, match="the loss became"):
         tuner.tune(candidate(n_unfrozen=3, lr=1e30, extras={"n_epochs": 4}), screened.head)
 
 

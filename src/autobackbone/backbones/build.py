@@ -17,7 +17,8 @@ from autobackbone.records import ImageSize, Normalisation
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_LADDER: Final = (96, 128, 160, 192, 224, 256, 288, 320, 384, 448, 512)
+# Few and shared by all backbones, so that a picture is decoded to few sizes.
+_LADDER: Final = (96, 128, 160, 224, 320, 448)
 _N_SIZES: Final = 4
 
 # Heads that only helped the original training: Inception's auxiliary classifier, VOLO's one over all tokens, whose

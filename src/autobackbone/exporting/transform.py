@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,8 +37,9 @@ class Transform:
         Returns:
             (3, height, width) float32, normalised.
         """
-        pixels = torch.from_numpy(to_pixels(picture, self.image_size, self.preparation))
-        return normalise(pixels[None], self.normalisation)[0]
+        # A copy: pixels may be a view of the picture, which torch must not be able to write to.
+        pixels = np.array(to_pixels(picture, self.image_size, self.preparation))
+        return normalise(torch.from_numpy(pixels)[None], self.normalisation)[0]
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` reads."""

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import optuna
 
 from autobackbone.errors import TrialError
 from autobackbone.records import Candidate, Evaluator, Trial
+from autobackbone.search.sampling import AllowedSampler
 from autobackbone.search.space import Space
-from autobackbone.search.study import enqueue, read_trials, record, tell
+from autobackbone.search.study import read_trials, record, tell
 
-# A suggestion that does not fit the time left costs nothing but a row; this many in a row, and nothing fits any more.
-_MAX_MISFITS = 8
+# Each is the last of many draws; so many in a row, and nothing fits any more.
+_MAX_MISFITS = 2
 # How far the opening trials unfreeze: shares of the blocks, the cheaper first.
 _OPENING_DEPTHS = (0.25, 0.5)
 _OPENING_LR = 5e-4
@@ -48,13 +49,13 @@ class Search:
 
 def climb(search: Search) -> int:
     """Try candidates until the time or the number of trials is used up; returns how many were trained."""
-    if search.left_s() > 0:
-        for candidate in openings(read_trials(search.study), search):
-            enqueue(search.study, search.space, candidate, search.evaluator.begin(candidate))
+    distributions = search.space.distributions()
+    search.study.sampler = AllowedSampler(search.study.sampler, distributions, lambda asked: _fits(search, asked))
+    opening = openings(read_trials(search.study), search)
     n_trained = n_misfits = 0
     while n_misfits < _MAX_MISFITS and n_trained != search.n_trials and search.left_s() > 0:
-        trial = search.study.ask(search.space.distributions())
-        state = _try(search, trial)
+        _enqueue_next(search, opening)
+        state = _try(search, search.study.ask(distributions))
         n_misfits = n_misfits + 1 if state == "stopped" else 0
         n_trained += state != "stopped"
     return n_trained
@@ -71,6 +72,22 @@ def openings(trials: Sequence[Trial], search: Search) -> list[Candidate]:
             best[trial.backbone] = trial
     fastest_first = sorted(best.values(), key=lambda trial: trial.latency_ms or 0.0)
     return [_opening(trial, share, search) for share in _OPENING_DEPTHS for trial in fastest_first]
+
+
+def _enqueue_next(search: Search, opening: list[Candidate]) -> None:
+    """Have the next opening asked next, as deep as half of what is left allows; one that fits not at all is passed."""
+    while opening:
+        candidate = opening.pop(0)
+        lowest, _ = search.space.depths(candidate.backbone)
+        shallower = [replace(candidate, n_unfrozen=k) for k in range(candidate.n_unfrozen, lowest - 1, -1)]
+        fitting = next((one for one in shallower if search.evaluator.expected_s(one) < search.left_s() / 2), None)
+        if fitting is not None:
+            search.study.enqueue_trial(search.space.suggestion(fitting), skip_if_exists=True)
+            return
+
+
+def _fits(search: Search, asked: Mapping[str, Any]) -> bool:
+    return search.evaluator.expected_s(search.space.candidate(asked)) <= search.left_s()
 
 
 def _is_better(one: Trial, other: Trial, search: Search) -> bool:
@@ -97,8 +114,7 @@ def _try(search: Search, asked: optuna.Trial) -> Literal["finished", "stopped", 
     record(asked, known)
     expected_s, left_s = search.evaluator.expected_s(candidate), search.left_s()
     if expected_s > left_s:
-        takes = f"it takes about {expected_s:.0f} s and {left_s:.0f} s were left"
-        reason = f"not begun: {takes if expected_s < float('inf') else 'there was no time to screen its backbone'}"
+        reason = "not begun: what was left of the time is too short for any candidate that was drawn"
         return _end(search, asked, replace(known, reason=reason), "stopped")
     begun = time.monotonic()
     try:
@@ -110,10 +126,11 @@ def _try(search: Search, asked: optuna.Trial) -> Literal["finished", "stopped", 
 
 
 def _until(expected_s: float, left_s: float) -> float | None:
-    """A trial may take half of what is left, so that another one can follow; more where half is too short."""
+    """A trial may take half of what is left, so that another one can follow; all, where half is too short for that."""
     if left_s == float("inf"):
         return None
-    return time.monotonic() + min(left_s, max(left_s / 2, 1.5 * expected_s))
+    half_s = left_s / 2
+    return time.monotonic() + (half_s if half_s > 2 * expected_s else left_s)
 
 
 def _end(

@@ -29,7 +29,8 @@ class NetworkEvaluator:
 
     def begin(self, candidate: Candidate) -> Trial:
         """What is known before training."""
-        return begun_trial(self.shop, price(self.shop, (candidate.backbone, candidate.image_size)), candidate)
+        priced = price(self.shop, (candidate.backbone, candidate.image_size))
+        return begun_trial(self.shop, priced, candidate)
 
     def evaluate(self, number: int, candidate: Candidate, until: float | None) -> Trial:
         """Train, score, and keep the files if the trial is on the front."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ STUDY_NAME = "autobackbone"
 _FACTS = "facts"
 _TEST_SCORES = "test_scores"
 _TIME = "time"
-_WAITS = "waits for its turn"
+_DIED = "interrupted: its process ended"
 _STATES: Mapping[OptunaState, TrialState] = {
     OptunaState.WAITING: "waiting",
     OptunaState.RUNNING: "running",
@@ -83,12 +83,6 @@ def add_screened(study: optuna.Study, space: Space, trial: Trial) -> None:
     study.add_trial(frozen)
 
 
-def enqueue(study: optuna.Study, space: Space, candidate: Candidate, facts: Trial) -> None:
-    """Have a candidate asked next, unless it was asked before."""
-    waiting = facts_of(replace(facts, reason=_WAITS))
-    study.enqueue_trial(space.suggestion(candidate), user_attrs={_FACTS: waiting}, skip_if_exists=True)
-
-
 def record(trial: optuna.Trial, facts: Trial) -> None:
     """Note what is known of a trial that has begun, so that it is known also if its process dies."""
     trial.set_user_attr(_FACTS, facts_of(facts))
@@ -149,11 +143,11 @@ def _read(trial: FrozenTrial, test_score: float | None) -> Trial:
     known = {field.name for field in fields(Trial)}
     facts = {name: value for name, value in stored.items() if name in known}
     if not facts:
-        facts = {"reason": "interrupted" if state == "failed" else "", "backbone": trial.params.get("backbone", "?")}
+        facts = {"reason": _DIED if state == "failed" else "", "backbone": trial.params.get("backbone", "?")}
         facts |= {"image_size": (0, 0), "n_unfrozen": 0, "n_blocks": 0, "lr": trial.params.get("lr")}
         facts |= {"score": None, "latency_ms": None}
-    elif state == "failed" and facts.get("reason") in ("", _WAITS):
-        facts["reason"] = "interrupted: its process ended"
+    elif state == "failed" and facts.get("reason") == "":
+        facts["reason"] = _DIED
     facts["image_size"] = tuple(facts["image_size"])
     facts["rung_scores"] = tuple(facts.get("rung_scores", ()))
     return Trial(number=trial.number, state=state, test_score=test_score, **facts)

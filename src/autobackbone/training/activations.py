@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
@@ -24,7 +25,6 @@ from torch import Tensor
 from autobackbone.errors import TrialError
 
 _BATCH_SIZE = 32
-_HALF_MAX = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ def stored(
     indices: NDArray[np.int64],
     n_pictures: int,
     until: float | None = None,
-) -> NDArray[np.float16]:
+) -> NDArray[Any]:
     """The store at `path`, made first if it is not there.
 
     Args:
@@ -84,42 +84,56 @@ def stored(
         until: `time.monotonic()` at which the attempt is given up.
 
     Returns:
-        (n_pictures, …) float16, memory-mapped, read-only.
+        (n_pictures, …), memory-mapped, read-only: float16, or float32 where an activation is beyond half precision.
 
     Raises:
-        TrialError: time ended first, or an activation does not fit half precision.
+        TrialError: time ended first, or an activation is no number.
     """
     if not path.is_file():
-        _compute(cache, path, compute, indices, n_pictures, until)
+        try:
+            _compute(cache, path, compute, np.float16, indices=indices, n_pictures=n_pictures, until=until)
+        except _TooLargeError:
+            _compute(cache, path, compute, np.float32, indices=indices, n_pictures=n_pictures, until=until)
     os.utime(path)
-    store: NDArray[np.float16] = np.load(path, mmap_mode="r", allow_pickle=False)
+    store: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     return store
+
+
+class _TooLargeError(Exception):
+    """An activation is beyond what half precision can hold."""
 
 
 def _compute(
     cache: ActivationCache,
     path: Path,
     compute: Callable[[NDArray[np.int64]], Tensor],
+    dtype: type[np.float16 | np.float32],
+    *,
     indices: NDArray[np.int64],
     n_pictures: int,
     until: float | None,
 ) -> None:
-    first = compute(indices[:1])
-    shape = (n_pictures, *first.shape[1:])
-    cache.make_room_for(int(np.prod(shape)) * 2)
+    shape = (n_pictures, *compute(indices[:1]).shape[1:])
+    cache.make_room_for(math.prod(shape) * np.dtype(dtype).itemsize)
     temporary = path.with_suffix(f".{os.getpid()}.part")
     try:
-        store = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
+        store = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
         for start in range(0, len(indices), _BATCH_SIZE):
             if until is not None and time.monotonic() > until:
                 raise TrialError("time ended while its activations were computed")
             batch = indices[start : start + _BATCH_SIZE]
-            values = compute(batch)
-            if not bool((values.abs() <= _HALF_MAX).all()):
-                raise TrialError("its activations do not fit half precision")
-            store[batch] = values.to("cpu", torch.float16).numpy()
+            store[batch] = _checked(compute(batch), dtype)
         store.flush()
         del store
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _checked(values: Tensor, dtype: type[np.float16 | np.float32]) -> NDArray[Any]:
+    largest = float(values.abs().max())
+    if not math.isfinite(largest):
+        raise TrialError("its activations are no numbers")
+    if largest > float(np.finfo(dtype).max):
+        raise _TooLargeError
+    return np.asarray(values.float().cpu().numpy(), dtype=dtype)

@@ -26,7 +26,8 @@ from autobackbone.training.fit import Outcome, Rows, Scorer, Trainee, fit
 from autobackbone.training.recipe import Recipe
 
 MAX_EPOCHS = 10
-MIN_EPOCHS = 2
+# Below this, warm-up and decay leave no training between them.
+MIN_EPOCHS = 3
 
 
 class NetworkSource(Protocol):
@@ -142,7 +143,7 @@ class Tuner:
         pixels: NDArray[np.uint8],
         normalisation: Normalisation,
         until: float | None,
-    ) -> NDArray[np.float16]:
+    ) -> NDArray[Any]:
         def compute(indices: NDArray[np.int64]) -> Tensor:
             with torch.inference_mode():
                 x = normalise(torch.from_numpy(pixels[indices]).to(self.device), normalisation)

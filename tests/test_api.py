@@ -1,0 +1,322 @@
+"""The whole way on real, small networks: from arrays and folders to a model that predicts."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from autobackbone import Budget, Limits, Target, open_run, plan, select_backbone
+from autobackbone.errors import (
+    ArgumentError,
+    AutobackboneError,
+    BackboneError,
+    BudgetError,
+    DataError,
+    LimitsError,
+    MetricError,
+    RunError,
+    RunLockedError,
+    SpaceError,
+    TargetError,
+    WeightsError,
+)
+from autobackbone.runfolder import RunFolder
+from tests.conftest import TINY, make_pictures
+
+COLUMNS = (
+    "number state reason backbone image_size n_unfrozen n_blocks lr score latency_ms latency_p95_ms images_per_s "
+    "preprocess_ms n_params megabytes train_seconds finished_at_s on_front test_score"
+).split()
+QUICK = {"space": {"n_epochs": 2}, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def weights(random_weights):
+    return random_weights(TINY)
+
+
+@pytest.fixture(scope="module")
+def search(cache, weights):
+    def run(dataset, budget=Budget(n_trials=2), **arguments):
+        given = {"backbones": TINY, "image_sizes": [32, 48], "weights": weights, "cache_dir": cache} | QUICK | arguments
+        return select_backbone(dataset, budget, **given)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def selection(search, pictures, tmp_path_factory):
+    return search(pictures, Budget(n_trials=3), run_dir=tmp_path_factory.mktemp("runs") / "run")
+
+
+def test_all_that_was_tried_is_in_the_table(selection):
+    frame = selection.to_frame()
+    assert list(frame.columns[: len(COLUMNS)]) == COLUMNS
+    assert frame["number"].tolist() == list(range(len(frame)))
+    finished = frame[frame["state"] == "finished"]
+    assert set(finished["n_unfrozen"] > 0) == {True, False}
+    assert finished[["score", "latency_ms", "latency_p95_ms", "images_per_s", "preprocess_ms"]].notna().all(axis=None)
+    assert (finished["latency_p95_ms"] >= finished["latency_ms"]).all()
+    assert finished["finished_at_s"].is_monotonic_increasing
+    assert frame.loc[frame["n_unfrozen"] == 0, "lr"].isna().all()
+    assert (frame.loc[frame["state"] == "finished", "n_epochs"] == 2 * (finished["n_unfrozen"] > 0)).all()
+
+
+def test_the_front_is_confirmed_and_usable(selection, pictures):
+    assert selection.front
+    latencies = [trial.latency_ms for trial in selection.front]
+    assert latencies == sorted(latencies)
+    for trial in selection.front:
+        assert 0 <= trial.test_score <= 1
+        model = selection.model(trial)
+        assert not model.training
+        assert model(model.transform(pictures[0][0])[None]).shape == (1, 3)
+    assert selection.best in selection.front
+    assert selection.choice.reason.startswith(f"trial {selection.best.number} ")
+
+
+def test_predictions_are_those_of_the_stored_validation_and_test(selection, pictures):
+    """The model that the user holds says what the search scored, picture by picture."""
+    import pandas as pd
+
+    table = pd.read_csv(selection.path / "pictures.csv")
+    for part, name, score in (("test", "test.npy", selection.best.test_score), ("validation", "validation.npy", None)):
+        rows = np.flatnonzero(table["part"] == part)
+        stored = np.load(selection.path / "trials" / f"{selection.best.number:04d}" / name)
+        now = selection.predict_proba(pictures[0][rows])
+        np.testing.assert_allclose(now, stored, atol=0.02)
+        if score is not None:
+            assert (selection.predict(pictures[0][rows]) == pictures[1][rows]).mean() == pytest.approx(score)
+
+
+def test_only_the_front_keeps_weights(selection):
+    kept = {int(file.parent.name) for file in selection.path.glob("trials/*/weights.safetensors")}
+    assert kept == {trial.number for trial in selection.front}
+    others = [trial for trial in selection.trials if not trial.on_front and trial.n_unfrozen]
+    for trial in others:
+        with pytest.raises(RunError, match="not on the front"):
+            selection.model(trial)
+    with pytest.raises(RunError, match="there is no trial 999"):
+        selection.model(999)
+
+
+def test_a_run_opens_in_a_new_process_after_it_was_moved_and_is_not_written(selection, tmp_path, pictures):
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(selection.path, moved)
+    np.save(tmp_path / "x.npy", pictures[0][:4])
+    code = (
+        "import sys, numpy as np; from autobackbone import open_run\n"
+        "run = open_run(sys.argv[1]); print(run.best.number, *run.predict(np.load(sys.argv[2])))"
+    )
+    before = {file: file.read_bytes() for file in moved.rglob("*") if file.is_file()}
+    done = subprocess.run(
+        [sys.executable, "-c", code, moved, tmp_path / "x.npy"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [str(selection.best.number), *map(str, selection.predict(pictures[0][:4]))]
+    assert {file: file.read_bytes() for file in moved.rglob("*") if file.is_file()} == before
+
+
+def test_the_picture_of_the_front_is_drawn(selection):
+    assert selection.plot().axes
+    with Image.open(selection.path / "front.png") as picture:
+        assert picture.size[0] > 400
+
+
+def test_the_study_is_optunas(selection):
+    assert [trial.number for trial in selection.study.trials] == [trial.number for trial in selection.trials]
+    assert [direction.name for direction in selection.study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    assert len(selection.study.best_trials) >= 1
+
+
+def test_the_dashboard_reads_the_run(selection):
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        Path(sys.executable).parent / "optuna-dashboard",
+        f"sqlite:///{selection.path / 'study.db'}",
+        *("--host", "127.0.0.1", "--port", str(port)),
+    ]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            studies = _get(f"http://127.0.0.1:{port}/api/studies")
+            (study,) = studies["study_summaries"]
+            detail = _get(f"http://127.0.0.1:{port}/api/studies/{study['study_id']}?after=0")
+        finally:
+            server.kill()
+    assert study["study_name"] == "autobackbone"
+    assert len(detail["trials"]) == len(selection.trials)
+
+
+def _get(url):
+    for _ in range(150):
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return json.load(answer)
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(f"{url} did not answer")
+
+
+def test_a_folder_of_files_and_a_given_split(search, tmp_path):
+    x, y = make_pictures(n_per_class=12, n_classes=2)
+    for i, (picture, label) in enumerate(zip(x, y, strict=True)):
+        part = ("train", "train", "valid", "test")[i % 4]
+        folder = tmp_path / "photos" / part / f"class {label}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(folder / f"{i}.png")
+    result = search(tmp_path / "photos", run_dir=tmp_path / "run", metric="log_loss")
+    assert result.classes == ("class 0", "class 1")
+    finished = [trial.score for trial in result.trials if trial.state == "finished"]
+    assert min(trial.score for trial in result.front) == min(finished)
+    files = sorted((tmp_path / "photos" / "test").rglob("*.png"))
+    assert set(result.predict(files)) <= {"class 0", "class 1"}
+    assert result.predict(files[0]).shape == (1,)
+
+
+def test_a_search_of_heads_only(search, pictures, tmp_path):
+    result = search(pictures, run_dir=tmp_path / "run", space={"n_unfrozen": 0})
+    assert {trial.n_unfrozen for trial in result.trials} == {0}
+    assert result.best.test_score is not None
+
+
+def test_continuing_adds_trials_and_keeps_the_old_ones(search, pictures, tmp_path):
+    first = search(pictures, Budget(n_trials=1), run_dir=tmp_path / "run")
+    before = [(trial.number, trial.score) for trial in first.trials if trial.state == "finished"]
+    second = search(pictures, Budget(n_trials=2), run_dir=tmp_path / "run")
+    after = [(trial.number, trial.score) for trial in second.trials if trial.state == "finished"]
+    assert set(before) < set(after)
+    assert len(after) == len(before) + 2
+    with pytest.raises(RunError, match="begun with seed=0, and seed=1 came"):
+        search(pictures, run_dir=tmp_path / "run", seed=1)
+    with pytest.raises(RunError, match="dataset has changed"):
+        search((255 - pictures[0], pictures[1]), run_dir=tmp_path / "run")
+
+
+def test_a_run_that_is_held_is_not_touched(search, pictures, tmp_path):
+    with RunFolder(path=tmp_path / "run").held(), pytest.raises(RunLockedError, match="being worked on"):
+        search(pictures, run_dir=tmp_path / "run")
+
+
+def test_limits_are_checked_before_training(search, pictures, tmp_path):
+    with pytest.raises(LimitsError, match=r"none of 2 pairs.*n_params=1000.*the fastest, test_resnet.*parameters"):
+        search(pictures, run_dir=tmp_path / "run", limits=Limits(n_params=1000))
+    result = search(pictures, run_dir=tmp_path / "kept", limits=Limits(latency_ms=10_000, megabytes=50))
+    assert all(trial.megabytes <= 50 for trial in result.trials)
+    assert result.best.score == max(trial.score for trial in result.front)
+
+
+@pytest.mark.parametrize("budget", [0.2, 12.0])
+def test_a_tiny_budget_ends_in_time_with_something_usable(search, pictures, tmp_path, budget):
+    begun = time.monotonic()
+    result = search(pictures, budget, run_dir=tmp_path / "run")
+    assert result.predict(pictures[0][:2]).shape == (2,)
+    assert time.monotonic() - begun < budget + 15  # a bound for a hung run, not a benchmark
+
+
+def test_the_plan_trains_nothing_and_leaves_no_run(pictures, weights, cache, tmp_path):
+    planned = plan(
+        pictures, "1min", backbones=TINY, weights=weights, cache_dir=cache, run_dir=tmp_path / "run", progress=False
+    )
+    assert not (tmp_path / "run").exists()
+    text = str(planned)
+    for part in ("target: cpu", "42 of 3 classes", TINY, "download: 0 MB", "expected: read", "budget: 60 s"):
+        assert part in text
+
+
+def test_ctrl_c_keeps_what_is_there_and_the_run_goes_on(search, pictures, tmp_path, weights, cache):
+    np.savez(tmp_path / "data.npz", x=pictures[0], y=pictures[1])
+    code = f"""
+import numpy as np
+from autobackbone import Budget, select_backbone
+data = np.load({str(tmp_path / "data.npz")!r})
+result = select_backbone(
+    (data["x"], data["y"]), Budget(n_trials=10_000), backbones={TINY!r}, image_sizes=[32, 48],
+    weights={str(weights)!r}, cache_dir={str(cache)!r}, run_dir={str(tmp_path / "run")!r}, space={{"n_epochs": 2}},
+)
+print("left with", len(result.trials), result.best.number, flush=True)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        for line in run.stderr:
+            if line.startswith("trial 4"):
+                os.kill(run.pid, signal.SIGINT)
+                break
+        out, err = run.communicate(timeout=120)
+    assert run.returncode == 0, err
+    assert "interrupted" in err
+    assert out.startswith("left with")
+    before = len(open_run(tmp_path / "run").trials)
+    again = search(pictures, Budget(n_trials=1), run_dir=tmp_path / "run")
+    assert len(again.trials) >= before
+    assert not [trial for trial in again.trials if trial.state == "running"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"resize": "stretch"}, ArgumentError, "'squash', 'pad' or 'crop', not 'stretch'"),
+        ({"seed": -1}, ArgumentError, "seed is a whole number"),
+        ({"tolerance": -1}, ArgumentError, "tolerance is at least 0"),
+        ({"target": "cpu"}, ArgumentError, r"target is a Target\(…\)"),
+        ({"limits": {"latency_ms": 3}}, ArgumentError, r"limits is a Limits\(…\)"),
+        ({"metric": "acuracy"}, MetricError, "accuracy"),
+        ({"task": "detection"}, DataError, "classification"),
+        ({"space": {"lrr": 1}}, SpaceError, "Did you mean 'lr'"),
+        ({"backbones": "resnet5000"}, BackboneError, "resnet"),
+        ({"backbones": "resnet50.a1_in1k", "weights": None}, WeightsError, "weights="),
+        ({"image_sizes": [0]}, DataError, "image size"),
+        ({"target": Target(device="cuda:7")}, TargetError, "cuda"),
+    ],
+)
+def test_wrong_arguments_are_named_before_anything_is_made(search, pictures, tmp_path, arguments, error, message):
+    with pytest.raises(error, match=message) as caught:
+        search(pictures, run_dir=tmp_path / "run", **arguments)
+    assert isinstance(caught.value, AutobackboneError)
+    assert not (tmp_path / "run" / "study.db").exists()
+
+
+@pytest.mark.parametrize(("budget", "message"), [("soon", "cannot read 'soon'"), (-3, "above 0"), (None, "seconds")])
+def test_budgets_that_cannot_be_read(search, pictures, budget, message):
+    with pytest.raises(BudgetError, match=message):
+        search(pictures, budget)
+
+
+@pytest.mark.parametrize(
+    ("name", "side"), [("resnet50.a1_in1k", 64), ("efficientnet_b0.ra_in1k", 64), ("inception_v3.tf_adv_in1k", 96)]
+)
+def test_the_newcomers_three_run_the_whole_way(name, side, random_weights, cache, tmp_path):
+    """Screened and fine-tuned with random weights from a local file: their real ones cannot be had without a network."""
+    result = select_backbone(
+        make_pictures(n_per_class=10, n_classes=2),
+        Budget(n_trials=1),
+        backbones=name,
+        image_sizes=[side],
+        weights={name: random_weights(name)},
+        cache_dir=cache,
+        run_dir=tmp_path / "run",
+        space={"n_epochs": 1, "n_unfrozen": 1},
+        progress=False,
+    )
+    assert [(trial.state, trial.n_unfrozen, trial.reason[:7]) for trial in result.trials[:2]] == [
+        ("finished", 0, "a linea"),
+        ("finished", 1, "weights"),
+    ]
+    assert all(trial.backbone == name for trial in result.trials)
+    assert result.model()(torch.zeros(1, 3, side, side)).shape == (1, 2)
