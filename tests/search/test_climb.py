@@ -133,9 +133,18 @@ def test_openings_are_as_deep_as_the_time_allows(make_search):
 def test_the_search_ends_where_nothing_fits_any_more(make_search):
     search = make_search(seconds=lambda _: 100.0, left_s=lambda: 50.0, n_trials=None)
     assert climb(search) == 0
+    assert len(read_trials(search.study)) == 3
+
+
+def test_what_is_so_rare_that_no_draw_finds_it_ends_the_search_with_a_reason(make_search):
+    search = make_search(seconds=lambda c: 1.0 if c.n_unfrozen == 1 and c.lr == c_lr else 100.0, left_s=lambda: 50.0)
+    climb(search)
     stopped = [trial for trial in read_trials(search.study) if trial.state == "stopped"]
-    assert 1 <= len(stopped) <= 2
+    assert len(stopped) == 2
     assert all(trial.reason.startswith("not begun") for trial in stopped)
+
+
+c_lr = Space(image_sizes=SIZES, n_blocks=BLOCKS).typical_lr
 
 
 def test_without_time_nothing_is_asked_and_nothing_waits(make_search):

@@ -53,7 +53,7 @@ def climb(search: Search) -> int:
     search.study.sampler = AllowedSampler(search.study.sampler, distributions, lambda asked: _fits(search, asked))
     opening = openings(read_trials(search.study), search)
     n_trained = n_misfits = 0
-    while n_misfits < _MAX_MISFITS and n_trained != search.n_trials and search.left_s() > 0:
+    while n_misfits < _MAX_MISFITS and n_trained != search.n_trials and _something_fits(search):
         _enqueue_next(search, opening)
         state = _try(search, search.study.ask(distributions))
         n_misfits = n_misfits + 1 if state == "stopped" else 0
@@ -84,6 +84,15 @@ def _enqueue_next(search: Search, opening: list[Candidate]) -> None:
         if fitting is not None:
             search.study.enqueue_trial(search.space.suggestion(fitting), skip_if_exists=True)
             return
+
+
+def _something_fits(search: Search) -> bool:
+    cheapest = (
+        Candidate(backbone=name, image_size=size, n_unfrozen=search.space.depths(name)[0], lr=search.space.typical_lr)
+        for name, size in search.space.reachable_pairs()
+    )
+    left_s = search.left_s()
+    return left_s > 0 and any(search.evaluator.expected_s(candidate) <= left_s for candidate in cheapest)
 
 
 def _fits(search: Search, asked: Mapping[str, Any]) -> bool:

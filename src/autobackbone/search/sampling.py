@@ -17,7 +17,7 @@ _MAX_DRAWS = 32
 
 
 class AllowedSampler(BaseSampler):
-    """Wraps a sampler and rejects what cannot be tried: what is asked follows the sampler's model, given that it can be.
+    """Wraps a sampler and rejects what cannot be tried: what is asked follows its model, given that it can be.
 
     What it does not find in some draws it lets pass, and the search sees to it.
 

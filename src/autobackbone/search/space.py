@@ -59,6 +59,11 @@ class Space:
         """The same space, its suggestions taken to the nearest of these pairs."""
         return replace(self, reachable=pairs)
 
+    def reachable_pairs(self) -> list[tuple[str, ImageSize]]:
+        """Pairs of backbone and image size that a suggestion can mean."""
+        pairs = [(name, size) for name, sizes in self.image_sizes.items() for size in sizes]
+        return [pair for pair in pairs if self.reachable is None or pair in self.reachable]
+
     def distributions(self) -> dict[str, BaseDistribution]:
         """What Optuna samples from; the same for every trial of a run."""
         searched: dict[str, BaseDistribution] = {

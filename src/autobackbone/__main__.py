@@ -1,0 +1,5 @@
+"""`python -m autobackbone`."""
+
+from autobackbone.cli import main
+
+main()
