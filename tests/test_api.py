@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.conftest import TINY, make_pictures
 
 from autobackbone import Budget, Limits, Target, open_run, plan, select_backbone
 from autobackbone.errors import (
@@ -31,12 +32,13 @@ from autobackbone.errors import (
     WeightsError,
 )
 from autobackbone.runfolder import RunFolder
-from tests.conftest import TINY, make_pictures
 
-COLUMNS = (
-    "number state reason backbone image_size n_unfrozen n_blocks lr score latency_ms latency_p95_ms images_per_s "
-    "preprocess_ms n_params megabytes train_seconds finished_at_s on_front test_score"
-).split()
+COLUMNS = [
+    *("number", "state", "reason", "backbone", "image_size", "n_unfrozen", "n_blocks", "lr", "score", "latency_ms"),
+    *("latency_p95_ms", "images_per_s", "preprocess_ms", "n_params", "megabytes", "train_seconds", "finished_at_s"),
+    *("on_front", "test_score"),
+]
+TWO_TRIALS = Budget(n_trials=2)
 QUICK = {"space": {"n_epochs": 2}, "progress": False}
 
 
@@ -52,7 +54,7 @@ def weights(random_weights):
 
 @pytest.fixture(scope="module")
 def search(cache, weights):
-    def run(dataset, budget=Budget(n_trials=2), **arguments):
+    def run(dataset, budget=TWO_TRIALS, **arguments):
         given = {"backbones": TINY, "image_sizes": [32, 48], "weights": weights, "cache_dir": cache} | QUICK | arguments
         return select_backbone(dataset, budget, **given)
 
@@ -253,7 +255,8 @@ result = select_backbone(
 )
 print("left with", len(result.trials), result.best.number, flush=True)
 """
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as run:
         for line in run.stderr:
             if line.startswith("trial 4"):
                 os.kill(run.pid, signal.SIGINT)
@@ -302,7 +305,7 @@ def test_budgets_that_cannot_be_read(search, pictures, budget, message):
     ("name", "side"), [("resnet50.a1_in1k", 64), ("efficientnet_b0.ra_in1k", 64), ("inception_v3.tf_adv_in1k", 96)]
 )
 def test_the_newcomers_three_run_the_whole_way(name, side, random_weights, cache, tmp_path):
-    """Screened and fine-tuned with random weights from a local file: their real ones cannot be had without a network."""
+    """Screened and fine-tuned, with random weights from a local file: real ones cannot be had without a network."""
     result = select_backbone(
         make_pictures(n_per_class=10, n_classes=2),
         Budget(n_trials=1),

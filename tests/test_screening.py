@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from tests.conftest import TINY, make_pictures
 
 from autobackbone.backbones.build import build, normalisation
 from autobackbone.backbones.head import set_head
 from autobackbone.data import TRAIN, decode, survey
 from autobackbone.screening import extract, fair_order, fit_head, predict, screen
-from tests.conftest import TINY, make_pictures
 
 CPU = torch.device("cpu")
 SIZE = (32, 32)
@@ -42,9 +42,7 @@ def test_the_folded_head_is_scaler_and_regression_in_one(n_classes):
     head = fit_head(features, labels, n_classes=n_classes, seed=0)
     scaler = StandardScaler().fit(features)
     model = LogisticRegression(C=head.strength, max_iter=2000).fit(scaler.transform(features), labels)
-    np.testing.assert_allclose(
-        head.probabilities(features), model.predict_proba(scaler.transform(features)), atol=5e-3
-    )
+    np.testing.assert_allclose(head.probabilities(features), model.predict_proba(scaler.transform(features)), atol=5e-3)
 
 
 def test_a_class_that_training_never_saw_is_never_predicted():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autobackbone.errors import AutobackboneError
+from autobackbone.records import Precision, Resize
 
 if TYPE_CHECKING:
     from autobackbone.planning import Plan
@@ -64,19 +65,17 @@ def select(  # noqa: PLR0913  one option for each argument of the facade
     budget: Annotated[str, typer.Option(help="Time, such as 90s, 10min or 1h.")] = "10min",
     *,
     run_dir: RunDir = None,
-    metric: Annotated[
-        str | None, typer.Option(help="accuracy (default), balanced_accuracy, f1_macro, log_loss …")
-    ] = None,
+    metric: Annotated[str | None, typer.Option(help="accuracy, balanced_accuracy, f1_macro, log_loss …")] = None,
     backbone: Annotated[list[str] | None, typer.Option(help="A name or a glob; may be given again.")] = None,
     image_size: Annotated[list[str] | None, typer.Option(help="Pixels, or HEIGHTxWIDTH; may be given again.")] = None,
     device: Annotated[str, typer.Option(help="Where the model will run: auto, cpu, cuda, mps.")] = "auto",
     batch_size: Annotated[int, typer.Option(help="Pictures in one pass when latency is measured.")] = 1,
-    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
+    precision: Annotated[Precision, typer.Option(help="Of the model where it runs.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="Threads of one pass on a CPU; all cores if not given.")] = None,
     max_latency_ms: Annotated[float | None, typer.Option(help="Leave out what is slower.")] = None,
     max_params: Annotated[float | None, typer.Option(help="Leave out what has more parameters.")] = None,
     max_megabytes: Annotated[float | None, typer.Option(help="Leave out what is larger.")] = None,
-    resize: Annotated[str, typer.Option(help="squash, pad or crop.")] = "squash",
+    resize: Annotated[Resize, typer.Option(help="How a picture is brought to an image size.")] = "squash",
     tolerance: Annotated[float, typer.Option(help="Points that may be given up for speed.")] = 0.5,
     weights: Annotated[Path | None, typer.Option(help="A weight file, or a folder of them.")] = None,
     trials: Annotated[int | None, typer.Option(help="Trials after screening, at most.")] = None,
@@ -95,11 +94,11 @@ def select(  # noqa: PLR0913  one option for each argument of the facade
         metric=metric,
         backbones=backbone or None,
         image_sizes=[_image_size(text) for text in image_size] if image_size else None,
-        target=Target(device=device, batch_size=batch_size, precision=precision, n_threads=threads),  # type: ignore[arg-type]  Target checks it
+        target=Target(device=device, batch_size=batch_size, precision=precision, n_threads=threads),
         limits=Limits(latency_ms=max_latency_ms, n_params=max_params, megabytes=max_megabytes),
         run_dir=run_dir,
         seed=seed,
-        resize=resize,  # type: ignore[arg-type]  the facade checks it
+        resize=resize,
         tolerance=tolerance,
         weights=weights,
         max_download_mb=max_download_mb,
@@ -114,7 +113,7 @@ def demo(
     run_dir: RunDir = None,
     seed: Seed = 0,
 ) -> None:
-    """Search on 1,797 handwritten digits that scikit-learn brings, with three networks that the package index brings."""
+    """Search on 1,797 handwritten digits, with three networks; both come with the installed packages."""
     from sklearn.datasets import load_digits
 
     from autobackbone import select_backbone

@@ -7,6 +7,7 @@ import torch
 
 from autobackbone.backbones.blocks import head_parameter_names
 from autobackbone.backbones.build import build
+from autobackbone.backbones.head import head_weights, set_head
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +22,9 @@ def awake():
             values = parameter.detach()
             if key not in head and bool((values == values.flatten()[0]).all()):
                 parameter.data.add_(torch.empty_like(parameter).uniform_(0.1, 0.3, generator=generator))
+        # Some families start from a head of zeros, through which no gradient passes.
+        weight, bias = head_weights(model)
+        set_head(model, torch.empty_like(weight).normal_(generator=generator), bias)
         return model
 
     return make

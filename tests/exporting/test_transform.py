@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.conftest import TINY
 
 from autobackbone.backbones.build import build, normalisation
 from autobackbone.data import Preparation, decode, survey
 from autobackbone.exporting.transform import Transform, normalise
 from autobackbone.records import Normalisation
-from tests.conftest import TINY
 
 
 @pytest.mark.parametrize("resize", ["squash", "pad", "crop"])

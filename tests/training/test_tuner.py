@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tests.conftest import TINY
 
 from autobackbone.backbones.blocks import blocks_of, trainable_names
 from autobackbone.backbones.build import build, normalisation
@@ -14,7 +15,6 @@ from autobackbone.records import Candidate
 from autobackbone.screening import predict, screen
 from autobackbone.training.activations import ActivationCache
 from autobackbone.training.tuner import Tuner
-from tests.conftest import TINY
 
 SIZE = (32, 32)
 CPU = torch.device("cpu")
@@ -118,9 +118,19 @@ def test_a_loss_that_is_no_number_is_a_failed_trial(tuner, screened):
 
 
 def test_time_that_is_over_is_a_failed_trial_and_short_time_a_shorter_training(tuner, screened):
-    with pytest.raises(TrialError, match="time ended|s were left"):
+    with pytest.raises(TrialError, match=r"time ended|s were left"):
         tuner.tune(candidate(), screened.head, until=time.monotonic() - 1)
     begun = time.monotonic()
     _, outcome = tuner.tune(candidate(extras={"n_epochs": 100_000}), screened.head, until=begun + 6)
     assert 1 <= len(outcome.rung_scores) < 100_000
     assert time.monotonic() < begun + 12
+
+
+def test_augmented_views_are_stored_beside_the_first_and_only_training_sees_them(tuner, screened, bundle):
+    _, plain = tuner.tune(candidate(lr=1e-12), screened.head, n_views=1)
+    _, outcome = tuner.tune(candidate(lr=1e-12), screened.head, n_views=3)
+    assert len(list(tuner.cache.folder.glob("*.npy"))) == 3
+    np.testing.assert_allclose(outcome.probabilities, plain.probabilities, atol=1e-6)
+    one, _ = tuner.tune(candidate(), screened.head, n_views=1)
+    three, _ = tuner.tune(candidate(), screened.head, n_views=3)
+    assert any(not torch.equal(a, b) for a, b in zip(one.parameters(), three.parameters(), strict=True))

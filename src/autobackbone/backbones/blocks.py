@@ -1,8 +1,9 @@
 """Steps of depth: which parameters train with `n_unfrozen`, and which modules may move while they do.
 
-A block is one group of timm's `group_matcher(coarse=True)`, with three rules of our own:
+A block is one group of timm's `group_matcher(coarse=True)`, with four rules of our own:
 
 - the classifier is no block: it always trains;
+- what no group claims but stands before the last block, such as relative positions that all blocks share, is stem;
 - a group without any matrix or kernel (a last norm, VGG's batch norms) joins the block before it;
 - whatever else is left over at the end (`conv_head`, VGG's two fully connected layers) is a block.
 
@@ -118,7 +119,16 @@ def _groups(model: nn.Module) -> Iterable[list[str]]:
     except AssertionError:
         grouping = matcher(coarse=False)
     groups: dict[int, list[str]] = group_parameters(model, grouping)
-    return groups.values()
+    return _with_whole_stem(model, list(groups.values()))
+
+
+def _with_whole_stem(model: nn.Module, groups: list[list[str]]) -> list[list[str]]:
+    if len(groups) < 2:
+        return groups
+    place = {name: index for index, (name, _) in enumerate(model.named_parameters())}
+    shared = [name for name in groups[-1] if place[name] < place[groups[-2][0]]]
+    rest = [name for name in groups[-1] if name not in shared]
+    return [[*groups[0], *shared], *groups[1:-1], rest]
 
 
 def _groups_by_stage(model: nn.Module) -> Iterable[list[str]]:

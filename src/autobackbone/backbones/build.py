@@ -99,7 +99,7 @@ def allowed_image_sizes(name: str, wanted: Sequence[ImageSize] | None) -> tuple[
 
     Example:
         >>> allowed_image_sizes("resnet50.a1_in1k", None)
-        ((128, 128), (160, 160), (192, 192), (224, 224))
+        ((96, 96), (128, 128), (160, 160), (224, 224))
         >>> allowed_image_sizes("vit_small_patch14_dinov2.lvd142m", [(128, 160)])
         ((126, 154),)
     """

@@ -57,5 +57,3 @@ class TimmSource:
 
     def _read(self, backbone: str) -> Mapping[str, Tensor]:
         return load_state_dict(backbone, self.weights[backbone])
-
-

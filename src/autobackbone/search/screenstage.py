@@ -20,7 +20,7 @@ from autobackbone.search.workshop import Workshop
 # The first pass is cut where it would take more than this share of the time left: even a tiny budget ends with a head.
 _FIRST_PASS_SHARE = 0.6
 # A first pass may take this share of the time; where it is longer, a cheaper pair goes first.
-_SHORT_SHARE = 0.15
+_SHORT_SHARE = 0.25
 
 
 def screen_all(shop: Workshop, share: float = SCREENING_SHARE) -> None:

@@ -8,7 +8,7 @@ import math
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,19 +79,36 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
     """Rows of a memory-mapped store, fetched a batch at a time: no per-picture Python.
 
     Args:
-        store: (n_pictures, …), memory-mapped.
+        views: stores, each (n_pictures, …), memory-mapped; a row comes from one of them, drawn anew each time.
         indices: (n_rows,) which pictures.
         labels: (n_rows,) int64.
+        augment: applied to a fetched batch; `None` for nothing.
+        seed: of the draws of views.
     """
 
-    def __init__(self, store: NDArray[Any], indices: NDArray[np.int64], labels: NDArray[np.int64]) -> None:
-        self.store, self.indices, self.labels = store, indices, labels
+    def __init__(
+        self,
+        views: Sequence[NDArray[Any]],
+        indices: NDArray[np.int64],
+        labels: NDArray[np.int64],
+        *,
+        augment: Callable[[Tensor], Tensor] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.views, self.indices, self.labels, self.augment = tuple(views), indices, labels, augment
+        self.generator = np.random.default_rng(seed)
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, rows: list[int]) -> tuple[Tensor, Tensor]:
-        return torch.from_numpy(self.store[self.indices[rows]]), torch.from_numpy(self.labels[rows])
+        pictures = self.indices[rows]
+        batch = self.views[0][pictures]
+        drawn = self.generator.integers(len(self.views), size=len(rows))
+        for number, view in enumerate(self.views[1:], start=1):
+            batch[drawn == number] = view[pictures[drawn == number]]
+        inputs = torch.from_numpy(batch)
+        return inputs if self.augment is None else self.augment(inputs), torch.from_numpy(self.labels[rows])
 
 
 def fit(trainee: Trainee, recipe: Recipe, score: Scorer, *, until: float | None = None) -> Outcome:

@@ -24,6 +24,7 @@ from autobackbone.screening import Head
 from autobackbone.training.activations import ActivationCache, stored
 from autobackbone.training.fit import Outcome, Rows, Scorer, Trainee, fit
 from autobackbone.training.recipe import Recipe
+from autobackbone.training.views import augmented
 
 MAX_EPOCHS = 10
 # Below this, warm-up and decay leave no training between them.
@@ -66,13 +67,17 @@ class Tuner:
     batch_norm: BatchNormMode = "fixed"
     seed: int = 0
 
-    def tune(self, candidate: Candidate, head: Head, *, until: float | None = None) -> tuple[nn.Module, Outcome]:
+    def tune(
+        self, candidate: Candidate, head: Head, *, until: float | None = None, n_views: int = 1
+    ) -> tuple[nn.Module, Outcome]:
         """Fine-tune one candidate.
 
         Args:
             candidate: `n_unfrozen` of at least 1, with a learning rate.
             head: the screened head of its backbone and image size: the start.
             until: `time.monotonic()` by which it has ended; the number of epochs is chosen to fit.
+            n_views: 1 trains on the pictures as they are; more, also on so many moved and zoomed views of them. Where
+                nothing is stored, any number above 1 draws a new view at each step.
 
         Returns:
             The network with the best rung's weights, in eval mode on the CPU, and what training gave.
@@ -83,7 +88,7 @@ class Tuner:
         network = self.source.network(candidate.backbone, candidate.image_size).to(self.device)
         set_head(network, torch.from_numpy(head.weight), torch.from_numpy(head.bias))
         unfreeze(network, candidate.n_unfrozen, batch_norm=self.batch_norm)
-        trainee = self._trainee(network, candidate, until)
+        trainee = self._trainee(network, candidate, until, n_views)
         recipe = self._recipe(candidate, len(trainee.train))
         step_s = _seconds_a_step(trainee, recipe)
         recipe = replace(recipe, n_epochs=_n_epochs_that_fit(recipe, trainee, step_s, until))
@@ -98,26 +103,24 @@ class Tuner:
                 raise
             return fit(trainee, replace(recipe, batch_size=recipe.batch_size // 2), self.score, until=until)
 
-    def _trainee(self, network: nn.Module, candidate: Candidate, until: float | None) -> Trainee:
+    def _trainee(self, network: nn.Module, candidate: Candidate, until: float | None, n_views: int) -> Trainee:
         pixels = self.bundle.pixels(candidate.image_size)
         normalisation = self.source.normalisation(candidate.backbone)
         split = self._split(network, candidate, pixels, normalisation)
         module: nn.Module = network
-        store: NDArray[Any] = pixels
+        views: list[NDArray[Any]] = [pixels]
+        augment = _Augment(self.seed) if n_views > 1 else None
         prepare: Callable[[Tensor], Tensor] = _Normalise(normalisation)
         if split is not None:
-            module, prepare = split.tail, _to_float
-            store = self._activations(split, candidate, pixels, normalisation, until)
-        train, validation = (
-            Rows(store, indices, self.bundle.labels[indices])
-            for indices in (self.bundle.indices("train"), self.bundle.indices("validation"))
-        )
+            module, prepare, augment = split.tail, _to_float, None
+            views = [self._activations(split, candidate, view, until) for view in range(n_views)]
+        train, validation = self.bundle.indices("train"), self.bundle.indices("validation")
         return Trainee(
             module=module,
             set_mode=lambda: set_training_mode(module, batch_norm=self.batch_norm),
             prepare=prepare,
-            train=train,
-            validation=validation,
+            train=Rows(views, train, self.bundle.labels[train], augment=augment, seed=self.seed),
+            validation=Rows(views[:1], validation, self.bundle.labels[validation]),
             device=self.device,
         )
 
@@ -136,18 +139,17 @@ class Tuner:
         n_values = activations[0].numel()
         return split if self.cache.has_room_for(n_values * 2 * len(self.bundle.labels)) else None
 
-    def _activations(
-        self,
-        split: Split,
-        candidate: Candidate,
-        pixels: NDArray[np.uint8],
-        normalisation: Normalisation,
-        until: float | None,
-    ) -> NDArray[Any]:
+    def _activations(self, split: Split, candidate: Candidate, view: int, until: float | None) -> NDArray[Any]:
+        """The store of one view; 0 is the picture as it is, the only one that validation needs."""
+        pixels = self.bundle.pixels(candidate.image_size)
+        normalisation = self.source.normalisation(candidate.backbone)
+        augment = _Augment(self.seed + 1000 * view)
+
         def compute(indices: NDArray[np.int64]) -> Tensor:
             with torch.inference_mode():
-                x = normalise(torch.from_numpy(pixels[indices]).to(self.device), normalisation)
-                return split.prefix(x)
+                pictures = torch.from_numpy(pixels[indices])
+                seen = pictures if view == 0 else augment(pictures)
+                return split.prefix(normalise(seen.to(self.device), normalisation))
 
         path = self.cache.path(
             pictures=self.bundle.digest,
@@ -157,9 +159,11 @@ class Tuner:
             weights=self.source.weights_digest(candidate.backbone),
             image_size=candidate.image_size,
             n_unfrozen=candidate.n_unfrozen,
+            view=[view, self.seed if view else 0],
             torch=torch.__version__,
         )
-        indices = np.sort(np.concatenate([self.bundle.indices("train"), self.bundle.indices("validation")]))
+        parts = [self.bundle.indices("train"), *([self.bundle.indices("validation")] if view == 0 else [])]
+        indices = np.sort(np.concatenate(parts))
         return stored(self.cache, path, compute, indices=indices, n_pictures=len(self.bundle.labels), until=until)
 
     def _recipe(self, candidate: Candidate, n_train: int) -> Recipe:
@@ -214,3 +218,13 @@ class _Normalise:
 
     def __call__(self, stored_batch: Tensor) -> Tensor:
         return normalise(stored_batch, self.normalisation)
+
+
+class _Augment:
+    """Draws a new view of a batch at each call, the same ones for the same seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        return augmented(pictures, self.generator)

@@ -1,0 +1,31 @@
+import torch
+
+from autobackbone.training.views import augmented
+
+
+def test_views_keep_shape_type_and_most_of_the_picture():
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.randint(0, 256, (2, 64, 48, 3), dtype=torch.uint8)
+    pictures[:, 20:40, 15:30] = 200
+    for _ in range(10):
+        view = augmented(pictures, generator)
+        assert view.shape == pictures.shape
+        assert view.dtype == torch.uint8
+        assert (view == 200).float().mean() > 0.04  # the patch is 10 % of the picture
+
+
+def test_the_same_seed_gives_the_same_view_and_the_next_draw_another():
+    pictures = torch.randint(0, 256, (1, 32, 32, 3), dtype=torch.uint8)
+    one, two = (torch.Generator().manual_seed(3) for _ in range(2))
+    first = augmented(pictures, one)
+    assert torch.equal(first, augmented(pictures, two))
+    assert not torch.equal(first, augmented(pictures, one))
+
+
+def test_larger_pictures_move_further():
+    generator = torch.Generator().manual_seed(1)
+    dot = torch.zeros(1, 320, 320, 3, dtype=torch.uint8)
+    dot[:, 160, 160] = 255
+    moved = [augmented(dot, generator)[0, :, :, 0].nonzero().float().mean(0) - 160 for _ in range(20)]
+    distances = torch.stack(moved).abs().nan_to_num().max()
+    assert 4 < distances <= 320 / 16 * 1.1 + 2
