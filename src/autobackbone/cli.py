@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autobackbone.errors import AutobackboneError
-from autobackbone.records import Precision, Resize
+from autobackbone.records import Budget, Limits, Precision, Resize, Target, as_budget
 
 if TYPE_CHECKING:
     from autobackbone.planning import Plan
@@ -84,16 +84,17 @@ def select(  # noqa: PLR0913  one option for each argument of the facade
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
 ) -> None:
     """Search on a folder of pictures."""
-    from autobackbone import Budget, Limits, Target, plan, select_backbone
-    from autobackbone.records import as_budget
+    wall_clock_s = as_budget(budget).wall_clock_s
+    image_sizes = [_image_size(text) for text in image_size] if image_size else None
+    from autobackbone import plan, select_backbone
 
     call = plan if dry_run else select_backbone
     result: Plan | Selection = call(
         data,
-        Budget(wall_clock_s=as_budget(budget).wall_clock_s, n_trials=trials),
+        Budget(wall_clock_s=wall_clock_s, n_trials=trials),
         metric=metric,
         backbones=backbone or None,
-        image_sizes=[_image_size(text) for text in image_size] if image_size else None,
+        image_sizes=image_sizes,
         target=Target(device=device, batch_size=batch_size, precision=precision, n_threads=threads),
         limits=Limits(latency_ms=max_latency_ms, n_params=max_params, megabytes=max_megabytes),
         run_dir=run_dir,
@@ -180,7 +181,7 @@ def catalogue(
 
 
 @app.command()
-def shortlist(k: Annotated[int, typer.Option(help="How many at most.")] = 12) -> None:
+def shortlist(k: Annotated[int, typer.Argument(help="How many at most.")] = 12) -> None:
     """List the networks that a search would start from here, and why."""
     from autobackbone import shortlist as listed
 

@@ -142,10 +142,10 @@ def show(name, side, depth, awake):
     model = awake(name, (side, side))
     n_blocks = len(blocks_of(model))
     n_unfrozen = {"last": 1, "middle": max(1, n_blocks // 2), "all": n_blocks}[depth]
-    before = {key: value.detach().clone() for key, value in (*model.named_parameters(), *model.named_buffers())}
-
     images = torch.randn(4, 3, side, side, generator=torch.Generator().manual_seed(3))
+    # A first pass: ConViT fills its table of positions in it.
     assert verify_head(model, images)
+    before = {key: value.detach().clone() for key, value in (*model.named_parameters(), *model.named_buffers())}
     three_steps(model, n_unfrozen, images)
 
     after = dict((*model.named_parameters(), *model.named_buffers()))
