@@ -27,7 +27,7 @@ from autobackbone.search.climb import Search, climb
 from autobackbone.search.evaluate import NetworkEvaluator, tidy
 from autobackbone.search.screenstage import screen_all
 from autobackbone.search.space import Setting, Space, as_space_settings
-from autobackbone.search.study import adopt_abandoned, note_time, open_study, read_time
+from autobackbone.search.study import adopt_abandoned, begin_sitting, end_sitting, n_tuned, open_study
 from autobackbone.search.workshop import Workshop
 from autobackbone.selection import Selection
 from autobackbone.settings import BatchNorm, Groups, Rare, as_settings
@@ -213,10 +213,8 @@ def _run(settings: Settings, run: RunFolder, reporter: Reporter, begun: float) -
     front = _front_to_confirm(shop)
     for trial in front:
         shop.keep_network(trial)
-    if not is_interrupted:
-        reporter.stage("confirm")
-        confirm(shop, front)
-    note_time(shop.study, shop.clock.run_s(), is_completed=not is_interrupted)
+    is_interrupted = is_interrupted or _is_confirming_interrupted(shop, front)
+    end_sitting(shop.study, shop.ledger, shop.clock.run_s(), is_completed=not is_interrupted)
     selection = Selection(run.path)
     selection.plot().savefig(run.figure_file, dpi=120)
     return selection
@@ -243,7 +241,7 @@ def _open_workshop(prepared: Prepared, run: RunFolder, reporter: Reporter, begun
         sampler=settings.sampler,
     )
     adopt_abandoned(study)
-    used_s, is_completed = read_time(study)
+    ledger = begin_sitting(study)
     shop = Workshop(
         run=run,
         bundle=bundle,
@@ -259,9 +257,10 @@ def _open_workshop(prepared: Prepared, run: RunFolder, reporter: Reporter, begun
         clock=Clock(
             budget=settings.budget,
             begun=begun,
-            used_before_s=used_s,
-            granted_before_s=used_s if is_completed else 0.0,
+            used_before_s=ledger.run_s,
+            settled_s=ledger.settled_s,
         ),
+        ledger=ledger,
         reporter=reporter,
         batch_norm=settings.batch_norm,
         seed=settings.seed,
@@ -307,11 +306,26 @@ def _climb(shop: Workshop) -> None:
             evaluator=NetworkEvaluator(shop, tuner),
             left_s=lambda: shop.clock.left_s() - expected_s(shop, front_of(shop.trials(), shop.metric)),
             now_s=shop.clock.run_s,
-            n_trials=shop.clock.budget.n_trials,
+            n_trials=_n_trials_left(shop),
             is_higher_better=shop.metric.is_higher_better,
             on_trial=lambda trial: _tell_trial(shop, trial),
         )
     )
+
+
+def _n_trials_left(shop: Workshop) -> int | None:
+    granted = shop.clock.budget.n_trials
+    return None if granted is None else max(0, granted - (n_tuned(shop.study) - shop.ledger.settled_trials))
+
+
+def _is_confirming_interrupted(shop: Workshop, front: list[Trial]) -> bool:
+    try:
+        shop.reporter.stage("confirm")
+        confirm(shop, front)
+    except KeyboardInterrupt:
+        shop.reporter.say("interrupted: some scores stay unconfirmed; give the same run_dir to go on")
+        return True
+    return False
 
 
 def _tell_trial(shop: Workshop, trial: Trial) -> None:

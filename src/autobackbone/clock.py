@@ -16,13 +16,13 @@ class Clock:
         budget: of the run.
         begun: `time.monotonic()` of the call.
         used_before_s: seconds that earlier sittings of the same run have used since the run began.
-        granted_before_s: how much of that is paid by an earlier, completed budget.
+        settled_s: how much of that an earlier, completed budget has paid.
     """
 
     budget: Budget
     begun: float
     used_before_s: float = 0.0
-    granted_before_s: float = 0.0
+    settled_s: float = 0.0
 
     def run_s(self) -> float:
         """Seconds of work since the run began, earlier sittings included."""
@@ -33,7 +33,7 @@ class Clock:
         """`time.monotonic()` at which the budget ends; `None` if it has no limit of time."""
         if self.budget.wall_clock_s is None:
             return None
-        return self.begun + self.budget.wall_clock_s - (self.used_before_s - self.granted_before_s)
+        return self.begun + self.budget.wall_clock_s - (self.used_before_s - self.settled_s)
 
     def left_s(self) -> float:
         """Seconds left, not below 0; infinite without a limit of time."""

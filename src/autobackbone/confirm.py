@@ -37,6 +37,8 @@ def confirm(shop: Workshop, front: Sequence[Trial]) -> None:
         return
     slack_s = max(4.0, 0.04 * (shop.clock.budget.wall_clock_s or 0.0))
     for trial in front:
+        if trial.test_score is not None:  # an earlier sitting has measured it: once is enough
+            continue
         if expected_s(shop, [trial]) - 1.0 > shop.clock.left_s() + slack_s:
             shop.reporter.say(f"trial {trial.number} stays unconfirmed: the time is up")
             continue

@@ -7,7 +7,16 @@ from autobackbone.errors import TrialError
 from autobackbone.records import Candidate, Trial
 from autobackbone.search.climb import Search, climb, openings
 from autobackbone.search.space import Space
-from autobackbone.search.study import add_screened, adopt_abandoned, load_study, open_study, read_trials
+from autobackbone.search.study import (
+    Ledger,
+    add_screened,
+    adopt_abandoned,
+    begin_sitting,
+    end_sitting,
+    load_study,
+    open_study,
+    read_trials,
+)
 from autobackbone.testing import TableEvaluator
 
 SIZES = {"small": ((96, 96), (160, 160)), "large": ((160, 160), (224, 224))}
@@ -169,6 +178,20 @@ def test_trials_of_a_process_that_died_are_adopted(make_search, tmp_path):
     assert adopt_abandoned(search.study) == 0
     (failed,) = [trial for trial in read_trials(search.study) if trial.state == "failed"]
     assert failed.reason == "interrupted: its process ended"
+
+
+def test_a_completed_budget_is_settled_and_a_broken_one_goes_on(make_search):
+    study = make_search(n_trials=2).study
+    first = begin_sitting(study)
+    assert first == Ledger()
+    climb(make_search(n_trials=2))
+    broken = begin_sitting(study)
+    assert (broken.settled_s, broken.settled_trials) == (0.0, 0)
+    assert broken.run_s > 0
+    end_sitting(study, broken, 50.0, is_completed=True)
+    second = begin_sitting(study)
+    assert second == Ledger(run_s=50.0, settled_s=50.0, settled_trials=2)
+    assert begin_sitting(study) == second  # a process that dies settles nothing more
 
 
 def test_a_study_can_be_read_without_writing(make_search, tmp_path):

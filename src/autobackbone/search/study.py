@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from autobackbone.search.space import Space
 STUDY_NAME = "autobackbone"
 _FACTS = "facts"
 _TEST_SCORES = "test_scores"
-_TIME = "time"
+_LEDGER = "ledger"
 _DIED = "interrupted: its process ended"
 _STATES: Mapping[OptunaState, TrialState] = {
     OptunaState.WAITING: "waiting",
@@ -120,16 +120,43 @@ def note_test_score(study: optuna.Study, number: int, value: float) -> None:
     study.set_user_attr(_TEST_SCORES, {**study.user_attrs.get(_TEST_SCORES, {}), str(number): value})
 
 
-def note_time(study: optuna.Study, run_s: float, *, is_completed: bool) -> None:
-    """Keep how long the run has worked, and whether its budget has been spent to the end."""
-    study.set_user_attr(_TIME, {"run_s": run_s, "is_completed": is_completed})
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """What a run has spent, over all its sittings.
+
+    Args:
+        run_s: seconds of work since the run began.
+        settled_s: how much of that an earlier, completed budget has paid.
+        settled_trials: fine-tuned trials that it has paid.
+        is_completed: whether the present budget has been spent to its end.
+    """
+
+    run_s: float = 0.0
+    settled_s: float = 0.0
+    settled_trials: int = 0
+    is_completed: bool = False
 
 
-def read_time(study: optuna.Study) -> tuple[float, bool]:
-    """Seconds that the run has worked, and whether its last budget was spent to the end."""
-    noted = study.user_attrs.get(_TIME, {"run_s": 0.0, "is_completed": False})
-    last = max((trial.finished_at_s or 0.0 for trial in read_trials(study)), default=0.0)
-    return max(float(noted["run_s"]), last), bool(noted["is_completed"])
+def n_tuned(study: optuna.Study) -> int:
+    """Fine-tuned trials that have ended, well or badly."""
+    return sum(trial.n_unfrozen > 0 and trial.state in ("finished", "failed") for trial in read_trials(study))
+
+
+def begin_sitting(study: optuna.Study) -> Ledger:
+    """Open the ledger: a completed budget is settled, a broken one goes on."""
+    noted = Ledger(**study.user_attrs.get(_LEDGER, {}))
+    last_s = max((trial.finished_at_s or 0.0 for trial in read_trials(study)), default=0.0)
+    run_s = max(noted.run_s, last_s)
+    if noted.is_completed:
+        noted = Ledger(settled_s=run_s, settled_trials=n_tuned(study))
+    opened = replace(noted, run_s=run_s)
+    study.set_user_attr(_LEDGER, asdict(opened))
+    return opened
+
+
+def end_sitting(study: optuna.Study, opened: Ledger, run_s: float, *, is_completed: bool) -> None:
+    """Note what the run has spent by now."""
+    study.set_user_attr(_LEDGER, asdict(replace(opened, run_s=run_s, is_completed=is_completed)))
 
 
 def facts_of(trial: Trial) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from autobackbone.screening import Head
 from autobackbone.search import trialfiles
 from autobackbone.search.costs import Costs, Pair
 from autobackbone.search.space import Space
-from autobackbone.search.study import read_trials
+from autobackbone.search.study import Ledger, read_trials
 from autobackbone.training.activations import ActivationCache
 
 
@@ -50,6 +50,7 @@ class Workshop:
     metric: Metric
     limits: Limits
     clock: Clock
+    ledger: Ledger
     reporter: Reporter
     batch_norm: BatchNormMode
     seed: int
