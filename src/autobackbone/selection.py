@@ -285,11 +285,18 @@ def _searched(trial: Trial) -> dict[str, Any]:
 
 def _as_list(images: Any) -> Sequence[Any]:
     is_one = isinstance(images, (str, Path)) or hasattr(images, "convert")
-    if is_one:
-        return [images]
+    # (height, width, 3) is one colour picture, not a stack of narrow grey ones.
+    is_colour = isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[-1] in (3, 4)
+    if is_one or is_colour:
+        images = [images]
+    if not isinstance(images, (np.ndarray, Sequence)):
+        raise DataError(f"pictures come as a list of paths, PIL images or arrays, or as one array; {images!r} came.")
     if isinstance(images, np.ndarray) and images.ndim < 3:
         raise DataError(
             f"pictures come as a list, or as an array (n, height, width) or (n, height, width, channels); "
             f"an array of shape {images.shape} came. Put a single picture into a list."
         )
+    missing = [one for one in images if isinstance(one, (str, Path)) and not Path(one).is_file()]
+    if missing:
+        raise DataError(f"{len(missing)} of {len(images)} pictures are not there, the first {str(missing[0])!r}.")
     return list(images)

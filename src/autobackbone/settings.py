@@ -96,6 +96,9 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     Raises:
         AutobackboneError: the one that names the argument which is wrong.
     """
+    is_names = backbones is None or isinstance(backbones, (str, Sequence))
+    _require(is_names, f"backbones is a name, a glob, or a list of such, not {backbones!r}.")
+    _require(sampler is None or hasattr(sampler, "sample_relative"), f"sampler is an Optuna sampler, not {sampler!r}.")
     _require(resize in get_args(Resize), f"resize is 'squash', 'pad' or 'crop', not {resize!r}.")
     _require(rare in ("leave_out", "error"), f"rare is 'leave_out' or 'error', not {rare!r}.")
     _require(batch_norm in ("fixed", "batch"), f"batch_norm is 'fixed' or 'batch', not {batch_norm!r}.")

@@ -11,6 +11,7 @@ import optuna
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
+from sqlalchemy.exc import DatabaseError
 
 from autobackbone.errors import RunError
 from autobackbone.records import Candidate, Trial, TrialState
@@ -36,14 +37,17 @@ def open_study(
 ) -> optuna.Study:
     """The study in `file`, made if it is not there: maximised or minimised score first, latency second."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        storage=f"sqlite:///{file.resolve()}",
-        study_name=STUDY_NAME,
-        directions=["maximize" if is_higher_better else "minimize", "minimize"],
-        # multivariate, or it models no parameter jointly with another.
-        sampler=sampler or TPESampler(multivariate=True, seed=seed),
-        load_if_exists=True,
-    )
+    try:
+        study = optuna.create_study(
+            storage=f"sqlite:///{file.resolve()}",
+            study_name=STUDY_NAME,
+            directions=["maximize" if is_higher_better else "minimize", "minimize"],
+            # multivariate, or it models no parameter jointly with another.
+            sampler=sampler or TPESampler(multivariate=True, seed=seed),
+            load_if_exists=True,
+        )
+    except DatabaseError as error:
+        raise RunError(f"{str(file)!r} is damaged ({error.orig}). Give another run_dir.") from error
     study.set_user_attr("metrics", [metric_name, "latency_ms"])
     return study
 
