@@ -7,7 +7,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from safetensors.torch import save_file
+
+# A speed is never a test: a slow or busy machine changes nothing about a law.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 TINY = "test_resnet.r160_in1k"
 
