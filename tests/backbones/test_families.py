@@ -157,7 +157,9 @@ def show(name, side, depth, awake):
 
 def three_steps(model, n_unfrozen, images):
     unfreeze(model, n_unfrozen)
-    optimiser = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=1e-2)
+    # No weight decay: it would also move a parameter whose gradient is zero, and so hide a dead one.
+    training = [one for one in model.parameters() if one.requires_grad]
+    optimiser = torch.optim.AdamW(training, lr=1e-2, weight_decay=0.0)
     for _ in range(3):
         set_training_mode(model)
         optimiser.zero_grad()
