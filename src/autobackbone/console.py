@@ -2,40 +2,74 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from typing import IO, Any
 
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
-_LABEL = "{task.description}"
+# Drawn twice a second: a livelier line would take time from a small network's latency on the other cores.
+_DRAWN_PER_S = 2
 
 
 class Console:
-    """A reporter that writes to standard error, so that standard output stays for results."""
+    """A reporter that writes to standard error, so that standard output stays for results.
 
-    def __init__(self) -> None:
-        self._console = RichConsole(file=sys.stderr, highlight=False, soft_wrap=True)
+    What it is told is shown letter by letter: a class may be named `[red]` or `:key:`. A reader that goes away never
+    ends a search.
+
+    Args:
+        file: where to write; `None` for standard error as it is now.
+        is_terminal: whether a line may be drawn over; `None` asks the file.
+
+    Example:
+        >>> import io
+        >>> told = io.StringIO()
+        >>> reporter = Console(told)
+        >>> reporter.stage("read")
+        >>> reporter.say("skipped: [red] :key:")
+        >>> print(told.getvalue(), end="")
+        [read]
+        skipped: [red] :key:
+    """
+
+    def __init__(self, file: IO[str] | None = None, *, is_terminal: bool | None = None) -> None:
+        outlet: Any = _Outlet(sys.stderr if file is None else file)
+        self._console = RichConsole(
+            file=outlet, force_terminal=is_terminal, markup=False, emoji=False, highlight=False, soft_wrap=True
+        )
         self._progress = Progress(
-            TextColumn(_LABEL), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[detail]}"),
-            console=self._console, transient=True,
-        )  # fmt: skip
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=16),
+            TextColumn("{task.percentage:.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("used"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            # What no longer fits is cut off here, not from the bar or the clocks.
+            TextColumn("{task.fields[detail]}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
+            expand=True,
+            console=self._console,
+            transient=True,
+            refresh_per_second=_DRAWN_PER_S,
+        )
         self._task: TaskID | None = None
-        self._stage = ""
 
     def say(self, line: str) -> None:
         """One line that stays."""
-        self._console.print(line, markup=False)
+        self._console.print(line)
 
     def stage(self, name: str) -> None:
         """A stage begins."""
-        self._stage = name
         if not self._console.is_terminal:
-            self._console.print(f"[{name}]", markup=False)
+            self._console.print(f"[{name}]")
             return
         if self._task is None:
-            self._progress.start()
             self._task = self._progress.add_task(name, total=1.0, detail="")
-        self._progress.update(self._task, description=name)
+            self._progress.start()
+        self._progress.update(self._task, description=name, detail="")
 
     def progress(self, share: float, detail: str) -> None:
         """Only on a terminal: a line for each step would drown the others."""
@@ -44,4 +78,39 @@ class Console:
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        self._progress.stop()
+        if self._task is not None:  # else rich writes an empty line
+            self._progress.stop()
+
+
+class _Outlet:
+    """A text file that takes everything and never fails.
+
+    rich ends the process when its reader has gone away, and a process without standard error has `None` there.
+    """
+
+    def __init__(self, file: IO[str] | None) -> None:
+        self._file = file
+
+    @property
+    def encoding(self) -> str:
+        return getattr(self._file, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        if self._file is not None:
+            # What an old encoding cannot write becomes a question mark.
+            readable = text.encode(self.encoding, "replace").decode(self.encoding)
+            with contextlib.suppress(OSError, ValueError):  # a broken pipe; a closed file
+                self._file.write(readable)
+        return len(text)
+
+    def flush(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._file.flush()
+
+    def isatty(self) -> bool:
+        if self._file is None:
+            return False
+        with contextlib.suppress(ValueError):
+            return self._file.isatty()
+        return False
