@@ -1,14 +1,26 @@
+import contextlib
+import csv
+import io
+import os
+import re
+import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 from tests.conftest import TINY, make_pictures
-from typer.testing import CliRunner
 
-from autobackbone.cli import app
+from autobackbone import open_run
+from autobackbone.cli import main
 
-runner = CliRunner()
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUTOBACKBONE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -21,105 +33,171 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def command(random_weights, tmp_path_factory):
-    """Run the real command in a process of its own, as users do."""
-    cache = tmp_path_factory.mktemp("cache")
-
-    def run(*arguments):
-        import os
-
-        line = [sys.executable, "-m", "autobackbone", *map(str, arguments)]
-        environment = os.environ | {"AUTOBACKBONE_CACHE": str(cache)}
-        return subprocess.run(line, capture_output=True, text=True, check=False, env=environment)
-
-    options = ("--backbone", TINY, "--image-size", "32", "--weights", random_weights(TINY), "--trials", "1")
-    return run, options
+def tiny(random_weights):
+    return ("--backbones", TINY, "--image-sizes", "32", "--weights", str(random_weights(TINY)))
 
 
 @pytest.fixture(scope="module")
-def run_folder(command, photos, tmp_path_factory):
-    run, options = command
+def run_folder(photos, tiny, tmp_path_factory):
+    """A run made as users make it, by a process of its own, and what it said."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    done = run("select", photos, "--budget", "30s", "--run-dir", folder, *options)
+    line = ("select", str(photos), "--budget", "30s", "--run-dir", str(folder), "--n-trials", "1", *tiny)
+    done = subprocess.run([sys.executable, "-m", "autobackbone", *line], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder, done
+
+
+def run(*arguments):
+    """The same command in this process, which has torch loaded already."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setenv("OMP_WAIT_POLICY", "passive")  # set by the command line, and put back after it
+        patch.setenv("COLUMNS", "100")
+        patch.setattr(sys, "argv", ["autobackbone", *map(str, arguments)])
+        with pytest.raises(SystemExit, match=r"^\d+$") as ended:
+            main()
+    return SimpleNamespace(code=ended.value.code, out=out.getvalue(), err=err.getvalue())
 
 
 def test_select_tells_target_front_choice_and_where_things_are(run_folder):
     folder, done = run_folder
     lines = done.stdout.splitlines()
     assert lines[0].startswith("target: cpu")
-    assert "choose: trial" in done.stdout
-    assert TINY in done.stdout
-    assert str(folder) in done.stdout
+    assert any(line.startswith("choose: trial") for line in lines)
+    assert any(line.startswith("→") and TINY in line for line in lines)
+    assert f"run folder: {folder}" in lines
+    assert f"picture of the front: {folder / 'front.png'}" in lines
+    assert (folder / "front.png").is_file()
     assert "…" not in done.stdout
     assert "expected: read" in done.stderr
-    assert (folder / "front.png").is_file()
+    assert "[red]0 10, [red]1 10" in done.stderr
 
 
-def test_show_and_predict_read_the_run(command, run_folder, photos):
-    run, _ = command
-    shown = run("show", run_folder[0], "--all")
-    assert shown.returncode == 0, shown.stderr
-    assert "a linear head on frozen features" in shown.stdout
-    done = run("predict", run_folder[0], photos)
-    assert done.returncode == 0, done.stderr
-    rows = [line.split("\t") for line in done.stdout.splitlines()]
-    assert len(rows) == 20
-    assert {label for _, label, _ in rows} <= {"[red]0", "[red]1"}
-    assert all(0 <= float(share) <= 1 for *_, share in rows)
+def test_show_lists_the_front_or_all_trials(run_folder):
+    folder, done = run_folder
+    front = run("show", folder)
+    assert (front.code, front.out) == (0, done.stdout)
+    every = run("show", folder, "--all")
+    rows = [line for line in every.out.splitlines() if TINY in line and "finished" in line]
+    assert len(rows) == len(open_run(folder).trials)
+    assert "a linear head on frozen features" in every.out
 
 
-def test_a_dry_run_prints_the_plan_and_leaves_nothing(command, photos, tmp_path):
-    run, options = command
-    done = run("select", photos, "--dry-run", "--run-dir", tmp_path / "run", *options)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("target: cpu")
+def test_predict_walks_folders_and_agrees_with_the_library(run_folder, photos):
+    folder, _ = run_folder
+    done = run("predict", folder, photos)
+    assert done.code == 0
+    rows = [line.split("\t") for line in done.out.splitlines()]
+    assert [path for path, *_ in rows] == sorted(map(str, photos.rglob("*.png")))
+    assert [label for _, label, _ in rows] == list(open_run(folder).predict([path for path, *_ in rows]))
+    assert all(0.5 <= float(share) <= 1 for *_, share in rows), "of two classes the likelier has half or more"
+
+
+def test_predict_leaves_out_what_is_no_picture_and_says_so(run_folder, photos, tmp_path):
+    good = next(photos.rglob("*.png"))
+    (tmp_path / "note.png").write_text("not a picture")
+    (tmp_path / "half.png").write_bytes(good.read_bytes()[:300])
+    paths = (tmp_path / "note.png", tmp_path / "half.png", tmp_path / "gone.png", good)
+    done = run("predict", run_folder[0], *paths, "--csv", tmp_path / "classes.csv")
+    assert done.code == 1
+    assert [line.split(": ")[1] for line in done.err.splitlines()] == [str(path) for path in paths[:3]]
+    assert "object at" not in done.err
+    with (tmp_path / "classes.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["path", "class", "probability"]
+    assert [path for path, *_ in rows] == [str(good)]
+
+
+def test_a_dry_run_prints_the_plan_and_leaves_nothing(photos, tiny, tmp_path):
+    done = run("select", photos, "--dry-run", "--run-dir", tmp_path / "run", *tiny)
+    assert done.code == 0
+    assert done.out.startswith("target: cpu")
+    assert "budget: 600 s" in done.out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_and_sizes_may_stand_in_one_list(photos, random_weights):
+    names = (TINY, "test_vit.r160_in1k")
+    (folder,) = {random_weights(name).parent for name in names}
+    given = ("--backbone", ", ".join(names), "--image-size", "32,64x48", "--weights", folder)
+    done = run("select", photos, "--dry-run", *given)
+    assert done.code == 0, done.err
+    assert all(f"{name} at 32, 64x48 px" in done.out for name in names)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has another Ctrl-C")
+def test_ctrl_c_prints_what_there_is_and_ends_with_130(photos, tiny, tmp_path):
+    line = ("select", str(photos), "--budget", "5min", "--run-dir", str(tmp_path / "run"), *tiny)
+    with subprocess.Popen(
+        [sys.executable, "-m", "autobackbone", *line], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        said = iter(process.stderr)
+        assert any(text.startswith("trial 0") for text in said)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "choose: trial" in out
+    assert f"--run-dir {tmp_path / 'run'}" in err
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("select", "nowhere"), 1, "error: .*nowhere"),
-        (("show", "nowhere"), 1, "holds no run"),
-        (("select", ".", "--budget", "soon"), 1, "cannot read 'soon'"),
+        (("select", "nowhere"), 1, r"^error: .*nowhere"),
+        (("show", "nowhere"), 1, r"^error: .*holds no run"),
+        (("select", ".", "--budget", "soon"), 1, r"^error: cannot read 'soon'"),
+        (("catalogue", "--name", "nosuch*"), 1, r"^error: no pre-trained backbone matches 'nosuch\*'"),
+        (("catalogue", "--name", "resnet50", "--csv", "nowhere/a.csv"), 1, r"^error: cannot write 'nowhere/a.csv'"),
+        (("catalogue", "--plot", "a.nosuch"), 1, r"^error: cannot write 'a.nosuch'"),
         (("select", ".", "--resize", "stretch"), 2, "stretch"),
         (("select", ".", "--image-size", "1x2x3"), 2, "image size"),
         (("nonsense",), 2, "nonsense"),
     ],
 )
-def test_mistakes_are_one_message_and_a_code(command, arguments, code, message):
-    run, _ = command
+def test_mistakes_are_one_message_and_a_code(arguments, code, message):
     done = run(*arguments)
-    assert done.returncode == code
-    assert "Traceback" not in done.stderr
-    import re
-
-    assert re.search(message, done.stderr)
+    assert (done.code, done.out) == (code, "")
+    assert re.search(message, done.err)
 
 
-def test_help_is_light():
-    code = "import sys; import autobackbone.cli; print('torch' in sys.modules or 'timm' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
-    helped = runner.invoke(app, ["--help"])
-    assert helped.exit_code == 0
-    for command in ("select", "demo", "show", "predict", "catalogue", "shortlist", "doctor"):
-        assert command in helped.output
+def test_a_trial_that_is_not_there_is_a_mistake(run_folder, photos):
+    done = run("predict", run_folder[0], photos, "--trial", "99")
+    assert (done.code, done.out) == (1, "")
+    assert "there is no trial 99" in done.err
+
+
+def test_help_and_version_are_light():
+    for words, expected in ((["--help"], "Which pre-trained network"), (["--version"], "0.")):
+        code = f"import sys; from autobackbone.cli import app; app({words}, standalone_mode=False); print(*sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert expected in done.stdout
+        assert not {"torch", "timm", "optuna", "pandas", "numpy", "PIL"} & set(done.stdout.split())
+    helped = run("--help")
+    assert helped.code == 0
+    assert all(word in helped.out for word in ("select", "demo", "show", "predict", "catalogue", "shortlist", "doctor"))
 
 
 def test_the_catalogue_is_listed_written_and_drawn(tmp_path):
-    listed = runner.invoke(app, ["catalogue", "--name", "resnet50", "--limit", "3"])
-    assert listed.exit_code == 0
-    assert "resnet50" in listed.output
-    written = runner.invoke(app, ["catalogue", "--csv", str(tmp_path / "all.csv"), "--plot", str(tmp_path / "all.png")])
-    assert written.exit_code == 0
+    listed = run("catalogue", "--glob", "resnet50.*", "--limit", "3")
+    assert listed.code == 0
+    assert sum(line.startswith("resnet50.") for line in listed.out.splitlines()) == 3
+    written = run("catalogue", "--csv", tmp_path / "all.csv", "--plot", tmp_path / "all.png")
+    assert written.code == 0
     assert (tmp_path / "all.csv").read_text().count("\n") > 1500
-    assert (tmp_path / "all.png").stat().st_size > 10_000
+    assert (tmp_path / "all.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_catalogue_is_filtered_by_family_and_by_what_is_here():
+    listed = run("catalogue", "--family", "efficientnet", "--loadable", "--limit", "0")
+    assert listed.code == 0
+    names = [line.split()[0] for line in listed.out.splitlines()[3:]]
+    assert "tf_efficientnet_lite0.in1k" in names
+    assert run("catalogue", "--family", "nosuch").out.startswith("0 of 0 networks")
 
 
 def test_the_shortlist_says_why():
-    listed = runner.invoke(app, ["shortlist", "3"])
-    assert listed.exit_code == 0
-    assert "tf_efficientnet_lite" in listed.output
+    listed = run("shortlist", "3")
+    assert listed.code == 0
+    assert "tf_efficientnet_lite" in listed.out

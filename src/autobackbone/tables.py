@@ -1,0 +1,130 @@
+"""Results as tables for a terminal, a file or a pipe: in none of them is a name or a number cut off."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+
+    from autobackbone.records import Trial
+    from autobackbone.selection import Selection
+
+_PUBLISHED = ("name", "top1", "n_params", "gmacs", "cpu_images_per_s", "gpu_images_per_s", "licence", "loadable")
+# What a narrow terminal goes without, in this order.
+_DISPENSABLE = ("pictures/s", "p95", "MB", "gpu_images_per_s", "cpu_images_per_s", "gmacs")
+_TEXTS = ("backbone", "state", "name", "licence", "loadable")
+# Wider than any table: where nobody looks at a window, every row is one line.
+_UNBOUNDED = 10_000
+
+
+def print_selection(selection: Selection, *, all_trials: bool = False) -> None:
+    """Print the target, the front or all trials, the chosen one and why, and where the files are.
+
+    Args:
+        selection: of a run, which need not have ended.
+        all_trials: every trial, with its state and the reason for it, in order of number.
+    """
+    console = _console()
+    console.print(f"target: {selection.target}")
+    console.print(f"{'trials' if all_trials else 'front, fastest first'}; score is {selection.metric.name}")
+    chosen = selection.best.number if selection.front else None
+    trials = selection.trials if all_trials else selection.front
+    console.print(_fitting(console, [_facts(trial, chosen, has_state=all_trials) for trial in trials]))
+    if selection.front:
+        console.print(f"choose: {selection.choice.reason}")
+    else:
+        console.print("choose: nothing yet, since no trial has finished")
+    console.print(f"run folder: {selection.path}")
+    figure = selection.path / "front.png"
+    if figure.is_file():
+        console.print(f"picture of the front: {figure}")
+
+
+def print_catalogue(rows: pd.DataFrame, n_all: int) -> None:
+    """Print published facts, one network a row.
+
+    Args:
+        rows: of `catalogue()`.
+        n_all: how many there would be without a limit.
+    """
+    cells = [
+        {column: _published(value) for column, value in zip(_PUBLISHED, row, strict=True)}
+        for row in rows[list(_PUBLISHED)].astype(object).itertuples(index=False)
+    ]
+    console = _console()
+    console.print(f"{len(rows):,} of {n_all:,} networks")
+    console.print(_fitting(console, cells))
+
+
+def _console() -> Console:
+    """Standard output, where what looks like markup is a name."""
+    width = None if sys.stdout.isatty() else _UNBOUNDED
+    return Console(width=width, soft_wrap=True, markup=False, emoji=False, highlight=False)
+
+
+def _fitting(console: Console, rows: Sequence[Mapping[str, str]]) -> Table:
+    """All columns, or those that the terminal has room for; what is still too long is folded."""
+    boundless = console.options.update_width(_UNBOUNDED)
+    for n_left_out in range(len(_DISPENSABLE) + 1):
+        table = _table([{name: row[name] for name in row if name not in _DISPENSABLE[:n_left_out]} for row in rows])
+        # In the console's own options it would be measured as never wider than the console.
+        if console.measure(table, options=boundless).maximum <= console.width:
+            break
+    return table
+
+
+def _table(rows: Sequence[Mapping[str, str]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    for column in rows[0] if rows else ():
+        is_text = column in _TEXTS
+        table.add_column(column, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
+    for row in rows:
+        table.add_row(*row.values())
+    return table
+
+
+def _facts(trial: Trial, chosen: int | None, *, has_state: bool) -> dict[str, str]:
+    height, width = trial.image_size
+    facts = {
+        "": "→" if trial.number == chosen else "",
+        "trial": str(trial.number),
+        "backbone": trial.backbone,
+        "px": str(height) if height == width else f"{height}x{width}",
+        "unfrozen": f"{trial.n_unfrozen}/{trial.n_blocks}",
+        "lr": _number(trial.lr, ".1e"),
+        "score": _number(trial.score, ".4f"),
+        "test": _number(trial.test_score, ".4f"),
+        "ms": _number(trial.latency_ms, ".2f"),
+        "p95": _number(trial.latency_p95_ms, ".2f"),
+        "pictures/s": _number(trial.images_per_s, ".0f"),
+        "MB": _number(trial.megabytes, ".1f"),
+    }
+    state = f"{trial.state}: {trial.reason}" if trial.reason else trial.state
+    return {**facts, "state": state} if has_state else facts
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _published(value: Any) -> str:
+    """A published fact; empty where there is none.
+
+    Example:
+        >>> _published(25560000), _published(80.858), _published(float("nan")), _published(None)
+        ('25,560,000', '80.86', '', '')
+    """
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, (int, float)) or math.isnan(value):  # pandas has three ways to say that there is none
+        return ""
+    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1e4 else f"{value:,.4g}"
