@@ -57,11 +57,8 @@ def prepare(settings: Settings, known_sizes: Mapping[str, tuple[ImageSize, ...]]
     target = resolve(settings.target)
     whys, notes = _backbones(settings, known_sizes)
     sources = {name: find_weights(name, settings.weights) for name in whys}
-    sources, download_mb, dropped = _within_download(settings, sources)
-    sizes = {name: allowed_image_sizes(name, settings.image_sizes) for name in sources}
-    sizes = dict(sorted(sizes.items(), key=lambda item: gmacs(item[0], item[1][0])))
-    if known_sizes is not None:
-        sizes = dict(known_sizes)
+    sources, download_mb, dropped = _within_download(settings, sources, known_sizes)
+    sizes, refused = _sizes(settings, sources) if known_sizes is None else (dict(known_sizes), ())
     source = TimmSource(sources, n_classes=len(found.classes), seed=settings.seed)
     book = LatencyBook(settings.cache_dir / "latency.json")
     seconds_per_gmac = _seconds_per_gmac(source, sizes, target, book)
@@ -81,7 +78,7 @@ def prepare(settings: Settings, known_sizes: Mapping[str, tuple[ImageSize, ...]]
         first_sizes=expected.first_sizes,
         stage_seconds=expected.stage_seconds,
         n_trials=expected.n_trials,
-        notes=(*notes, *dropped),
+        notes=(*notes, *dropped, *refused),
     )
     return Prepared(
         settings=settings,
@@ -118,8 +115,24 @@ def _backbones(
     return {pick.name: pick.why for pick in listed.picks}, tuple(listed.notes)
 
 
-def _within_download(
+def _sizes(
     settings: Settings, sources: Mapping[str, WeightSource]
+) -> tuple[dict[str, tuple[ImageSize, ...]], tuple[str, ...]]:
+    """The sizes of each backbone that can take any, small backbones first, and a note on those that cannot."""
+    allowed = {name: allowed_image_sizes(name, settings.image_sizes) for name in sources}
+    refused = [name for name, sizes in allowed.items() if not sizes]
+    taken = [name for name, sizes in allowed.items() if sizes]
+    if not taken:
+        raise BackboneError(f"{', '.join(refused)} cannot take image_sizes={settings.image_sizes}. Allow other sizes.")
+    ordered = sorted(taken, key=lambda name: gmacs(name, allowed[name][0]))
+    note = f"left out, since they cannot take the image sizes: {', '.join(refused)}"
+    return {name: allowed[name] for name in ordered}, (note,) if refused else ()
+
+
+def _within_download(
+    settings: Settings,
+    sources: Mapping[str, WeightSource],
+    known_sizes: Mapping[str, tuple[ImageSize, ...]] | None,
 ) -> tuple[dict[str, WeightSource], float, tuple[str, ...]]:
     """The backbones whose weights fit `max_download_mb`, in order; asked-for ones that do not are an error."""
     kept: dict[str, WeightSource] = {}
@@ -131,7 +144,8 @@ def _within_download(
             continue
         kept[name] = source
         total += megabytes
-    if dropped and (settings.backbones is not None or not kept):
+    is_continued = known_sizes is not None
+    if dropped and (settings.backbones is not None or is_continued or not kept):
         raise BackboneError(
             f"the weights of {', '.join(dropped)} would pass max_download_mb={settings.max_download_mb:g}. "
             "Raise it, or ask for fewer or smaller backbones."
@@ -146,4 +160,6 @@ def _seconds_per_gmac(
     """Measured on the cheapest pair, which the search will want anyway."""
     name, size = min(((name, size) for name, of in sizes.items() for size in of), key=lambda pair: gmacs(*pair))
     latency = book.measure(source.network(name, size), name, size, target)
-    return 1 / latency.images_per_s / gmacs(name, size)
+    # NaN where a batch of 32 does not fit the device.
+    speed = latency.images_per_s if latency.images_per_s > 0 else 1000 * target.batch_size / latency.p50_ms
+    return 1 / speed / gmacs(name, size)

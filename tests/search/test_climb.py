@@ -204,3 +204,30 @@ def test_a_study_can_be_read_without_writing(make_search, tmp_path):
     with pytest.raises(Exception, match="commit"):
         again.set_user_attr("x", 1)
     assert file.read_bytes() == before
+
+
+def test_a_backbone_that_cannot_be_trained_is_never_tried_without_a_clock(make_search):
+    search = make_search(seconds=lambda c: math.inf if c.backbone == "large" else 0.0, n_trials=20)
+    assert climb(search) == 20
+    tuned = [trial for trial in read_trials(search.study) if trial.n_unfrozen and trial.state == "finished"]
+    assert {trial.backbone for trial in tuned} == {"small"}
+
+
+def test_a_run_may_lie_under_any_name(tmp_path):
+    folder = tmp_path / "try #2 100% ?"
+    folder.mkdir()
+    open_study(folder / "study.db", is_higher_better=True, metric_name="accuracy", seed=0)
+    assert (folder / "study.db").is_file()
+    assert load_study(folder / "study.db").trials == []
+
+
+def test_a_second_sitting_draws_other_candidates_than_the_first(make_search):
+    def tuned(study):
+        return [trial.lr for trial in read_trials(study) if trial.n_unfrozen]
+
+    first = make_search(n_trials=6)
+    climb(first)
+    second = make_search(n_trials=6)
+    climb(second)
+    lrs = tuned(second.study)
+    assert len(set(lrs[4:6]) & set(lrs[6:])) == 0

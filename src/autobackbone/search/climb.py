@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -80,7 +81,8 @@ def _enqueue_next(search: Search, opening: list[Candidate]) -> None:
         candidate = opening.pop(0)
         lowest, _ = search.space.depths(candidate.backbone)
         shallower = [replace(candidate, n_unfrozen=k) for k in range(candidate.n_unfrozen, lowest - 1, -1)]
-        fitting = next((one for one in shallower if search.evaluator.expected_s(one) < search.left_s() / 2), None)
+        half_s = search.left_s() / 2
+        fitting = next((one for one in shallower if _is_in_time(search.evaluator.expected_s(one), half_s)), None)
         if fitting is not None:
             search.study.enqueue_trial(search.space.suggestion(fitting), skip_if_exists=True)
             return
@@ -92,11 +94,16 @@ def _something_fits(search: Search) -> bool:
         for name, size in search.space.reachable_pairs()
     )
     left_s = search.left_s()
-    return left_s > 0 and any(search.evaluator.expected_s(candidate) <= left_s for candidate in cheapest)
+    return left_s > 0 and any(_is_in_time(search.evaluator.expected_s(one), left_s) for one in cheapest)
 
 
 def _fits(search: Search, asked: Mapping[str, Any]) -> bool:
-    return search.evaluator.expected_s(search.space.candidate(asked)) <= search.left_s()
+    return _is_in_time(search.evaluator.expected_s(search.space.candidate(asked)), search.left_s())
+
+
+def _is_in_time(expected_s: float, left_s: float) -> bool:
+    """Without a limit of time all is in time but what cannot be trained at all."""
+    return math.isfinite(expected_s) and expected_s <= left_s
 
 
 def _is_better(one: Trial, other: Trial, search: Search) -> bool:
@@ -122,7 +129,7 @@ def _try(search: Search, asked: optuna.Trial) -> Literal["finished", "stopped", 
     known = replace(search.evaluator.begin(candidate), number=asked.number)
     record(asked, known)
     expected_s, left_s = search.evaluator.expected_s(candidate), search.left_s()
-    if expected_s > left_s:
+    if not _is_in_time(expected_s, left_s):
         reason = "not begun: what was left of the time is too short for any candidate that was drawn"
         return _end(search, asked, replace(known, reason=reason), "stopped")
     begun = time.monotonic()

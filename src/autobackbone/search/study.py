@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 import optuna
 from optuna.samplers import BaseSampler, TPESampler
@@ -39,7 +40,7 @@ def open_study(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         study = optuna.create_study(
-            storage=f"sqlite:///{file.resolve()}",
+            storage=f"sqlite:///{quote(str(file.resolve()))}",
             study_name=STUDY_NAME,
             directions=["maximize" if is_higher_better else "minimize", "minimize"],
             # multivariate, or it models no parameter jointly with another.
@@ -48,6 +49,9 @@ def open_study(
         )
     except DatabaseError as error:
         raise RunError(f"{str(file)!r} is damaged ({error.orig}). Give another run_dir.") from error
+    if sampler is None:
+        # A sitting that goes on must not draw what the last one drew.
+        study.sampler = TPESampler(multivariate=True, seed=seed + len(study.get_trials(deepcopy=False)))
     study.set_user_attr("metrics", [metric_name, "latency_ms"])
     return study
 
@@ -61,8 +65,11 @@ def load_study(file: Path) -> optuna.Study:
     if not file.is_file():
         raise RunError(f"{str(file)!r} is not there: the run has no study. It was damaged, or never begun.")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # Twice: the address is unquoted once by SQLAlchemy and once by SQLite.
     try:
-        return optuna.load_study(study_name=STUDY_NAME, storage=f"sqlite:///file:{file.resolve()}?mode=ro&uri=true")
+        return optuna.load_study(
+            study_name=STUDY_NAME, storage=f"sqlite:///file:{quote(quote(str(file.resolve())))}?mode=ro&uri=true"
+        )
     except Exception as error:
         raise RunError(f"{str(file)!r} cannot be opened as a study: {error}") from error
 

@@ -214,7 +214,10 @@ class _Rungs(Callback):
         assert isinstance(pl_module, _Loop)
         probabilities = torch.cat(pl_module.probabilities).numpy()
         pl_module.probabilities.clear()
-        self.scores.append(self.score(probabilities))
+        score = self.score(probabilities) if np.isfinite(probabilities).all() else math.nan
+        if not math.isfinite(score):
+            raise TrialError(f"its predictions or their score became no numbers at lr {pl_module.recipe.lr:.1e}")
+        self.scores.append(score)
         if self.best is None or self.scores[-1] > max(self.scores[:-1]):
             trained = {n: p.detach().cpu().clone() for n, p in pl_module.module.named_parameters() if p.requires_grad}
             self.best = _Rung(epoch=trainer.current_epoch, probabilities=probabilities, weights=trained)
