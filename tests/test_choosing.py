@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autobackbone.choosing import choose, choose_under, front_of, mark_front, name_of, trial_line
+from autobackbone.choosing import choose, choose_under, front_of, is_beaten_for_good, mark_front, name_of, trial_line
 from autobackbone.errors import LimitsError, RunError
 from autobackbone.metrics import metric_for
 from autobackbone.records import Trial
@@ -42,6 +44,32 @@ def test_only_finished_trials_are_on_the_front_and_all_trials_stay():
     marked = mark_front(trials, ACCURACY)
     assert [one.on_front for one in marked] == [True, False, False, True]
     assert [one.number for one in front_of(trials, ACCURACY)] == [3, 0]
+
+
+points = st.tuples(st.integers(0, 4), st.sampled_from([1.0, 1.1, 1.2, 1.3, 2.0]), st.sampled_from([0.0, 0.06, 0.2]))
+
+
+@given(st.lists(points, min_size=1, max_size=9))
+def test_what_is_beaten_for_good_never_comes_back(rows):
+    trials = [trial(i, score / 4, ms, noise=noise) for i, (score, ms, noise) in enumerate(rows)]
+    gone = set()
+    for n in range(1, len(trials) + 1):
+        seen = trials[:n]
+        gone |= {one.number for one in seen if is_beaten_for_good(one, seen, ACCURACY)}
+        assert not gone & {one.number for one in front_of(seen, ACCURACY)}
+
+
+def test_a_trial_that_left_the_front_may_come_back():
+    trials = [trial(0, 0.80, 10.0, noise=0.2), trial(1, 0.85, 10.3, noise=0.2), trial(2, 0.90, 10.6, noise=0.2)]
+    assert [one.number for one in front_of(trials[:2], ACCURACY)] == [1]
+    assert not is_beaten_for_good(trials[0], trials[:2], ACCURACY)
+    assert 0 in [one.number for one in front_of(trials, ACCURACY)]
+
+
+def test_a_score_of_a_part_of_the_pictures_counts_only_while_there_is_no_other():
+    lucky = replace(trial(0, 1.0, 1.0), extras={"scored_share": 0.1})
+    assert front_of([lucky], ACCURACY)
+    assert [one.number for one in front_of([lucky, trial(1, 0.8, 2.0)], ACCURACY)] == [1]
 
 
 def test_a_loss_is_better_when_lower():

@@ -34,7 +34,7 @@ def mark_front(trials: Sequence[Trial], metric: Metric) -> list[Trial]:
     """The same trials, each knowing whether it is on the front: finished ones that no other beats on score and latency;
     latencies within measured noise tie.
     """
-    finished = [trial for trial in trials if trial.state == "finished" and trial.score is not None]
+    finished = _comparable(trials)
     mask = front_mask(
         [to_maximised(metric, trial.score) for trial in finished if trial.score is not None],
         [trial.latency_ms for trial in finished if trial.latency_ms is not None],
@@ -42,6 +42,18 @@ def mark_front(trials: Sequence[Trial], metric: Metric) -> list[Trial]:
     )
     on_front = {trial.number for trial, is_on in zip(finished, mask, strict=True) if is_on}
     return [replace(trial, on_front=trial.number in on_front) for trial in trials]
+
+
+def is_beaten_for_good(trial: Trial, others: Sequence[Trial], metric: Metric) -> bool:
+    """Whether no later trial can bring a trial back to the front.
+
+    Being beaten within noise is not transitive: what beats a trial now may be beaten by one that does not beat it. A
+    trial that is as good or better at a latency that is lower beyond all noise, or better at one that is not higher,
+    beats it whatever comes.
+    """
+    own, low, high = _place(trial, metric)
+    places = (_place(other, metric) for other in _comparable(others) if other.number != trial.number)
+    return any((score > own and its_high <= high) or (score >= own and its_high < low) for score, _, its_high in places)
 
 
 def front_of(trials: Sequence[Trial], metric: Metric) -> list[Trial]:
@@ -128,6 +140,18 @@ def trial_line(trial: Trial, metric: Metric) -> str:
     return f"{what}: {metric.name} {trial.score:.3f}, {_latency(trial):.1f} ms, {trial.train_seconds or 0:.0f} s"
 
 
+def _comparable(trials: Sequence[Trial]) -> list[Trial]:
+    """Finished trials; those whose score stands on a part of the validation pictures only while there are no others."""
+    finished = [trial for trial in trials if trial.state == "finished" and trial.score is not None]
+    most = max((float(trial.extras.get("scored_share", 1.0)) for trial in finished), default=1.0)
+    return [trial for trial in finished if float(trial.extras.get("scored_share", 1.0)) == most]
+
+
+def _place(trial: Trial, metric: Metric) -> tuple[float, float, float]:
+    noise = trial.latency_noise_ms or 0.0
+    return to_maximised(metric, _score(trial)), _latency(trial) - noise, _latency(trial) + noise
+
+
 def _paired(
     of_top: NDArray[np.float32], of_other: NDArray[np.float32], labels: NDArray[np.int64], metric: Metric
 ) -> tuple[float, float]:
@@ -137,11 +161,10 @@ def _paired(
 
 def _reason(chosen: Trial, top: Trial, paired: tuple[float, float], metric: Metric, n_front: int) -> str:
     if n_front == 1:
-        return f"{name_of(chosen)} beats every other trial on both {metric.name} and latency."
+        return f"{name_of(chosen)} is alone on the front: none has a better {metric.name}, none as good is faster."
     if chosen.number == top.number:
-        return (
-            f"{name_of(chosen)} has the best {metric.name}; no faster trial of the front is as good within the noise."
-        )
+        rest = "no faster one of the front is within one standard error and the tolerance."
+        return f"{name_of(chosen)} has the best {metric.name}; {rest}"
     loss, error = paired
     gain = _latency(top) / _latency(chosen)
     is_share = metric.unit == "points"

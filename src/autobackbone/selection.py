@@ -278,7 +278,7 @@ def open_run(path: str | Path) -> Selection:
 
 
 def _searched(trial: Trial) -> dict[str, Any]:
-    own = {"strength", "forward_s"}
+    own = {"strength", "forward_s", "scored_share"}
     extras: Mapping[str, Any] = trial.extras
     return {name: value for name, value in extras.items() if name not in own}
 

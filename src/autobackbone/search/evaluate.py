@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
-from autobackbone.choosing import mark_front
+from autobackbone.choosing import is_beaten_for_good
 from autobackbone.metrics import to_maximised
 from autobackbone.records import Candidate, Trial
 from autobackbone.search import trialfiles
@@ -46,7 +46,7 @@ class NetworkEvaluator:
         shop.costs.learn(candidate, outcome.seconds / len(outcome.rung_scores))
         trial = self._trial(number, candidate, outcome, time.monotonic() - begun)
         trialfiles.save_predictions(shop.run, number, trialfiles.VALIDATION, outcome.probabilities)
-        if self._is_on_front(trial):
+        if not is_beaten_for_good(trial, shop.trials(), shop.metric):
             trialfiles.save_weights(shop.run, number, network.state_dict())
         return trial
 
@@ -73,12 +73,11 @@ class NetworkEvaluator:
         pass_s = self.shop.costs.forward_s[(candidate.backbone, candidate.image_size)] * self.shop.costs.n_train
         return 2 if until is None or pass_s < _VIEW_SHARE * (until - time.monotonic()) else 1
 
-    def _is_on_front(self, trial: Trial) -> bool:
-        return mark_front([*self.shop.trials(), trial], self.shop.metric)[-1].on_front
-
 
 def tidy(shop: Workshop) -> None:
-    """Remove the weights of tuned trials that are no longer on the front."""
-    for trial in mark_front(shop.trials(), shop.metric):
-        if not trial.on_front:
+    """Remove the weights of trials that can be on the front no more."""
+    trials = shop.trials()
+    for trial in trials:
+        is_scored = trial.state == "finished" and trial.score is not None
+        if trial.state != "running" and not (is_scored and not is_beaten_for_good(trial, trials, shop.metric)):
             shop.run.remove_trial_files(trial.number, trialfiles.WEIGHTS)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
+
+import numpy as np
 
 from autobackbone.backbones.blocks import blocks_of
 from autobackbone.choosing import trial_line
@@ -106,7 +109,7 @@ def _screen_one(shop: Workshop, priced: Priced, until: float | None) -> None:
         until=until,
         on_progress=lambda done: shop.reporter.progress(shop.use_share(), f"screening {_name(pair)}: {done:.0%}"),
     )
-    if screened is None:
+    if screened is None or not math.isfinite(shop.validation_score(screened.probabilities)):
         return
     trial = _trial(shop, priced, screened)
     # Files first: a process that dies in between leaves a file too many, never a finished trial without its head.
@@ -130,7 +133,11 @@ def _trial(shop: Workshop, priced: Priced, screened: Screened) -> Trial:
         score=shop.validation_score(screened.probabilities),
         train_seconds=screened.seconds,
         finished_at_s=shop.clock.run_s(),
-        extras={"strength": screened.head.strength, "forward_s": screened.seconds_per_image},
+        extras={
+            "strength": screened.head.strength,
+            "forward_s": screened.seconds_per_image,
+            "scored_share": float((~np.isnan(screened.probabilities).any(axis=1)).mean()),
+        },
     )
 
 

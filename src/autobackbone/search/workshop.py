@@ -19,7 +19,7 @@ from autobackbone.errors import RunError
 from autobackbone.latency.remembered import LatencyBook
 from autobackbone.metrics import Metric, score, to_maximised
 from autobackbone.progress import Reporter
-from autobackbone.records import ImageSize, Limits, Priced, Target, Trial
+from autobackbone.records import ImageSize, Latency, Limits, Priced, Target, Trial
 from autobackbone.runfolder import RunFolder
 from autobackbone.screening import Head
 from autobackbone.search import trialfiles
@@ -70,13 +70,17 @@ class Workshop:
         return read_trials(self.study)
 
     def recall(self) -> None:
-        """Take up the screened trials of earlier sittings."""
+        """Take up the screened trials of earlier sittings, with their latencies.
+
+        One that was cut short by the clock is screened again.
+        """
         for trial in self.trials():
-            if trial.state == "finished" and trial.n_unfrozen == 0:
+            if trial.state == "finished" and trial.n_unfrozen == 0 and trial.extras["scored_share"] == 1.0:
                 pair = (trial.backbone, trial.image_size)
                 self.heads[pair] = (trial.number, trialfiles.load_head(self.run, trial.number))
                 self.costs.forward_s[pair] = float(trial.extras["forward_s"])
                 self.costs.n_blocks[trial.backbone] = trial.n_blocks
+                self.priced[pair] = _priced(trial)
 
     def validation_score(self, probabilities: NDArray[np.float32]) -> float:
         """In the metric's own sign and unit; pictures that were not reached (NaN) are left out."""
@@ -123,3 +127,25 @@ class Workshop:
         """How much of the budget's time is used, from 0 to 1; 0 without a limit of time."""
         whole = self.clock.budget.wall_clock_s
         return 0.0 if whole is None else min(1.0, 1 - self.clock.left_s() / whole)
+
+
+def _priced(trial: Trial) -> Priced:
+    """What an earlier sitting measured: a pair has one latency in a run."""
+    assert trial.latency_ms is not None
+    assert trial.n_params is not None
+    assert trial.megabytes is not None
+    return Priced(
+        backbone=trial.backbone,
+        image_size=trial.image_size,
+        latency=Latency(
+            p50_ms=trial.latency_ms,
+            p95_ms=trial.latency_p95_ms or trial.latency_ms,
+            noise_ms=trial.latency_noise_ms or 0.0,
+            images_per_s=trial.images_per_s or float("nan"),
+            n_repeats=0,
+        ),
+        n_blocks=trial.n_blocks,
+        n_params=trial.n_params,
+        megabytes=trial.megabytes,
+        preprocess_ms=trial.preprocess_ms,
+    )
