@@ -210,10 +210,7 @@ def _run(settings: Settings, run: RunFolder, reporter: Reporter, begun: float) -
     reporter.say(str(prepared.plan))
     shop = _open_workshop(prepared, run, reporter, begun)
     is_interrupted = _search(shop)
-    front = _front_to_confirm(shop)
-    for trial in front:
-        shop.keep_network(trial)
-    is_interrupted = is_interrupted or _is_confirming_interrupted(shop, front)
+    is_interrupted = _is_ending_interrupted(shop, is_confirming=not is_interrupted) or is_interrupted
     end_sitting(shop.study, shop.ledger, shop.clock.run_s(), is_completed=not is_interrupted)
     selection = Selection(run.path)
     selection.plot().savefig(run.figure_file, dpi=120)
@@ -318,10 +315,15 @@ def _n_trials_left(shop: Workshop) -> int | None:
     return None if granted is None else max(0, granted - (n_tuned(shop.study) - shop.ledger.settled_trials))
 
 
-def _is_confirming_interrupted(shop: Workshop, front: list[Trial]) -> bool:
+def _is_ending_interrupted(shop: Workshop, *, is_confirming: bool) -> bool:
+    """Keep the networks of the front and confirm them; whether Ctrl-C ended that."""
     try:
-        shop.reporter.stage("confirm")
-        confirm(shop, front)
+        front = _front_to_confirm(shop)
+        for trial in front:
+            shop.keep_network(trial)
+        if is_confirming:
+            shop.reporter.stage("confirm")
+            confirm(shop, front)
     except KeyboardInterrupt:
         shop.reporter.say("interrupted: some scores stay unconfirmed; give the same run_dir to go on")
         return True

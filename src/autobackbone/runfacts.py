@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
+from autobackbone.backbones.weights import GivenWeights
 from autobackbone.data import PART_CODES, DataBundle
 from autobackbone.errors import RunError
 from autobackbone.latency.target import hardware
@@ -91,6 +95,7 @@ def _check_same(run: RunFolder, prepared: Prepared, bundle: DataBundle) -> None:
                 f"the run {str(run.path)!r} was begun with {name}={before!r}, and {name}={asked[name]!r} came. "
                 "Give the same to continue it, or another run_dir."
             )
+    _check_facts(run, facts, prepared, bundle)
     if facts["data_digest"] != bundle.digest or facts["split_digest"] != bundle.split_digest:
         raise RunError(
             f"the dataset has changed since the run {str(run.path)!r} began (digest {facts['data_digest'][:12]}, "
@@ -98,7 +103,25 @@ def _check_same(run: RunFolder, prepared: Prepared, bundle: DataBundle) -> None:
         )
 
 
-def _plain(weights: Any) -> Any:
+def _check_facts(run: RunFolder, facts: Mapping[str, Any], prepared: Prepared, bundle: DataBundle) -> None:
+    now = {
+        "preparation": bundle.preparation.to_json(),
+        "weights": _plain(prepared.settings.weights),
+        "tolerance": prepared.settings.tolerance,
+        "hardware": hardware(prepared.target),
+    }
+    for name, value in json.loads(json.dumps(now)).items():
+        if value != facts[name]:
+            raise RunError(
+                f"the run {str(run.path)!r} was begun with {name}={facts[name]!r}, and {value!r} came. "
+                "Give the same to continue it, or another run_dir."
+            )
+
+
+def _plain(weights: GivenWeights) -> Any:
+    """Where weights were given, so that it means the same from any working directory."""
     if weights is None:
         return None
-    return {name: str(path) for name, path in weights.items()} if isinstance(weights, dict) else str(weights)
+    if isinstance(weights, Mapping):
+        return {name: str(Path(path).expanduser().absolute()) for name, path in weights.items()}
+    return str(Path(weights).expanduser().absolute())

@@ -199,7 +199,7 @@ class Selection:
         with torch.inference_mode():
             for start in range(0, len(pictures), _BATCH_SIZE):
                 some = pictures[start : start + _BATCH_SIZE]
-                batch = torch.stack([transform(picture) for picture in some])
+                batch = torch.stack([_transformed(transform, picture) for picture in some])
                 chunks.append(torch.softmax(model(batch).float(), dim=1).numpy())
         return np.concatenate(chunks) if chunks else np.empty((0, len(self.classes)), dtype=np.float32)
 
@@ -274,7 +274,15 @@ def open_run(path: str | Path) -> Selection:
     Raises:
         RunError: there is no run, or it is damaged, or its format is newer than this version.
     """
-    return Selection(Path(path))
+    return Selection(Path(path).expanduser().absolute())
+
+
+def _transformed(transform: Transform, picture: Any) -> torch.Tensor:
+    try:
+        return transform(picture)
+    except (OSError, SyntaxError) as error:  # what Pillow raises for files that are no pictures, or broken ones
+        named = str(picture) if isinstance(picture, (str, Path)) else f"a {type(picture).__name__}"
+        raise DataError(f"{named!r} cannot be read as a picture: {error}. Leave it out.") from error
 
 
 def _searched(trial: Trial) -> dict[str, Any]:

@@ -21,6 +21,9 @@ _MAX_MISFITS = 2
 # How far the opening trials unfreeze: shares of the blocks, the cheaper first.
 _OPENING_DEPTHS = (0.25, 0.5)
 _OPENING_LR = 5e-4
+# An opening is as deep as its shortest training fits this share of the time left: in 90 s on 2,000 small pictures one
+# trial of two blocks reached 0.96, and three trials, the first held to half of the time, 0.89.
+_OPENING_SHARE = 0.75
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,13 +79,13 @@ def openings(trials: Sequence[Trial], search: Search) -> list[Candidate]:
 
 
 def _enqueue_next(search: Search, opening: list[Candidate]) -> None:
-    """Have the next opening asked next, as deep as half of what is left allows; one that fits not at all is passed."""
+    """Have the next opening asked next, as deep as the time left allows; one that fits not at all is passed over."""
     while opening:
         candidate = opening.pop(0)
         lowest, _ = search.space.depths(candidate.backbone)
         shallower = [replace(candidate, n_unfrozen=k) for k in range(candidate.n_unfrozen, lowest - 1, -1)]
-        half_s = search.left_s() / 2
-        fitting = next((one for one in shallower if _is_in_time(search.evaluator.expected_s(one), half_s)), None)
+        allowed_s = search.left_s() * _OPENING_SHARE
+        fitting = next((one for one in shallower if _is_in_time(search.evaluator.expected_s(one), allowed_s)), None)
         if fitting is not None:
             search.study.enqueue_trial(search.space.suggestion(fitting), skip_if_exists=True)
             return
