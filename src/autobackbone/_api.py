@@ -21,7 +21,7 @@ from autobackbone.planning import Plan
 from autobackbone.preparing import Prepared, n_workers, prepare
 from autobackbone.progress import Reporter, Silent
 from autobackbone.records import Budget, Limits, Resize, Target, Trial
-from autobackbone.runfacts import begin_or_continue, known_sizes, write_pictures
+from autobackbone.runfacts import begin_or_continue, known
 from autobackbone.runfolder import RunFolder, new_run_path
 from autobackbone.search.climb import Search, climb
 from autobackbone.search.evaluate import NetworkEvaluator, tidy
@@ -202,11 +202,11 @@ def plan(  # noqa: PLR0913  the facade names every argument
         sampler=sampler,
     )
     run = None if settings.run_dir is None else RunFolder(path=settings.run_dir)
-    return prepare(settings, known_sizes(run) if run and run.exists() else None).plan
+    return prepare(settings, known(run) if run and run.exists() else None).plan
 
 
 def _run(settings: Settings, run: RunFolder, reporter: Reporter, begun: float) -> Selection:
-    prepared = prepare(settings, known_sizes(run) if run.exists() else None)
+    prepared = prepare(settings, known(run) if run.exists() else None)
     reporter.say(str(prepared.plan))
     shop = _open_workshop(prepared, run, reporter, begun)
     is_interrupted = _search(shop)
@@ -229,7 +229,6 @@ def _open_workshop(prepared: Prepared, run: RunFolder, reporter: Reporter, begun
         on_progress=lambda done, n: reporter.progress(0.0, f"reading pictures: {done:,} of {n:,}"),
     )
     begin_or_continue(run, prepared, bundle)
-    write_pictures(run, bundle)
     study = open_study(
         run.study_file,
         is_higher_better=prepared.metric.is_higher_better,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from autobackbone.backbones.build import allowed_image_sizes
@@ -11,7 +11,7 @@ from autobackbone.backbones.names import resolve_names
 from autobackbone.backbones.shortlist import shortlist
 from autobackbone.backbones.source import TimmSource
 from autobackbone.backbones.weights import WeightSource, find_weights
-from autobackbone.data import Survey, survey
+from autobackbone.data import Survey, restricted, survey, within_time
 from autobackbone.errors import BackboneError
 from autobackbone.latency.remembered import LatencyBook
 from autobackbone.latency.target import describe, resolve
@@ -36,13 +36,27 @@ class Prepared:
     plan: Plan
 
 
-def prepare(settings: Settings, known_sizes: Mapping[str, tuple[ImageSize, ...]] | None = None) -> Prepared:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What a run that is continued has settled.
+
+    Args:
+        image_sizes: its backbones and their sizes.
+        names: its pictures, where it could not read all; else `None`.
+    """
+
+    image_sizes: Mapping[str, tuple[ImageSize, ...]]
+    names: frozenset[str] | None
+
+
+def prepare(settings: Settings, known: Known | None = None) -> Prepared:
     """Survey the data, find the backbones, and plan.
 
     Args:
         settings: what was asked.
-        known_sizes: backbones and sizes of the run that is continued; `None` for a new run.
+        known: what the run that is continued has settled; `None` for a new run.
     """
+    known_sizes = None if known is None else known.image_sizes
     found = survey(
         settings.dataset,
         task=settings.task,
@@ -63,6 +77,10 @@ def prepare(settings: Settings, known_sizes: Mapping[str, tuple[ImageSize, ...]]
     book = LatencyBook(settings.cache_dir / "latency.json")
     seconds_per_gmac = _seconds_per_gmac(source, sizes, target, book)
     expected = forecast(found, sizes, settings.budget, seconds_per_gmac=seconds_per_gmac, n_workers=n_workers())
+    readable = _readable(found, expected.first_sizes, settings, known)
+    if readable is not found:
+        found = readable
+        expected = forecast(found, sizes, settings.budget, seconds_per_gmac=seconds_per_gmac, n_workers=n_workers())
     plan = Plan(
         target_line=describe(target),
         metric=metric.name,
@@ -90,6 +108,20 @@ def prepare(settings: Settings, known_sizes: Mapping[str, tuple[ImageSize, ...]]
         source=source,
         book=book,
         plan=plan,
+    )
+
+
+def _readable(found: Survey, sizes: Sequence[ImageSize], settings: Settings, known: Known | None) -> Survey:
+    """The pictures that the budget has time to read; those of the run, where one is continued."""
+    if known is not None:
+        return found if known.names is None else restricted(found, known.names)
+    return within_time(
+        found,
+        sizes,
+        settings.budget.wall_clock_s,
+        seed=settings.seed,
+        cache_dir=settings.cache_dir,
+        n_workers=n_workers(),
     )
 
 

@@ -15,11 +15,10 @@ import pandas as pd
 import torch
 
 from autobackbone.backbones.weights import GivenWeights
-from autobackbone.data import PART_CODES, DataBundle
+from autobackbone.data import PART_CODES, DataBundle, PartSource
 from autobackbone.errors import RunError
 from autobackbone.latency.target import hardware
-from autobackbone.preparing import Prepared
-from autobackbone.records import ImageSize
+from autobackbone.preparing import Known, Prepared
 from autobackbone.runfolder import RunFolder, write_text
 
 _PACKAGES = (
@@ -43,17 +42,24 @@ def begin_or_continue(run: RunFolder, prepared: Prepared, bundle: DataBundle) ->
     """
     if run.exists():
         _check_same(run, prepared, bundle)
-    else:
-        run.write_facts(_facts(prepared, bundle))
+        return
+    _write_pictures(run, bundle)
+    # Last: it says that a run is here.
+    run.write_facts(_facts(prepared, bundle))
 
 
-def known_sizes(run: RunFolder) -> dict[str, tuple[ImageSize, ...]]:
-    """Backbones and image sizes of a run, in its order."""
-    sizes = run.read_facts()["image_sizes"]
-    return {name: tuple((int(h), int(w)) for h, w in of) for name, of in sizes}
+def known(run: RunFolder) -> Known:
+    """What a run has settled for those who continue it."""
+    facts = run.read_facts()
+    names = None
+    if facts.get("is_excerpt"):
+        names = frozenset(pd.read_csv(run.pictures_file, dtype=str, keep_default_na=False)["name"])
+    return Known(
+        image_sizes={name: tuple((int(h), int(w)) for h, w in of) for name, of in facts["image_sizes"]}, names=names
+    )
 
 
-def write_pictures(run: RunFolder, bundle: DataBundle) -> None:
+def _write_pictures(run: RunFolder, bundle: DataBundle) -> None:
     """Name, label and part of each picture, one row each, as CSV."""
     part_names = {code: name for name, code in PART_CODES.items()}
     parts = [part_names.get(int(code), "left out") for code in bundle.parts]
@@ -78,6 +84,7 @@ def _facts(prepared: Prepared, bundle: DataBundle) -> dict[str, Any]:
         "tolerance": settings.tolerance,
         "weights": _plain(settings.weights),
         "classes": list(bundle.classes),
+        "is_excerpt": isinstance(prepared.survey.source, PartSource),
         "data_digest": bundle.digest,
         "split_digest": bundle.split_digest,
         "preparation": bundle.preparation.to_json(),

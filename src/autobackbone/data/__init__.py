@@ -5,7 +5,8 @@ the very path from a picture to pixels that the store was filled by.
 """
 
 from autobackbone.data.bundle import DataBundle, decode
-from autobackbone.data.parts import LEFT_OUT, PART_CODES, TEST, TRAIN, VALIDATION
+from autobackbone.data.excerpt import PartSource, excerpt, restricted, within_time
+from autobackbone.data.parts import LEFT_OUT, PART_CODES, TEST, TRAIN, VALIDATION, fair_order
 from autobackbone.data.pictures import Picture
 from autobackbone.data.preparation import Preparation, to_pixels
 from autobackbone.data.sources import Fingerprint, Source
@@ -21,12 +22,17 @@ __all__ = [
     "DataBundle",
     "DataWarning",
     "Fingerprint",
+    "PartSource",
     "Picture",
     "Preparation",
     "Source",
     "Survey",
     "decode",
+    "excerpt",
+    "fair_order",
     "preprocess_ms",
+    "restricted",
     "survey",
     "to_pixels",
+    "within_time",
 ]

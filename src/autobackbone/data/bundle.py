@@ -6,7 +6,6 @@ import hashlib
 import json
 import warnings
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,13 +14,22 @@ from autobackbone.data.parts import LEFT_OUT, PART_CODES, Codes, Parts
 from autobackbone.data.pictures import quiet_pillow
 from autobackbone.data.ranges import measure_range
 from autobackbone.data.sources import printable
-from autobackbone.data.store import Unreadable, ensure_pixels, fingerprints, is_stored, pixels_path, store_key
+from autobackbone.data.store import (
+    Unreadable,
+    ensure_pixels,
+    fingerprints,
+    is_stored,
+    pixels_path,
+    store_key,
+    store_root,
+)
 from autobackbone.data.surveying import DataWarning, Survey, check_parts, count_pictures
 from autobackbone.errors import DataError
 from autobackbone.records import ImageSize, Part, as_image_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     import pandas as pd
 
@@ -139,7 +147,7 @@ def decode(
     with quiet_pillow():
         prints = fingerprints(survey.source, n_workers)
         preparation = _settled(survey, prints)
-        root = Path(cache_dir).expanduser() / "data" / store_key(prints, preparation)
+        root = store_root(cache_dir, prints, preparation)
         unreadable = ensure_pixels(
             root, survey.source, preparation, sizes, n_workers=n_workers, on_progress=on_progress
         )
@@ -156,6 +164,14 @@ def decode(
         skipped=skipped,
         source=survey.source,
     )
+
+
+def is_decoded(survey: Survey, image_sizes: Sequence[ImageSize], *, cache_dir: str | Path, n_workers: int) -> bool:
+    """Whether `decode` would find all of it on the disk. It digests every picture, which is far less than decoding."""
+    with quiet_pillow():
+        prints = fingerprints(survey.source, n_workers)
+        root = store_root(cache_dir, prints, _settled(survey, prints))
+    return all(is_stored(root, size) for size in image_sizes)
 
 
 def _sizes(image_sizes: Any) -> tuple[ImageSize, ...]:

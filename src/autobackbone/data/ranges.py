@@ -13,7 +13,7 @@ from autobackbone.errors import DataError
 if TYPE_CHECKING:
     from autobackbone.data.sources import Fingerprint, Source
 
-_N_PICTURES = 512
+_N_PICTURES = 128
 _N_VALUES = 1_000_000
 _PERCENTILES = (0.1, 99.9)
 
@@ -23,7 +23,7 @@ def measure_range(
 ) -> tuple[float, float] | None:
     """Measure the range of all pictures above 8 bits, 0.1 to 99.9 percentile of the training part.
 
-    At most 512 of them and a million of their values are looked at, spread evenly, so memory stays flat.
+    At most 128 of them and a million of their values are looked at, spread evenly, so memory stays flat.
 
     Returns:
         (low, high), low below high; `None` where every picture has 8 bits.

@@ -49,6 +49,11 @@ def store_key(prints: list[Fingerprint], preparation: Preparation) -> str:
     return sha.hexdigest()[:32]
 
 
+def store_root(cache_dir: str | Path, prints: list[Fingerprint], preparation: Preparation) -> Path:
+    """Say where the store of these pictures lies in a cache folder."""
+    return Path(cache_dir).expanduser() / "data" / store_key(prints, preparation)
+
+
 def pixels_path(root: Path, image_size: ImageSize) -> Path:
     """Say where the pixels of one size lie."""
     return root / f"pixels-{image_size[0]}x{image_size[1]}.npy"
