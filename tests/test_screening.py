@@ -5,14 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 from tests.conftest import TINY, make_pictures
 
 from autobackbone.backbones.build import build, normalisation
 from autobackbone.backbones.head import set_head
 from autobackbone.data import TRAIN, decode, survey
-from autobackbone.screening import extract, fair_order, fit_head, predict, screen
+from autobackbone.screening import extract, fair_order, predict, screen
 
 CPU = torch.device("cpu")
 SIZE = (32, 32)
@@ -26,37 +24,6 @@ def bundle(pictures, tmp_path_factory):
 @pytest.fixture(scope="module")
 def network():
     return build(TINY, n_classes=3, image_size=SIZE)
-
-
-def blobs(n_classes, n=240, n_features=12, seed=0):
-    generator = np.random.default_rng(seed)
-    labels = np.arange(n) % n_classes
-    centres = generator.normal(0, 1, (n_classes, n_features))
-    features = centres[labels] * 1.5 + generator.normal(0, 1, (n, n_features))
-    return (features * generator.uniform(0.1, 9, n_features) + 5).astype(np.float32), labels
-
-
-@pytest.mark.parametrize("n_classes", [2, 3, 7])
-def test_the_folded_head_is_scaler_and_regression_in_one(n_classes):
-    features, labels = blobs(n_classes)
-    head = fit_head(features, labels, n_classes=n_classes, seed=0)
-    scaler = StandardScaler().fit(features)
-    model = LogisticRegression(C=head.strength, max_iter=2000).fit(scaler.transform(features), labels)
-    np.testing.assert_allclose(head.probabilities(features), model.predict_proba(scaler.transform(features)), atol=5e-3)
-
-
-def test_a_class_that_training_never_saw_is_never_predicted():
-    features, labels = blobs(3)
-    head = fit_head(features, labels + (labels > 0), n_classes=4, seed=0)
-    probabilities = head.probabilities(features)
-    assert probabilities[:, 1].max() < 1e-6
-    assert (probabilities.argmax(1) == labels + (labels > 0)).mean() > 0.9
-
-
-def test_a_class_with_a_single_picture_still_gives_a_head():
-    features, labels = blobs(2, n=21)
-    labels = np.where(np.arange(21) == 0, 2, labels)
-    assert fit_head(features, labels, n_classes=3, seed=0).weight.shape == (3, 12)
 
 
 def test_the_head_inside_the_network_says_what_the_head_beside_it_says(bundle, network):
@@ -95,6 +62,19 @@ def _without_pixels(found):
             return np.flatnonzero(found.parts == {"train": 0, "validation": 1, "test": 2}[part])
 
     return Bundle()
+
+
+def test_the_end_of_the_head_is_given_on_and_leaves_small_data_as_they_are(bundle, network):
+    now = time.monotonic()
+    ends = {"ample": now + 600, "over": now - 1}
+    timed = {
+        name: screen(network, bundle, SIZE, normalisation(TINY), seed=0, device=CPU, head_until=end)
+        for name, end in ends.items()
+    }
+    whole = screen(network, bundle, SIZE, normalisation(TINY), seed=0, device=CPU)
+    np.testing.assert_array_equal(timed["ample"].probabilities, whole.probabilities)
+    assert timed["over"].n_train < whole.n_train == len(bundle.indices("train"))
+    assert np.isfinite(timed["over"].probabilities).all()
 
 
 def test_time_cuts_the_pass_but_leaves_a_head(bundle, network):

@@ -7,54 +7,18 @@ optimum in seconds, and the best starting head for fine-tuning (linear probing f
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
-from sklearn.model_selection import StratifiedKFold, train_test_split
-from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from autobackbone.backbones.head import features as network_features
+from autobackbone.convexhead import Floats, Head, Ints, fit_head
 from autobackbone.data import TRAIN, DataBundle
 from autobackbone.exporting.transform import normalise
 from autobackbone.records import ImageSize, Normalisation
-
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
-
-# Inverse strengths of the penalty on standardised features. On 300 to 2,000 pictures the best of a finer and wider grid
-# lay inside; ends are reached by very easy and very noisy data.
-_STRENGTHS = tuple(float(10.0**power) for power in (-4, -3, -2, -1, 0))
-_FALLBACK_STRENGTH = 1e-2
-# More pictures than this say nothing new about the strength, but cost each of the inner fits its share.
-_MAX_FOR_STRENGTH = 4000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
-    """A linear head with the scaling of features folded in.
-
-    Args:
-        weight: (n_classes, n_features) float32.
-        bias: (n_classes,) float32.
-        strength: the inverse penalty that inner folds chose.
-    """
-
-    weight: Floats
-    bias: Floats
-    strength: float
-
-    def probabilities(self, features: Floats) -> Floats:
-        """Softmax of the head's output: (n_images, n_features) → (n_images, n_classes)."""
-        logits = torch.from_numpy(features) @ torch.from_numpy(self.weight).T + torch.from_numpy(self.bias)
-        return np.asarray(torch.softmax(logits, dim=1).numpy(), dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +64,7 @@ def screen(
     seed: int,
     device: torch.device,
     until: float | None = None,
+    head_until: float | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> Screened | None:
     """Fit a convex head on the frozen features of a network.
@@ -113,6 +78,7 @@ def screen(
         device: where the forward pass runs.
         until: `time.monotonic()` at which the forward pass ends, whatever it has reached; the order of pictures keeps
             classes and parts in proportion, so that a part of the pass is still a fair, smaller data set.
+        head_until: `time.monotonic()` by which the head is fitted, as well as the time allows.
         on_progress: told the share of pictures done.
 
     Returns:
@@ -127,7 +93,9 @@ def screen(
     labels = bundle.labels[reached.indices]
     if len(np.unique(labels[is_train])) < 2 or is_train.all():
         return None
-    head = fit_head(reached.values[is_train], labels[is_train], n_classes=len(bundle.classes), seed=seed)
+    head = fit_head(
+        reached.values[is_train], labels[is_train], n_classes=len(bundle.classes), seed=seed, until=head_until
+    )
     validation = bundle.indices("validation")
     probabilities = np.full((len(validation), len(bundle.classes)), np.nan, dtype=np.float32)
     rows = np.searchsorted(validation, reached.indices[~is_train])
@@ -135,7 +103,7 @@ def screen(
     return Screened(
         head=head,
         probabilities=probabilities,
-        n_train=int(is_train.sum()),
+        n_train=head.n_pictures or int(is_train.sum()),
         seconds_per_image=reached.seconds / len(reached.indices),
         seconds=time.monotonic() - begun,
     )
@@ -191,34 +159,6 @@ def predict(
     return np.concatenate(chunks)
 
 
-def fit_head(features: Floats, labels: Ints, *, n_classes: int, seed: int) -> Head:
-    """Logistic regression on standardised features, its penalty chosen by folds inside the training part.
-
-    Args:
-        features: (n_images, n_features) float32.
-        labels: (n_images,) from 0 to n_classes - 1; a class may be absent, and is then never predicted.
-
-    Returns:
-        The head with the standardisation folded in: it takes raw features.
-    """
-    scaler = StandardScaler().fit(features)
-    scaled = scaler.transform(features)
-    # One thread: the products are small, and threads that wait for each other beside other work took 50 s for 2 s.
-    with threadpool_limits(1, user_api="blas"), _tolerating_slow_convergence():
-        strength = _choose_strength(scaled, labels, seed=seed)
-        model = LogisticRegression(C=strength, max_iter=300, tol=1e-4).fit(scaled, labels)
-    # Two classes come as one row: the log-odds of the second.
-    coef = model.coef_ if len(model.classes_) > 2 else np.concatenate([-model.coef_ / 2, model.coef_ / 2])
-    intercept = (
-        model.intercept_ if len(model.classes_) > 2 else np.concatenate([-model.intercept_ / 2, model.intercept_ / 2])
-    )
-    weight = np.zeros((n_classes, features.shape[1]))
-    bias = np.full(n_classes, float(intercept.min()) - 20.0)
-    weight[model.classes_] = coef / scaler.scale_
-    bias[model.classes_] = intercept - (coef / scaler.scale_) @ scaler.mean_
-    return Head(weight=weight.astype(np.float32), bias=bias.astype(np.float32), strength=strength)
-
-
 def fair_order(bundle: DataBundle, *, seed: int) -> Ints:
     """Training and validation pictures in an order in which every beginning keeps parts and classes in proportion."""
     generator = np.random.default_rng(seed)
@@ -230,42 +170,6 @@ def fair_order(bundle: DataBundle, *, seed: int) -> Ints:
         # The i-th of m members stands at (i + u) / m of the way, u its own random share of a step.
         place[members] = (generator.permutation(len(members)) + generator.random()) / len(members)
     return np.asarray(wanted[np.argsort(place, kind="stable")], dtype=np.int64)
-
-
-def _choose_strength(scaled: Floats, labels: Ints, *, seed: int) -> float:
-    if len(labels) > _MAX_FOR_STRENGTH:
-        scaled, labels = _stratified_part(scaled, labels, seed=seed)
-    n_folds = min(3, int(np.bincount(labels)[np.unique(labels)].min()))
-    if n_folds < 2:
-        return _FALLBACK_STRENGTH
-    folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
-    model = LogisticRegressionCV(
-        Cs=_STRENGTHS,
-        cv=folds,
-        l1_ratios=(0.0,),
-        scoring="neg_log_loss",
-        max_iter=100,
-        tol=1e-3,
-        refit=False,
-        use_legacy_attributes=False,
-    )
-    return float(model.fit(scaled, labels).C_)
-
-
-def _stratified_part(scaled: Floats, labels: Ints, *, seed: int) -> tuple[Floats, Ints]:
-    is_common = np.bincount(labels)[labels] >= 2
-    part, _ = train_test_split(
-        np.flatnonzero(is_common), train_size=_MAX_FOR_STRENGTH, stratify=labels[is_common], random_state=seed
-    )
-    return scaled[part], labels[part]
-
-
-class _tolerating_slow_convergence(warnings.catch_warnings):  # noqa: N801 — used as a statement, like its parent
-    """The optimum is flat where it is slow: a head stopped early there predicts the same."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        warnings.simplefilter("ignore", ConvergenceWarning)
 
 
 def _inputs(

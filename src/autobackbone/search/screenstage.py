@@ -22,6 +22,8 @@ from autobackbone.search.workshop import Workshop
 
 # The first pass is cut where it would take more than this share of the time left: even a tiny budget ends with a head.
 _FIRST_PASS_SHARE = 0.6
+# By this share of the time left its head is there, too.
+_HEAD_SHARE = 0.95
 # A first pass may take this share of the time; where it is longer, a cheaper pair goes first.
 _SHORT_SHARE = 0.25
 
@@ -45,7 +47,13 @@ def screen_all(shop: Workshop, share: float = SCREENING_SHARE) -> None:
         expected_s = _seconds(shop, priced.latency)
         if shop.heads and time.monotonic() + expected_s > until:
             continue
-        _screen_one(shop, priced, until=None if left_s == float("inf") else _end_of_pass(shop))
+        is_timed = left_s != float("inf")
+        _screen_one(
+            shop,
+            priced,
+            until=_end_of_pass(shop) if is_timed else None,
+            head_until=_end_of_head(shop, until, expected_s) if is_timed else None,
+        )
     if not shop.heads:
         raise _nothing_within_limits(shop)
 
@@ -96,7 +104,7 @@ def broken_limit(priced: Priced, limits: Limits) -> str | None:
     return None
 
 
-def _screen_one(shop: Workshop, priced: Priced, until: float | None) -> None:
+def _screen_one(shop: Workshop, priced: Priced, until: float | None, head_until: float | None) -> None:
     pair = (priced.backbone, priced.image_size)
     network = shop.source.network(*pair).to(shop.device)
     screened = screen(
@@ -107,6 +115,7 @@ def _screen_one(shop: Workshop, priced: Priced, until: float | None) -> None:
         seed=shop.seed,
         device=shop.device,
         until=until,
+        head_until=head_until,
         on_progress=lambda done: shop.reporter.progress(shop.use_share(), f"screening {_name(pair)}: {done:.0%}"),
     )
     if screened is None or not math.isfinite(shop.validation_score(screened.probabilities)):
@@ -169,6 +178,12 @@ def _end_of_pass(shop: Workshop) -> float:
     """Others may run to the end of what confirming leaves; the first must leave time for its head."""
     left_s = shop.clock.left_s()
     return time.monotonic() + left_s * (0.9 if shop.heads else _FIRST_PASS_SHARE)
+
+
+def _end_of_head(shop: Workshop, until: float, expected_s: float) -> float:
+    """With the share of screening, where the pass leaves half of that; else well before all time is up."""
+    now = time.monotonic()
+    return until if now + 2 * expected_s < until else now + shop.clock.left_s() * _HEAD_SHARE
 
 
 def _seconds(shop: Workshop, latency: Latency) -> float:

@@ -14,9 +14,9 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from autobackbone.convexhead import Head
 from autobackbone.errors import RunError
 from autobackbone.runfolder import RunFolder
-from autobackbone.screening import Head
 
 HEAD = "head.safetensors"
 WEIGHTS = "weights.safetensors"

@@ -14,6 +14,7 @@ from autobackbone.backbones.blocks import BatchNormMode
 from autobackbone.backbones.head import set_head
 from autobackbone.backbones.source import TimmSource
 from autobackbone.clock import Clock
+from autobackbone.convexhead import Head
 from autobackbone.data import DataBundle, Survey, preprocess_ms
 from autobackbone.errors import RunError
 from autobackbone.latency.remembered import LatencyBook
@@ -21,7 +22,6 @@ from autobackbone.metrics import Metric, score, to_maximised
 from autobackbone.progress import Reporter
 from autobackbone.records import ImageSize, Latency, Limits, Priced, Target, Trial
 from autobackbone.runfolder import RunFolder
-from autobackbone.screening import Head
 from autobackbone.search import trialfiles
 from autobackbone.search.costs import Costs, Pair
 from autobackbone.search.space import Space

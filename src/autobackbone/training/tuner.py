@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from autobackbone.backbones.blocks import BatchNormMode, set_training_mode, unfreeze
 from autobackbone.backbones.head import set_head
 from autobackbone.backbones.split import Split, split_at
+from autobackbone.convexhead import Head
 from autobackbone.data import DataBundle
 from autobackbone.errors import TrialError
 from autobackbone.exporting.transform import normalise
 from autobackbone.records import Candidate, ImageSize, Normalisation
-from autobackbone.screening import Head
 from autobackbone.training.activations import ActivationCache, stored
 from autobackbone.training.fit import Outcome, Rows, Scorer, Trainee, fit
 from autobackbone.training.recipe import Recipe

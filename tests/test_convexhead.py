@@ -1,0 +1,78 @@
+import time
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from autobackbone.convexhead import fit_head
+
+
+def blobs(n_classes, n=240, n_features=12, noise=1.0, seed=0):
+    generator = np.random.default_rng(seed)
+    labels = np.arange(n) % n_classes
+    centres = generator.normal(0, 1, (n_classes, n_features))
+    features = centres[labels] * 1.5 + generator.normal(0, noise, (n, n_features))
+    return (features * generator.uniform(0.1, 9, n_features) + 5).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 7])
+def test_the_folded_head_is_scaler_and_regression_in_one(n_classes):
+    features, labels = blobs(n_classes)
+    head = fit_head(features, labels, n_classes=n_classes, seed=0)
+    scaler = StandardScaler().fit(features)
+    model = LogisticRegression(C=head.strength, max_iter=2000).fit(scaler.transform(features), labels)
+    np.testing.assert_allclose(head.probabilities(features), model.predict_proba(scaler.transform(features)), atol=5e-3)
+
+
+def test_a_class_that_training_never_saw_is_never_predicted():
+    features, labels = blobs(3)
+    head = fit_head(features, labels + (labels > 0), n_classes=4, seed=0)
+    probabilities = head.probabilities(features)
+    assert probabilities[:, 1].max() < 1e-6
+    assert (probabilities.argmax(1) == labels + (labels > 0)).mean() > 0.9
+
+
+def test_a_class_with_a_single_picture_still_gives_a_head():
+    features, labels = blobs(2, n=21)
+    labels = np.where(np.arange(21) == 0, 2, labels)
+    assert fit_head(features, labels, n_classes=3, seed=0).weight.shape == (3, 12)
+
+
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_with_time_for_everything_the_head_is_that_without_a_deadline(n_classes):
+    features, labels = blobs(n_classes)
+    plain = fit_head(features, labels, n_classes=n_classes, seed=0)
+    timed = fit_head(features, labels, n_classes=n_classes, seed=0, until=time.monotonic() + 600)
+    np.testing.assert_array_equal(timed.weight, plain.weight)
+    np.testing.assert_array_equal(timed.bias, plain.bias)
+    assert timed.strength == plain.strength
+    assert timed.n_pictures == plain.n_pictures == len(labels)
+
+
+def test_many_classes_end_in_time_with_a_head_that_has_learned():
+    # Without a deadline this takes three times as long and more.
+    features, labels = blobs(300, n=6000, n_features=800, noise=12.0)
+    seen, unseen = slice(0, 5000), slice(5000, None)
+    begun = time.monotonic()
+    head = fit_head(features[seen], labels[seen], n_classes=300, seed=0, until=begun + 2)
+    assert time.monotonic() - begun < 3
+    assert (head.probabilities(features[unseen]).argmax(1) == labels[unseen]).mean() > 10 / 300
+
+
+def test_a_deadline_that_is_over_still_gives_a_head_that_knows_every_class():
+    features, labels = blobs(40, n=4000)
+    head = fit_head(features, labels, n_classes=40, seed=0, until=time.monotonic() - 1)
+    assert 40 <= head.n_pictures < 4000
+    probabilities = head.probabilities(features)
+    assert np.isfinite(probabilities).all()
+    assert len(np.unique(probabilities.argmax(1))) > 30
+    assert (probabilities.argmax(1) == labels).mean() > 10 / 40
+
+
+def test_a_class_with_a_single_picture_is_kept_however_short_the_time():
+    features, labels = blobs(3, n=3000)
+    labels[1234] = 3
+    for end in (time.monotonic() - 1, time.monotonic() + 600):
+        head = fit_head(features, labels, n_classes=4, seed=0, until=end)
+        assert head.bias[3] > head.bias[:3].min() - 19  # one that was never seen lies 20 below the least
