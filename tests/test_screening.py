@@ -10,6 +10,7 @@ from tests.conftest import TINY, make_pictures
 from autobackbone.backbones.build import build, normalisation
 from autobackbone.backbones.head import set_head
 from autobackbone.data import TRAIN, decode, survey
+from autobackbone.errors import TrialMemoryError
 from autobackbone.screening import extract, fair_order, predict, screen
 
 CPU = torch.device("cpu")
@@ -62,6 +63,28 @@ def _without_pixels(found):
             return np.flatnonzero(found.parts == {"train": 0, "validation": 1, "test": 2}[part])
 
     return Bundle()
+
+
+def test_where_memory_is_too_small_for_a_batch_its_parts_say_the_same(bundle, network):
+    def refuse_more_than(n):
+        def refuse(_, arguments):
+            if len(arguments[0]) > n:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+        return network.register_forward_pre_hook(refuse)
+
+    given = (network, bundle, bundle.indices("train"), SIZE, normalisation(TINY))
+    features, probabilities = extract(*given, device=CPU).values, predict(*given, device=CPU)
+    handle = refuse_more_than(3)
+    np.testing.assert_allclose(extract(*given, device=CPU).values, features, atol=1e-4)
+    np.testing.assert_allclose(predict(*given, device=CPU), probabilities, atol=1e-5)
+    handle.remove()
+    handle = refuse_more_than(0)
+    with pytest.raises(TrialMemoryError, match="out of memory"):
+        screen(network, bundle, SIZE, normalisation(TINY), seed=0, device=CPU)
+    with pytest.raises(TrialMemoryError, match="out of memory"):
+        predict(*given, device=CPU)
+    handle.remove()
 
 
 def test_the_end_of_the_head_is_given_on_and_leaves_small_data_as_they_are(bundle, network):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from autobackbone.errors import TrialMemoryError
 from autobackbone.metrics import score
 from autobackbone.records import Trial
 from autobackbone.screening import predict
@@ -43,7 +44,10 @@ def confirm(shop: Workshop, front: Sequence[Trial]) -> None:
             shop.reporter.say(f"trial {trial.number} stays unconfirmed: the time is up")
             continue
         shop.reporter.progress(shop.use_share(), f"confirming trial {trial.number}")
-        _confirm_one(shop, trial, indices)
+        try:
+            _confirm_one(shop, trial, indices)
+        except TrialMemoryError as error:
+            shop.reporter.say(f"trial {trial.number} stays unconfirmed: {error}")
 
 
 def _confirm_one(shop: Workshop, trial: Trial, indices: NDArray[np.int64]) -> None:

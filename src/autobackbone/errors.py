@@ -13,6 +13,7 @@ AutobackboneError
 ├── RunError (RuntimeError)         a run folder that cannot be opened or continued
 │   └── RunLockedError              another process works on it
 └── TrialError (RuntimeError)       one trial failed; the search goes on
+    └── TrialMemoryError (MemoryError)  memory is too small for it
 
 Every message says what was wanted, what came and what to do.
 """
@@ -70,3 +71,7 @@ class RunLockedError(RunError):
 
 class TrialError(AutobackboneError, RuntimeError):
     """One trial failed, for a stated reason; the search goes on."""
+
+
+class TrialMemoryError(TrialError, MemoryError):
+    """Memory is too small for a trial."""

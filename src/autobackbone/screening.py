@@ -7,7 +7,7 @@ optimum in seconds, and the best starting head for fine-tuning (linear probing f
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from autobackbone.backbones.head import features as network_features
 from autobackbone.convexhead import Floats, Head, Ints, fit_head
 from autobackbone.data import TRAIN, DataBundle
 from autobackbone.exporting.transform import normalise
+from autobackbone.memory import in_parts_that_fit, memory_errors_translated
 from autobackbone.records import ImageSize, Normalisation
 
 
@@ -83,6 +84,9 @@ def screen(
 
     Returns:
         The frozen network's head and its validation predictions; `None` if `until` came before there was enough to fit.
+
+    Raises:
+        TrialMemoryError: memory is too small for a single picture, or for the head.
     """
     begun = time.monotonic()
     order = fair_order(bundle, seed=seed)
@@ -93,9 +97,10 @@ def screen(
     labels = bundle.labels[reached.indices]
     if len(np.unique(labels[is_train])) < 2 or is_train.all():
         return None
-    head = fit_head(
-        reached.values[is_train], labels[is_train], n_classes=len(bundle.classes), seed=seed, until=head_until
-    )
+    with memory_errors_translated():
+        head = fit_head(
+            reached.values[is_train], labels[is_train], n_classes=len(bundle.classes), seed=seed, until=head_until
+        )
     validation = bundle.indices("validation")
     probabilities = np.full((len(validation), len(bundle.classes)), np.nan, dtype=np.float32)
     rows = np.searchsorted(validation, reached.indices[~is_train])
@@ -125,14 +130,24 @@ def extract(
 
     Returns:
         Features in the order of `indices`, as many as were reached before `until`, at least one batch.
+
+    Raises:
+        TrialMemoryError: memory is too small for a single picture.
     """
     begun = time.monotonic()
+    pixels = bundle.pixels(image_size)
+
+    def compute(some: Ints) -> Tensor:
+        x = normalise(torch.from_numpy(pixels[some]).to(device), normalisation)
+        return network_features(network, x).float().cpu()
+
     chunks: list[Floats] = []
     n_done = 0
     with torch.inference_mode():
-        for x in _inputs(bundle, indices, image_size, normalisation, device=device, batch_size=batch_size):
-            chunks.append(network_features(network, x).float().cpu().numpy())
-            n_done += len(x)
+        for start in range(0, len(indices), batch_size):
+            batch = indices[start : start + batch_size]
+            chunks.append(in_parts_that_fit(compute, batch).numpy())
+            n_done += len(batch)
             if on_progress is not None:
                 on_progress(n_done / len(indices))
             if until is not None and time.monotonic() >= until:
@@ -150,12 +165,20 @@ def predict(
     device: torch.device,
     batch_size: int = 32,
 ) -> Floats:
-    """Probabilities of a whole network, (n_images, n_classes) float32, in the order of `indices`."""
+    """Probabilities of a whole network, (n_images, n_classes) float32, in the order of `indices`.
+
+    Raises:
+        TrialMemoryError: memory is too small for a single picture.
+    """
+    pixels = bundle.pixels(image_size)
+
+    def compute(some: Ints) -> Tensor:
+        x = normalise(torch.from_numpy(pixels[some]).to(device), normalisation)
+        return torch.softmax(network(x).float(), dim=1).cpu()
+
+    starts = range(0, len(indices), batch_size)
     with torch.inference_mode():
-        chunks = [
-            torch.softmax(network(x).float(), dim=1).cpu().numpy()
-            for x in _inputs(bundle, indices, image_size, normalisation, device=device, batch_size=batch_size)
-        ]
+        chunks = [in_parts_that_fit(compute, indices[start : start + batch_size]).numpy() for start in starts]
     return np.concatenate(chunks)
 
 
@@ -170,18 +193,3 @@ def fair_order(bundle: DataBundle, *, seed: int) -> Ints:
         # The i-th of m members stands at (i + u) / m of the way, u its own random share of a step.
         place[members] = (generator.permutation(len(members)) + generator.random()) / len(members)
     return np.asarray(wanted[np.argsort(place, kind="stable")], dtype=np.int64)
-
-
-def _inputs(
-    bundle: DataBundle,
-    indices: Ints,
-    image_size: ImageSize,
-    normalisation: Normalisation,
-    *,
-    device: torch.device,
-    batch_size: int,
-) -> Iterator[Tensor]:
-    pixels = bundle.pixels(image_size)
-    for start in range(0, len(indices), batch_size):
-        batch = torch.from_numpy(pixels[indices[start : start + batch_size]])
-        yield normalise(batch.to(device), normalisation)

@@ -8,8 +8,9 @@ from tests.conftest import TINY
 
 from autobackbone.backbones.blocks import blocks_of, trainable_names
 from autobackbone.backbones.build import build, normalisation
+from autobackbone.backbones.head import classifier_layers
 from autobackbone.data import decode, survey
-from autobackbone.errors import TrialError
+from autobackbone.errors import TrialError, TrialMemoryError
 from autobackbone.metrics import metric_for, score
 from autobackbone.records import Candidate
 from autobackbone.screening import predict, screen
@@ -115,6 +116,72 @@ def test_running_statistics_stand_still_unless_asked(tuner, screened):
 def test_a_loss_that_is_no_number_is_a_failed_trial(tuner, screened):
     with pytest.raises(TrialError, match="the loss became"):
         tuner.tune(candidate(n_unfrozen=3, lr=1e30, extras={"n_epochs": 4}), screened.head)
+
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    MemoryError(),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory"),
+]
+
+
+class SmallSource(Source):
+    """Networks that train on at most `n_fitting` pictures at once, from their so-many-th pass on."""
+
+    def __init__(self, error, n_fitting, n_passes=0):
+        self.error, self.n_fitting, self.n_passes = error, n_fitting, n_passes
+
+    def network(self, backbone, image_size):
+        network = super().network(backbone, image_size)
+        passes = []
+
+        def refuse(_, arguments):
+            if torch.is_grad_enabled():
+                passes.append(len(arguments[0]))
+                if len(passes) > self.n_passes and passes[-1] > self.n_fitting:
+                    raise self.error
+
+        classifier_layers(network)["fc"].register_forward_pre_hook(refuse)
+        return network
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("n_passes", [0, 9])  # while a step is timed, and in the middle of training
+def test_where_memory_is_too_small_training_begins_anew_in_halves_of_a_step(tuner, screened, error, n_passes):
+    wanted = candidate(lr=3e-3, extras={"n_epochs": 4, "batch_size": 8})
+    small = replace(tuner, source=SmallSource(error, n_fitting=4, n_passes=n_passes))
+    network, outcome = small.tune(wanted, screened.head)
+    recipe = replace(tuner._recipe(wanted), batch_size=4, accumulate=2)
+    alike, again = tuner._tune(wanted, screened.head, recipe, None, 1)
+    assert outcome.rung_scores == again.rung_scores
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), alike.parameters(), strict=True))
+
+
+def test_two_passes_of_half_as_many_pictures_make_the_same_steps(tuner, screened, bundle):
+    n_train = len(bundle.indices("train"))
+    wanted = candidate(n_unfrozen=2, extras={"n_epochs": 8, "batch_size": n_train})
+    _, whole = tuner.tune(wanted, screened.head)
+    recipe = tuner._recipe(wanted)
+    _, halves = tuner._tune(wanted, screened.head, replace(recipe, batch_size=n_train // 2, accumulate=2), None, 1)
+    _, single = tuner._tune(wanted, screened.head, replace(recipe, batch_size=n_train // 2), None, 1)
+    np.testing.assert_allclose(halves.probabilities, whole.probabilities, atol=1e-3)
+    assert np.abs(single.probabilities - whole.probabilities).max() > 1e-2
+
+
+def test_memory_that_is_too_small_for_half_as_many_is_a_failed_trial(tuner, screened):
+    small = replace(tuner, source=SmallSource(MemoryError(), n_fitting=3))
+    with pytest.raises(TrialMemoryError, match="out of memory"):
+        small.tune(candidate(extras={"n_epochs": 1, "batch_size": 8}), screened.head)
+    with pytest.raises(TrialMemoryError, match="out of memory"):
+        replace(small, source=SmallSource(MemoryError(), n_fitting=0)).tune(
+            candidate(extras={"n_epochs": 1, "batch_size": 1}), screened.head
+        )
+
+
+def test_what_has_nothing_to_do_with_memory_is_told_as_it_is(tuner, screened):
+    broken = replace(tuner, source=SmallSource(RuntimeError("a bug"), n_fitting=4))
+    with pytest.raises(RuntimeError, match="a bug"):
+        broken.tune(candidate(extras={"n_epochs": 1, "batch_size": 8}), screened.head)
 
 
 def test_time_that_is_over_is_a_failed_trial_and_short_time_a_shorter_training(tuner, screened):

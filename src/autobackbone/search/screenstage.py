@@ -10,7 +10,7 @@ import numpy as np
 
 from autobackbone.backbones.blocks import blocks_of
 from autobackbone.choosing import trial_line
-from autobackbone.errors import LimitsError
+from autobackbone.errors import LimitsError, TrialMemoryError
 from autobackbone.latency.target import describe
 from autobackbone.planning import SCREENING_SHARE, gmacs, screening_order
 from autobackbone.records import Candidate, Latency, Limits, Priced, Trial
@@ -48,12 +48,15 @@ def screen_all(shop: Workshop, share: float = SCREENING_SHARE) -> None:
         if shop.heads and time.monotonic() + expected_s > until:
             continue
         is_timed = left_s != float("inf")
-        _screen_one(
-            shop,
-            priced,
-            until=_end_of_pass(shop) if is_timed else None,
-            head_until=_end_of_head(shop, until, expected_s) if is_timed else None,
-        )
+        try:
+            _screen_one(
+                shop,
+                priced,
+                until=_end_of_pass(shop) if is_timed else None,
+                head_until=_end_of_head(shop, until, expected_s) if is_timed else None,
+            )
+        except TrialMemoryError as error:
+            shop.reporter.say(f"left out: {_name(pair)}: {error}")
     if not shop.heads:
         raise _nothing_within_limits(shop)
 
@@ -202,8 +205,11 @@ def _rough_seconds(shop: Workshop, pair: Pair) -> float:
 
 
 def _nothing_within_limits(shop: Workshop) -> LimitsError:
-    if not shop.priced:
-        return LimitsError("no backbone could be screened in the budget. Give it more time.")
+    if not shop.priced or any(broken_limit(priced, shop.limits) is None for priced in shop.priced.values()):
+        return LimitsError(
+            "no backbone could be screened within the time and the memory. Give it more time, "
+            "or allow smaller image_sizes."
+        )
     fastest = min(shop.priced.values(), key=lambda priced: priced.latency.p50_ms)
     return LimitsError(
         f"none of {len(shop.priced)} pairs of backbone and image size keeps {_written(shop.limits)} on "

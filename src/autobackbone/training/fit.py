@@ -8,7 +8,7 @@ import math
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,13 +20,16 @@ from pytorch_lightning.callbacks import Callback, EMAWeightAveraging
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler
 
 from autobackbone.errors import TrialError
+from autobackbone.memory import memory_errors_translated
 from autobackbone.training.recipe import Recipe, lr_factor
+from autobackbone.training.rows import Rows, in_order, shuffled
 
 Scorer = Callable[[NDArray[np.float32]], float]
 """Validation probabilities (n_validation, n_classes) to a score that is maximised."""
+
+_VALIDATION_BATCH_SIZE = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,42 +78,6 @@ class Trainee:
         return self
 
 
-class Rows(Dataset[tuple[Tensor, Tensor]]):
-    """Rows of a memory-mapped store, fetched a batch at a time: no per-picture Python.
-
-    Args:
-        views: stores, each (n_pictures, …), memory-mapped; a row comes from one of them, drawn anew each time.
-        indices: (n_rows,) which pictures.
-        labels: (n_rows,) int64.
-        augment: applied to a fetched batch; `None` for nothing.
-        seed: of the draws of views.
-    """
-
-    def __init__(
-        self,
-        views: Sequence[NDArray[Any]],
-        indices: NDArray[np.int64],
-        labels: NDArray[np.int64],
-        *,
-        augment: Callable[[Tensor], Tensor] | None = None,
-        seed: int = 0,
-    ) -> None:
-        self.views, self.indices, self.labels, self.augment = tuple(views), indices, labels, augment
-        self.generator = np.random.default_rng(seed)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, rows: list[int]) -> tuple[Tensor, Tensor]:
-        pictures = self.indices[rows]
-        batch = self.views[0][pictures]
-        drawn = self.generator.integers(len(self.views), size=len(rows))
-        for number, view in enumerate(self.views[1:], start=1):
-            batch[drawn == number] = view[pictures[drawn == number]]
-        inputs = torch.from_numpy(batch)
-        return inputs if self.augment is None else self.augment(inputs), torch.from_numpy(self.labels[rows])
-
-
 def fit(trainee: Trainee, recipe: Recipe, score: Scorer, *, until: float | None = None) -> Outcome:
     """Train the module in place; it ends with the weights of its best rung.
 
@@ -121,13 +88,14 @@ def fit(trainee: Trainee, recipe: Recipe, score: Scorer, *, until: float | None 
         until: `time.monotonic()` after which no step is begun.
 
     Raises:
-        TrialError: the loss is no number any more, memory ran out, or time ended before the first rung.
+        TrialError: the loss is no number any more, or time ended before the first rung.
+        TrialMemoryError: memory ran out; the module is somewhere in its training.
         KeyboardInterrupt: Ctrl-C, as ever.
     """
     begun = time.monotonic()
     loop = _Loop(trainee, recipe)
     rungs = _Rungs(score)
-    n_steps_an_epoch = math.ceil(len(trainee.train) / recipe.batch_size)
+    n_steps_an_epoch = math.ceil(math.ceil(len(trainee.train) / recipe.batch_size) / recipe.accumulate)
     # The averaging forgets within half an epoch: long enough to smooth steps, short enough to follow a rung's progress.
     averaging = EMAWeightAveraging(decay=1 - 1 / max(2.0, n_steps_an_epoch / 2), use_buffers=False)
     with _quiet_lightning(), _ctrl_c_as_ever(), torch.random.fork_rng():
@@ -135,6 +103,7 @@ def fit(trainee: Trainee, recipe: Recipe, score: Scorer, *, until: float | None 
         trainer = pl.Trainer(
             **_where(trainee.device),
             max_epochs=recipe.n_epochs,
+            accumulate_grad_batches=recipe.accumulate,
             callbacks=[_TimeGuard(until), rungs, averaging],
             logger=False,
             enable_checkpointing=False,
@@ -143,8 +112,10 @@ def fit(trainee: Trainee, recipe: Recipe, score: Scorer, *, until: float | None 
             num_sanity_val_steps=0,
             gradient_clip_val=1.0,
         )
-        with _translated_errors():
-            trainer.fit(loop, _loader(trainee.train, recipe), _loader(trainee.validation, None))
+        with contextlib.suppress(_TimeIsUp), memory_errors_translated():
+            # A pass without gradients takes less than half of the memory.
+            validation = in_order(trainee.validation, min(_VALIDATION_BATCH_SIZE, 2 * recipe.batch_size))
+            trainer.fit(loop, shuffled(trainee.train, recipe.batch_size, seed=recipe.seed), validation)
     if rungs.best is None:
         raise TrialError("time ended before the first epoch did")
     loop.module.load_state_dict(dict(rungs.best.weights), strict=False)
@@ -253,15 +224,6 @@ class _TimeIsUp(Exception):  # noqa: N818 — a way out, not an error
     pass
 
 
-def _loader(rows: Rows, recipe: Recipe | None) -> DataLoader[tuple[Tensor, Tensor]]:
-    order: Sampler[int] = SequentialSampler(rows)
-    batch_size = 64
-    if recipe is not None:
-        generator = torch.Generator().manual_seed(recipe.seed)
-        order, batch_size = RandomSampler(rows, generator=generator), recipe.batch_size
-    return DataLoader(rows, sampler=BatchSampler(order, batch_size, drop_last=False), batch_size=None)
-
-
 def _where(device: torch.device) -> dict[str, Any]:
     accelerator = {"cuda": "gpu"}.get(device.type, device.type)
     return {"accelerator": accelerator, "devices": [device.index or 0] if device.type == "cuda" else 1}
@@ -298,17 +260,3 @@ def _ctrl_c_as_ever() -> Iterator[None]:
     finally:
         with contextlib.suppress(ValueError):  # not the main thread: no signal was touched either
             signal.signal(signal.SIGINT, handler)
-
-
-@contextlib.contextmanager
-def _translated_errors() -> Iterator[None]:
-    try:
-        yield
-    except _TimeIsUp:
-        pass
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise TrialError("out of memory") from error
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
-            raise TrialError("out of memory") from error
-        raise

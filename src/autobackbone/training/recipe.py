@@ -12,7 +12,8 @@ class Recipe:
     Args:
         lr: the constant rate between warm-up and decay.
         n_epochs: the last rung; validation is scored after each epoch.
-        batch_size: pictures in one step.
+        batch_size: pictures in one pass.
+        accumulate: passes whose gradients make one step of the optimiser, and of the rate.
         weight_decay: of AdamW, on matrices and filters only.
         label_smoothing: share of the target spread over the other classes.
         warmup_share: share of all steps in which the rate rises from 0.
@@ -23,6 +24,7 @@ class Recipe:
     lr: float
     n_epochs: int
     batch_size: int = 32
+    accumulate: int = 1
     weight_decay: float = 0.01
     label_smoothing: float = 0.1
     warmup_share: float = 0.05

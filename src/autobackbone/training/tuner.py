@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,12 +20,14 @@ from autobackbone.backbones.head import set_head
 from autobackbone.backbones.split import Split, split_at
 from autobackbone.convexhead import Head
 from autobackbone.data import DataBundle
-from autobackbone.errors import TrialError
+from autobackbone.errors import TrialError, TrialMemoryError
 from autobackbone.exporting.transform import normalise
+from autobackbone.memory import in_parts_that_fit, memory_errors_translated
 from autobackbone.records import Candidate, ImageSize, Normalisation
 from autobackbone.training.activations import ActivationCache, stored
-from autobackbone.training.fit import Outcome, Rows, Scorer, Trainee, fit
+from autobackbone.training.fit import Outcome, Scorer, Trainee, fit
 from autobackbone.training.recipe import Recipe
+from autobackbone.training.rows import Rows
 from autobackbone.training.views import augmented
 
 MAX_EPOCHS = 10
@@ -70,7 +74,7 @@ class Tuner:
     def tune(
         self, candidate: Candidate, head: Head, *, until: float | None = None, n_views: int = 1
     ) -> tuple[nn.Module, Outcome]:
-        """Fine-tune one candidate.
+        """Fine-tune one candidate; where memory is too small, once more from the start, each step in two passes.
 
         Args:
             candidate: `n_unfrozen` of at least 1, with a learning rate.
@@ -84,24 +88,32 @@ class Tuner:
 
         Raises:
             TrialError: it could not be trained, for the reason that is said.
+            TrialMemoryError: nor did half as many pictures in one pass fit.
         """
+        recipe = self._recipe(candidate)
+        try:
+            with memory_errors_translated():
+                return self._tune(candidate, head, recipe, until, n_views)
+        except TrialMemoryError:
+            if recipe.batch_size == 1:
+                raise
+        # Behind the handler: inside it the error would keep what the first attempt had taken.
+        _free_memory()
+        smaller = replace(recipe, batch_size=recipe.batch_size // 2, accumulate=2 * recipe.accumulate)
+        with memory_errors_translated():
+            return self._tune(candidate, head, smaller, until, n_views)
+
+    def _tune(
+        self, candidate: Candidate, head: Head, recipe: Recipe, until: float | None, n_views: int
+    ) -> tuple[nn.Module, Outcome]:
         network = self.source.network(candidate.backbone, candidate.image_size).to(self.device)
         set_head(network, torch.from_numpy(head.weight), torch.from_numpy(head.bias))
         unfreeze(network, candidate.n_unfrozen, batch_norm=self.batch_norm)
         trainee = self._trainee(network, candidate, until, n_views)
-        recipe = self._recipe(candidate, len(trainee.train))
         step_s = _seconds_a_step(trainee, recipe)
         recipe = replace(recipe, n_epochs=_n_epochs_that_fit(recipe, trainee, step_s, until))
-        outcome = self._fit_or_halve(trainee, recipe, until)
+        outcome = fit(trainee, recipe, self.score, until=until)
         return network.cpu().eval(), outcome
-
-    def _fit_or_halve(self, trainee: Trainee, recipe: Recipe, until: float | None) -> Outcome:
-        try:
-            return fit(trainee, recipe, self.score, until=until)
-        except TrialError as error:
-            if "out of memory" not in str(error) or recipe.batch_size == 1:
-                raise
-            return fit(trainee, replace(recipe, batch_size=recipe.batch_size // 2), self.score, until=until)
 
     def _trainee(self, network: nn.Module, candidate: Candidate, until: float | None, n_views: int) -> Trainee:
         pixels = self.bundle.pixels(candidate.image_size)
@@ -149,7 +161,7 @@ class Tuner:
             with torch.inference_mode():
                 pictures = torch.from_numpy(pixels[indices])
                 seen = pictures if view == 0 else augment(pictures)
-                return split.prefix(normalise(seen.to(self.device), normalisation))
+                return split.prefix(normalise(seen.to(self.device), normalisation)).cpu()
 
         path = self.cache.path(
             pictures=self.bundle.digest,
@@ -164,10 +176,18 @@ class Tuner:
         )
         parts = [self.bundle.indices("train"), *([self.bundle.indices("validation")] if view == 0 else [])]
         indices = np.sort(np.concatenate(parts))
-        return stored(self.cache, path, compute, indices=indices, n_pictures=len(self.bundle.labels), until=until)
+        return stored(
+            self.cache,
+            path,
+            partial(in_parts_that_fit, compute),
+            indices=indices,
+            n_pictures=len(self.bundle.labels),
+            until=until,
+        )
 
-    def _recipe(self, candidate: Candidate, n_train: int) -> Recipe:
+    def _recipe(self, candidate: Candidate) -> Recipe:
         assert candidate.lr is not None
+        n_train = len(self.bundle.indices("train"))
         extras: Mapping[str, float | int | str] = candidate.extras
         # At least twenty steps an epoch where there are so many pictures: smaller data wants smaller batches.
         fitting = 2 ** int(math.log2(max(4, min(64, n_train // 20))))
@@ -179,6 +199,12 @@ class Tuner:
             label_smoothing=float(extras.get("label_smoothing", 0.1)),
             seed=self.seed,
         )
+
+
+def _free_memory() -> None:
+    gc.collect()  # Lightning's trainer and its loops refer to each other
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _n_epochs_that_fit(recipe: Recipe, trainee: Trainee, step_s: float, until: float | None) -> int:
