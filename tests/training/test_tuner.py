@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.conftest import TINY
 
-from autobackbone.backbones.blocks import blocks_of, trainable_names
+from autobackbone.backbones.blocks import blocks_of, trainable_names, unfreeze
 from autobackbone.backbones.build import build, normalisation
 from autobackbone.backbones.head import classifier_layers
 from autobackbone.data import decode, survey
@@ -15,7 +15,7 @@ from autobackbone.metrics import metric_for, score
 from autobackbone.records import Candidate
 from autobackbone.screening import predict, screen
 from autobackbone.training.activations import ActivationCache
-from autobackbone.training.tuner import Tuner
+from autobackbone.training.tuner import Tuner, _seconds_a_step
 
 SIZE = (32, 32)
 CPU = torch.device("cpu")
@@ -111,6 +111,24 @@ def test_running_statistics_stand_still_unless_asked(tuner, screened):
     statistics = [name for name in before if "running" in name]
     assert all(torch.equal(before[name], still.state_dict()[name]) for name in statistics)
     assert any(not torch.equal(before[name], moving.state_dict()[name]) for name in statistics)
+
+
+def test_moving_statistics_are_kept_from_the_epoch_that_is_kept(tuner, screened, bundle, tmp_path):
+    moving = replace(tuner, batch_norm="batch", cache=ActivationCache(folder=tmp_path / "none", max_bytes=1))
+    network, outcome = moving.tune(candidate(n_unfrozen=2, lr=1e-2, extras={"n_epochs": 8}), screened.head)
+    assert outcome.best_epoch < 7
+    again = predict(network, bundle, bundle.indices("validation"), SIZE, normalisation(TINY), device=CPU)
+    np.testing.assert_allclose(again, outcome.probabilities, atol=1e-5)
+
+
+def test_timing_a_step_moves_nothing(tuner, screened):
+    moving = replace(tuner, batch_norm="batch")
+    network = Source().network(TINY, SIZE)
+    unfreeze(network, 2, batch_norm="batch")
+    trainee = moving._trainee(network, candidate(n_unfrozen=2), None, 1)
+    _seconds_a_step(trainee, moving._recipe(candidate(n_unfrozen=2)))
+    for name, value in Source().network(TINY, SIZE).state_dict().items():
+        assert torch.equal(network.state_dict()[name], value), name
 
 
 def test_a_loss_that_is_no_number_is_a_failed_trial(tuner, screened):

@@ -40,7 +40,8 @@ class Outcome:
         rung_scores: maximised validation score after each epoch, of the averaged weights.
         best_epoch: the epoch, from 0, whose weights are kept.
         probabilities: (n_validation, n_classes) of those weights.
-        weights: the trained parameters by name, of the trained module.
+        weights: what training moved, by name, of the trained module: its parameters, and running statistics if they
+            were not fixed.
         seconds: of the fit.
         is_cut_short: time ran out before the last rung.
     """
@@ -94,7 +95,7 @@ def fit(trainee: Trainee, recipe: Recipe, score: Scorer, *, until: float | None 
     """
     begun = time.monotonic()
     loop = _Loop(trainee, recipe)
-    rungs = _Rungs(score)
+    rungs = _Rungs(score, trainee.module)
     n_steps_an_epoch = math.ceil(math.ceil(len(trainee.train) / recipe.batch_size) / recipe.accumulate)
     # The averaging forgets within half an epoch: long enough to smooth steps, short enough to follow a rung's progress.
     averaging = EMAWeightAveraging(decay=1 - 1 / max(2.0, n_steps_an_epoch / 2), use_buffers=False)
@@ -171,13 +172,14 @@ class _Rung:
 
 
 class _Rungs(Callback):
-    """Scores each epoch, and keeps the best one's weights.
+    """Scores each epoch, and keeps the best one's weights and running statistics, the very ones that were scored.
 
     Stands before the averaging in the list of callbacks, so that its hook runs while the averaged weights are in place.
     """
 
-    def __init__(self, score: Scorer) -> None:
+    def __init__(self, score: Scorer, module: nn.Module) -> None:
         self.score = score
+        self.start = {name: tensor.cpu().clone() for name, tensor in _persistent_buffers(module).items()}
         self.scores: list[float] = []
         self.best: _Rung | None = None
 
@@ -190,8 +192,18 @@ class _Rungs(Callback):
             raise TrialError(f"its predictions or their score became no numbers at lr {pl_module.recipe.lr:.1e}")
         self.scores.append(score)
         if self.best is None or self.scores[-1] > max(self.scores[:-1]):
-            trained = {n: p.detach().cpu().clone() for n, p in pl_module.module.named_parameters() if p.requires_grad}
-            self.best = _Rung(epoch=trainer.current_epoch, probabilities=probabilities, weights=trained)
+            weights = {name: tensor.detach().cpu().clone() for name, tensor in self._moved(pl_module.module).items()}
+            self.best = _Rung(epoch=trainer.current_epoch, probabilities=probabilities, weights=weights)
+
+    def _moved(self, module: nn.Module) -> dict[str, Tensor]:
+        trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+        buffers = _persistent_buffers(module)
+        return trained | {n: tensor for n, tensor in buffers.items() if not torch.equal(tensor.cpu(), self.start[n])}
+
+
+def _persistent_buffers(module: nn.Module) -> dict[str, Tensor]:
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    return {name: tensor for name, tensor in module.state_dict().items() if name not in parameters}
 
 
 class _TimeGuard(Callback):

@@ -220,8 +220,9 @@ def _n_epochs_that_fit(recipe: Recipe, trainee: Trainee, step_s: float, until: f
 
 
 def _seconds_a_step(trainee: Trainee, recipe: Recipe) -> float:
-    """Time forward and backward passes of real batches; no weight is changed."""
+    """Time forward and backward passes of real batches; no weight and no running statistic is changed."""
     trainee.set_mode()
+    before = [buffer.clone() for buffer in trainee.module.buffers()]
     rows = np.arange(min(recipe.batch_size, len(trainee.train))).tolist()
     seconds = []
     for _ in range(2):  # the first one also pays for memory and kernels
@@ -231,6 +232,8 @@ def _seconds_a_step(trainee: Trainee, recipe: Recipe) -> float:
         torch.autograd.backward(nn.functional.cross_entropy(logits, labels.to(trainee.device)))
         trainee.module.zero_grad(set_to_none=True)
         seconds.append(time.monotonic() - begun)
+    for buffer, value in zip(trainee.module.buffers(), before, strict=True):
+        buffer.copy_(value)
     return min(seconds)
 
 
