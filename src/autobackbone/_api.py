@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from autobackbone.backbones.blocks import blocks_of
 from autobackbone.choosing import choose, front_of, trial_line
 from autobackbone.clock import Clock
 from autobackbone.confirm import confirm, expected_s
@@ -175,7 +174,10 @@ def plan(  # noqa: PLR0913  the facade names every argument
     sampler: BaseSampler | None = None,
     progress: bool | Reporter = True,  # noqa: ARG001  the same arguments as `select_backbone`
 ) -> Plan:
-    """What `select_backbone` would do with the same arguments, and what it would cost. Nothing is trained or kept."""
+    """What `select_backbone` would do with the same arguments, and what it would cost.
+
+    Nothing is trained or kept, and no weights are read or fetched.
+    """
     settings = as_settings(
         dataset,
         budget,
@@ -208,6 +210,7 @@ def plan(  # noqa: PLR0913  the facade names every argument
 def _run(settings: Settings, run: RunFolder, reporter: Reporter, begun: float) -> Selection:
     prepared = prepare(settings, known(run) if run.exists() else None)
     reporter.say(str(prepared.plan))
+    prepared.source.check_given()
     shop = _open_workshop(prepared, run, reporter, begun)
     is_interrupted = _search(shop)
     is_interrupted = _is_ending_interrupted(shop, is_confirming=not is_interrupted) or is_interrupted
@@ -346,7 +349,7 @@ def _front_to_confirm(shop: Workshop) -> list[Trial]:
 
 def _space(prepared: Prepared) -> Space:
     asked = dict(prepared.settings.space)
-    n_blocks = {name: len(blocks_of(prepared.source.network(name, of[0]))) for name, of in prepared.image_sizes.items()}
+    n_blocks = {name: prepared.source.n_blocks(name) for name in prepared.image_sizes}
     own = {name: asked.pop(name) for name in ("lr", "n_unfrozen") if name in asked}
     return Space(image_sizes=prepared.image_sizes, n_blocks=n_blocks, extras=asked, **own)
 

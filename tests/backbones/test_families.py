@@ -1,7 +1,8 @@
 """One meaning of `n_unfrozen` for every timm family, shown on the smallest network of each that has weights.
 
 With `n_unfrozen=k` exactly the parameters of the last k blocks and of the head change within three steps, all others
-stay bit-equal, and no running statistic moves. Weights are random, and no branch is switched off.
+stay bit-equal, and no running statistic moves. Weights are random, and no branch is switched off. Blocks are counted
+alike with weights and without.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from torch import nn
 
 from autobackbone.backbones.blocks import blocks_of, set_training_mode, trainable_names, unfreeze
 from autobackbone.backbones.head import verify_head
+from autobackbone.backbones.source import TimmSource
 
 # A family's network, and the side in pixels of the smallest pictures that it takes.
 QUICK = {
@@ -141,6 +143,7 @@ def test_exactly_the_last_blocks_and_the_head_change_in_every_family(family, dep
 def show(name, side, depth, awake):
     model = awake(name, (side, side))
     n_blocks = len(blocks_of(model))
+    assert TimmSource({}, n_classes=3).n_blocks(name) == n_blocks
     n_unfrozen = {"last": 1, "middle": max(1, n_blocks // 2), "all": n_blocks}[depth]
     images = torch.randn(4, 3, side, side, generator=torch.Generator().manual_seed(3))
     # A first pass: ConViT fills its table of positions in it.

@@ -1,14 +1,17 @@
-"""Pre-trained networks of timm, each with a fresh classifier: weights are read once and kept while they are in use."""
+"""Networks of timm, each with a fresh classifier: pre-trained, their weights read once and kept while they are in use;
+or as skeletons, for all that needs no weights.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from torch import Tensor, nn
 
-from autobackbone.backbones.build import build, normalisation
+from autobackbone.backbones.blocks import blocks_of
+from autobackbone.backbones.build import build, normalisation, outline
 from autobackbone.backbones.weights import WeightSource, load_state_dict
 from autobackbone.records import ImageSize, Normalisation
 
@@ -43,6 +46,29 @@ class TimmSource:
             seed=self.seed,
         )
 
+    def skeleton(self, backbone: str, image_size: ImageSize) -> nn.Module:
+        """The same network with random weights, for what does not depend on them: nothing is read or fetched."""
+        return build(backbone, n_classes=self.n_classes, image_size=image_size, seed=self.seed)
+
+    def n_blocks(self, backbone: str) -> int:
+        """How many blocks the backbone has, at any image size: nothing is read or fetched.
+
+        Example:
+            >>> TimmSource({}, n_classes=3).n_blocks("resnet50.a1_in1k")
+            5
+        """
+        return _n_blocks(backbone)
+
+    def check_given(self) -> None:
+        """Read the files that the user gave, so that a wrong one is named before any work.
+
+        Raises:
+            WeightsError: a file is damaged, or holds another backbone.
+        """
+        for name, source in self.weights.items():
+            if source.kind == "file":
+                self._state_dict(name)
+
     def normalisation(self, backbone: str) -> Normalisation:
         """How pixels enter the backbone."""
         return normalisation(backbone)
@@ -57,3 +83,8 @@ class TimmSource:
 
     def _read(self, backbone: str) -> Mapping[str, Tensor]:
         return load_state_dict(backbone, self.weights[backbone])
+
+
+@cache
+def _n_blocks(backbone: str) -> int:
+    return len(blocks_of(outline(backbone)))

@@ -10,7 +10,7 @@ import numpy as np
 
 from autobackbone.backbones.blocks import blocks_of
 from autobackbone.choosing import trial_line
-from autobackbone.errors import LimitsError, TrialMemoryError
+from autobackbone.errors import LimitsError, TrialMemoryError, WeightsError
 from autobackbone.latency.target import describe
 from autobackbone.planning import SCREENING_SHARE, gmacs, screening_order
 from autobackbone.records import Candidate, Latency, Limits, Priced, Trial
@@ -31,41 +31,57 @@ _SHORT_SHARE = 0.25
 def screen_all(shop: Workshop, share: float = SCREENING_SHARE) -> None:
     """Screen as many pairs of backbone and image size as the time allows; at least one.
 
+    A backbone whose weights cannot be had after all, such as by a download that breaks off, is left out.
+
     Raises:
         LimitsError: no pair keeps the limits.
+        WeightsError: no weights can be loaded.
     """
-    left_s = shop.clock.left_s()
-    until = time.monotonic() + left_s * share
+    until = time.monotonic() + shop.clock.left_s() * share
+    unloadable: dict[str, WeightsError] = {}
     for pair in _order(shop):
-        if pair in shop.heads or (shop.heads and _rough_seconds(shop, pair) > 1.5 * (until - time.monotonic())):
+        if pair in shop.heads or pair[0] in unloadable:
             continue
-        priced = price(shop, pair)
-        broken = broken_limit(priced, shop.limits)
-        if broken is not None:
-            shop.reporter.say(f"left out: {_name(pair)}: {broken}")
-            continue
-        expected_s = _seconds(shop, priced.latency)
-        if shop.heads and time.monotonic() + expected_s > until:
-            continue
-        is_timed = left_s != float("inf")
         try:
-            _screen_one(
-                shop,
-                priced,
-                until=_end_of_pass(shop) if is_timed else None,
-                head_until=_end_of_head(shop, until, expected_s) if is_timed else None,
-            )
+            _screen_if_it_fits(shop, pair, until)
+        except WeightsError as error:
+            unloadable[pair[0]] = error
+            shop.reporter.say(f"left out: {error}")
         except TrialMemoryError as error:
             shop.reporter.say(f"left out: {_name(pair)}: {error}")
     if not shop.heads:
-        raise _nothing_within_limits(shop)
+        raise next(iter(unloadable.values()), None) or _nothing_within_limits(shop)
+
+
+def _screen_if_it_fits(shop: Workshop, pair: Pair, until: float) -> None:
+    """Price a pair, and screen it if it keeps the limits and ends by `until`; the first one is screened anyway."""
+    if shop.heads and _rough_seconds(shop, pair) > 1.5 * (until - time.monotonic()):
+        return
+    priced = price(shop, pair)
+    broken = broken_limit(priced, shop.limits)
+    if broken is not None:
+        shop.reporter.say(f"left out: {_name(pair)}: {broken}")
+        return
+    expected_s = _seconds(shop, priced.latency)
+    if shop.heads and time.monotonic() + expected_s > until:
+        return
+    is_timed = shop.clock.left_s() < float("inf")
+    _screen_one(
+        shop,
+        priced,
+        until=_end_of_pass(shop) if is_timed else None,
+        head_until=_end_of_head(shop, until, expected_s) if is_timed else None,
+    )
 
 
 def _order(shop: Workshop) -> list[Pair]:
     """As planned; a budget that is short for the first pair begins with the cheapest of all."""
     order = screening_order(shop.space.image_sizes)
     cheapest = min(order, key=lambda pair: gmacs(*pair))
-    price(shop, cheapest)
+    try:
+        price(shop, cheapest)
+    except WeightsError:  # told when its turn comes
+        return order
     is_short = _rough_seconds(shop, order[0]) > _SHORT_SHARE * shop.clock.left_s()
     return [cheapest, *(pair for pair in order if pair != cheapest)] if is_short else order
 

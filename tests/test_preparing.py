@@ -1,0 +1,64 @@
+import inspect
+
+import pytest
+from tests.backbones.test_weights import put_in_cache
+from tests.conftest import TINY
+
+from autobackbone import Budget, plan, select_backbone
+from autobackbone._api import _space
+from autobackbone.backbones.blocks import blocks_of
+from autobackbone.backbones.build import build
+from autobackbone.errors import WeightsError
+from autobackbone.preparing import prepare
+from autobackbone.settings import as_settings
+
+VIT = "test_vit.r160_in1k"
+EMPTY = inspect.Parameter.empty
+DEFAULTS = {name: one.default for name, one in inspect.signature(plan).parameters.items() if one.default is not EMPTY}
+DEFAULTS |= {"space": {}}
+DEFAULTS.pop("progress")
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """A folder of weights that fail whoever touches them."""
+    (tmp_path / "weights").mkdir()
+    for name in (TINY, VIT):
+        (tmp_path / "weights" / f"{name}.safetensors").write_bytes(b"no weights")
+    return {"backbones": [TINY, VIT], "weights": tmp_path / "weights", "cache_dir": tmp_path / "cache"}
+
+
+def test_neither_a_plan_nor_the_space_reads_weights(broken, pictures):
+    assert "backbones: 2, 2 with their image sizes" in str(plan(pictures, "1min", image_sizes=[32], **broken))
+    prepared = prepare(as_settings(pictures, "1min", **DEFAULTS | broken))
+    counted = {name: len(blocks_of(build(name, n_classes=3, image_size=(160, 160)))) for name in (TINY, VIT)}
+    assert _space(prepared).n_blocks == counted
+
+
+def test_what_a_plan_measures_without_weights_is_not_remembered(broken, pictures):
+    plan(pictures, "1min", **broken)
+    assert not (broken["cache_dir"] / "latency.json").exists()
+
+
+def test_files_that_the_user_gave_are_read_before_anything_is_made(broken, pictures, tmp_path):
+    with pytest.raises(WeightsError, match="cannot be read as weights"):
+        select_backbone(pictures, "1min", run_dir=tmp_path / "run", progress=False, **broken)
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_backbone_whose_weights_turn_out_to_be_broken_leaves_and_the_others_go_on(
+    pictures, random_weights, tmp_path, monkeypatch, capsys
+):
+    """As after a download that broke off: a file of the hub's cache that cannot be read."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    put_in_cache(tmp_path / "hub", VIT, {}).write_bytes(b"no weights")
+    given = {"weights": {TINY: random_weights(TINY)}, "cache_dir": tmp_path / "cache", "space": {"n_unfrozen": 0}}
+    for first in (32, 160):  # whichever of the two is the cheapest, and so priced first
+        run = tmp_path / f"run{first}"
+        result = select_backbone(
+            pictures, Budget(n_trials=0), backbones=[TINY, VIT], image_sizes=[first], run_dir=run, **given
+        )
+        assert {trial.backbone for trial in result.trials} == {TINY}
+    assert "left out: " in capsys.readouterr().err
+    with pytest.raises(WeightsError, match="cannot be read as weights"):
+        select_backbone(pictures, Budget(n_trials=0), backbones=VIT, run_dir=tmp_path / "none", **given)
