@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from autobackbone.backbones.head import features as network_features
 from autobackbone.convexhead import Floats, Head, Ints, fit_head
-from autobackbone.data import TRAIN, DataBundle
+from autobackbone.data import LEFT_OUT, TEST, TRAIN, DataBundle
+from autobackbone.data import fair_order as in_fair_order
 from autobackbone.exporting.transform import normalise
 from autobackbone.memory import in_parts_that_fit, memory_errors_translated
 from autobackbone.records import ImageSize, Normalisation
@@ -184,12 +185,5 @@ def predict(
 
 def fair_order(bundle: DataBundle, *, seed: int) -> Ints:
     """Training and validation pictures in an order in which every beginning keeps parts and classes in proportion."""
-    generator = np.random.default_rng(seed)
-    wanted = np.concatenate([bundle.indices("train"), bundle.indices("validation")])
-    place = np.empty(len(wanted))
-    strata = bundle.labels[wanted] * 2 + (bundle.parts[wanted] != TRAIN)
-    for stratum in np.unique(strata):
-        members = np.flatnonzero(strata == stratum)
-        # The i-th of m members stands at (i + u) / m of the way, u its own random share of a step.
-        place[members] = (generator.permutation(len(members)) + generator.random()) / len(members)
-    return np.asarray(wanted[np.argsort(place, kind="stable")], dtype=np.int64)
+    parts = np.where(bundle.parts == TEST, LEFT_OUT, bundle.parts)
+    return in_fair_order(bundle.labels, parts, seed=seed)

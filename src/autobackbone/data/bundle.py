@@ -54,6 +54,7 @@ class DataBundle:
         preparation: how pictures became pixels, the value range settled.
         skipped: one line for whatever was passed over or made.
         source: where the pictures came from, for sizes that are not stored yet.
+        n_workers: threads that decode those.
     """
 
     root: Path
@@ -66,6 +67,7 @@ class DataBundle:
     preparation: Preparation
     skipped: tuple[str, ...]
     source: Source = field(repr=False)
+    n_workers: int = 2
 
     def __post_init__(self) -> None:
         self.labels.setflags(write=False)
@@ -92,14 +94,18 @@ class DataBundle:
         stored: np.memmap[Any, np.dtype[np.uint8]] = np.load(pixels_path(self.root, size), mmap_mode="r")
         return stored
 
+    def has_pixels(self, image_size: ImageSize) -> bool:
+        """Tell whether the pixels of one size are stored already."""
+        return is_stored(self.root, image_size)
+
     def _decode_late(self, size: ImageSize) -> None:
         with quiet_pillow():
-            if store_key(fingerprints(self.source, 2), self.preparation) != self.root.name:
+            if store_key(fingerprints(self.source, self.n_workers), self.preparation) != self.root.name:
                 raise DataError(
                     f"the pictures have changed since they were decoded, so size {size} cannot be added to them. "
                     "Survey and decode the dataset again."
                 )
-            ensure_pixels(self.root, self.source, self.preparation, (size,), n_workers=2)
+            ensure_pixels(self.root, self.source, self.preparation, (size,), n_workers=self.n_workers)
 
     def counts(self) -> pd.DataFrame:
         """Count pictures: one row a class, the columns train, validation and test."""
@@ -163,6 +169,7 @@ def decode(
         preparation=preparation,
         skipped=skipped,
         source=survey.source,
+        n_workers=n_workers,
     )
 
 

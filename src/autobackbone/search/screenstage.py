@@ -62,7 +62,7 @@ def _screen_if_it_fits(shop: Workshop, pair: Pair, until: float) -> None:
     if broken is not None:
         shop.reporter.say(f"left out: {_name(pair)}: {broken}")
         return
-    expected_s = _seconds(shop, priced.latency)
+    expected_s = _reading_s(shop, priced) + _seconds(shop, priced.latency)
     if shop.heads and time.monotonic() + expected_s > until:
         return
     is_timed = shop.clock.left_s() < float("inf")
@@ -210,6 +210,13 @@ def _seconds(shop: Workshop, latency: Latency) -> float:
     # NaN where a batch of 32 does not fit the device.
     known = latency.images_per_s if latency.images_per_s > 0 else 1000 * shop.target.batch_size / latency.p50_ms
     return n_images / known * 1.1
+
+
+def _reading_s(shop: Workshop, priced: Priced) -> float:
+    """Seconds to decode the pictures to a size that was not expected to be reached."""
+    if shop.bundle.has_pixels(priced.image_size):
+        return 0.0
+    return len(shop.bundle.names) * (priced.preprocess_ms or 0.0) / 1000 / shop.bundle.n_workers
 
 
 def _rough_seconds(shop: Workshop, pair: Pair) -> float:
