@@ -147,7 +147,7 @@ def _text(asked: argparse.Namespace, ours: Side, baselines: Sequence[Side]) -> s
     ends = (
         f"Seconds until autobackbone had the baseline's final score: {_list(at_s)}.",
         f"Ratio of the baseline's whole time to that: **{statistics.median(ratios):.1f}** (each {_list(ratios)}).",
-        f"With the second at which the baseline first had it: **{statistics.median(fair_ratios):.1f}** (each {_list(fair_ratios)}).",
+        f"From when the baseline first had it: **{statistics.median(fair_ratios):.1f}** (each {_list(fair_ratios)}).",
     )
     table = (
         "| s | " + " | ".join(s.name for s in sides) + " |",

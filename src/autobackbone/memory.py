@@ -39,19 +39,21 @@ def memory_errors_translated() -> Iterator[None]:
         raise
 
 
-def in_parts_that_fit(compute: Callable[[NDArray[Any]], Tensor], indices: NDArray[Any]) -> Tensor:
+def in_parts_that_fit(
+    compute: Callable[[NDArray[Any]], tuple[Tensor, ...]], indices: NDArray[Any]
+) -> tuple[Tensor, ...]:
     """`compute(indices)`, or where memory is too small for it, that of its halves, one below the other.
 
     Args:
-        compute: indices (n,) → (n, …); a row depends on its own index alone.
+        compute: indices (n,) → tensors (n, …); a row depends on its own index alone.
         indices: at least one.
 
     Raises:
         TrialMemoryError: memory is too small for a single one.
 
     Example:
-        >>> in_parts_that_fit(lambda some: torch.from_numpy(some) * 2, np.arange(3)).tolist()
-        [0, 2, 4]
+        >>> in_parts_that_fit(lambda some: (torch.from_numpy(some) * 2,), np.arange(3))
+        (tensor([0, 2, 4]),)
     """
     try:
         with memory_errors_translated():
@@ -60,4 +62,5 @@ def in_parts_that_fit(compute: Callable[[NDArray[Any]], Tensor], indices: NDArra
         if len(indices) == 1:
             raise
     # Behind the handler: inside it the error would keep what the whole had taken.
-    return torch.cat([in_parts_that_fit(compute, part) for part in np.array_split(indices, 2)])
+    parts = [in_parts_that_fit(compute, part) for part in np.array_split(indices, 2)]
+    return tuple(torch.cat(of) for of in zip(*parts, strict=True))

@@ -19,7 +19,8 @@ from autobackbone.convexhead import Floats, Head, Ints, fit_head
 from autobackbone.data import LEFT_OUT, TEST, TRAIN, DataBundle
 from autobackbone.data import fair_order as in_fair_order
 from autobackbone.exporting.transform import normalise
-from autobackbone.memory import in_parts_that_fit, memory_errors_translated
+from autobackbone.memory import memory_errors_translated
+from autobackbone.passes import passes
 from autobackbone.records import ImageSize, Normalisation
 
 
@@ -123,7 +124,6 @@ def extract(
     normalisation: Normalisation,
     *,
     device: torch.device,
-    batch_size: int = 32,
     until: float | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> Features:
@@ -138,21 +138,18 @@ def extract(
     begun = time.monotonic()
     pixels = bundle.pixels(image_size)
 
-    def compute(some: Ints) -> Tensor:
-        x = normalise(torch.from_numpy(pixels[some]).to(device), normalisation)
-        return network_features(network, x).float().cpu()
+    def look(some: Ints) -> Tensor:
+        return normalise(torch.from_numpy(pixels[some]).to(device), normalisation)
 
     chunks: list[Floats] = []
     n_done = 0
-    with torch.inference_mode():
-        for start in range(0, len(indices), batch_size):
-            batch = indices[start : start + batch_size]
-            chunks.append(in_parts_that_fit(compute, batch).numpy())
-            n_done += len(batch)
-            if on_progress is not None:
-                on_progress(n_done / len(indices))
-            if until is not None and time.monotonic() >= until:
-                break
+    for some, (values,) in passes(_ToFeatures(network), look, indices):
+        chunks.append(values.float().numpy())
+        n_done += len(some)
+        if on_progress is not None:
+            on_progress(n_done / len(indices))
+        if until is not None and time.monotonic() >= until:
+            break
     return Features(values=np.concatenate(chunks), indices=indices[:n_done], seconds=time.monotonic() - begun)
 
 
@@ -164,7 +161,6 @@ def predict(
     normalisation: Normalisation,
     *,
     device: torch.device,
-    batch_size: int = 32,
 ) -> Floats:
     """Probabilities of a whole network, (n_images, n_classes) float32, in the order of `indices`.
 
@@ -173,14 +169,33 @@ def predict(
     """
     pixels = bundle.pixels(image_size)
 
-    def compute(some: Ints) -> Tensor:
-        x = normalise(torch.from_numpy(pixels[some]).to(device), normalisation)
-        return torch.softmax(network(x).float(), dim=1).cpu()
+    def look(some: Ints) -> Tensor:
+        return normalise(torch.from_numpy(pixels[some]).to(device), normalisation)
 
-    starts = range(0, len(indices), batch_size)
-    with torch.inference_mode():
-        chunks = [in_parts_that_fit(compute, indices[start : start + batch_size]).numpy() for start in starts]
-    return np.concatenate(chunks)
+    chunks = passes(_ToLogits(network), look, indices)
+    return np.concatenate([torch.softmax(logits.float(), dim=1).numpy() for _, (logits,) in chunks])
+
+
+class _ToFeatures(nn.Module):
+    """What enters the classifier, as a network of its own."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return (network_features(self.network, x),)
+
+
+class _ToLogits(nn.Module):
+    """The network, its answer in a tuple."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return (self.network(x),)
 
 
 def fair_order(bundle: DataBundle, *, seed: int) -> Ints:

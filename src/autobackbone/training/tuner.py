@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -157,11 +156,11 @@ class Tuner:
         normalisation = self.source.normalisation(candidate.backbone)
         augment = _Augment(self.seed + 1000 * view)
 
-        def compute(indices: NDArray[np.int64]) -> Tensor:
+        def compute(indices: NDArray[np.int64]) -> tuple[Tensor]:
             with torch.inference_mode():
                 pictures = torch.from_numpy(pixels[indices])
                 seen = pictures if view == 0 else augment(pictures)
-                return split.prefix(normalise(seen.to(self.device), normalisation)).cpu()
+                return (split.prefix(normalise(seen.to(self.device), normalisation)).cpu(),)
 
         path = self.cache.path(
             pictures=self.bundle.digest,
@@ -179,7 +178,7 @@ class Tuner:
         return stored(
             self.cache,
             path,
-            partial(in_parts_that_fit, compute),
+            lambda some: in_parts_that_fit(compute, some)[0],
             indices=indices,
             n_pictures=len(self.bundle.labels),
             until=until,

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from autobackbone.backbones.build import build
+from autobackbone.errors import TrialMemoryError
+from autobackbone.passes import _channels_last, _fused, _manners, passes
+
+
+class Answers(nn.Module):
+    """A network that gives its logits in a tuple."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return (self.network(x),)
+
+
+PICTURES = torch.randn(600, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def look(some: np.ndarray) -> Tensor:
+    return PICTURES[torch.from_numpy(some)]
+
+
+def network_of(name: str) -> nn.Module:
+    return Answers(build(name, n_classes=3, image_size=(32, 32))).eval()
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_vit", "test_convnext"])
+def test_all_pictures_are_answered_in_order_and_the_network_stays_as_it_is(name):
+    network = network_of(name)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    order = np.random.default_rng(0).permutation(600)
+    chunks = list(passes(network, look, order))
+    assert np.array_equal(np.concatenate([some for some, _ in chunks]), order)
+    with torch.inference_mode():
+        wanted = network(look(order))[0]
+    assert torch.allclose(torch.cat([answers[0] for _, answers in chunks]), wanted, rtol=1e-3, atol=1e-4)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    assert all(parameter.is_contiguous() and parameter.requires_grad for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_vit", "test_convnext"])
+def test_other_ways_answer_as_the_network_does(name):
+    network = network_of(name)
+    fused = _fused(network, look(np.arange(1)))
+    assert fused is not None
+    with torch.inference_mode():
+        for run in (fused, _channels_last(network)):
+            for n in (1, 2, 7):
+                x = look(np.arange(n))
+                assert torch.allclose(run(x)[0], network(x)[0], rtol=1e-3, atol=1e-4)
+
+
+def test_every_way_takes_its_turn_where_there_are_many_pictures():
+    network = network_of("test_efficientnet")
+    manners = {(manner.way, manner.n_at_once) for manner in _manners(network, look, np.arange(600))}
+    assert manners == {("plain", 8), ("plain", 32), ("fused", 8), ("fused", 32)}
+    assert [manner.way for manner in _manners(network, look, np.arange(20))] == ["plain"]
+
+
+class ByNumber(nn.Module):
+    """Answers by the number of pictures, which a trace takes for a constant."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return (x.flatten(1).sum(1) / len(x),)
+
+
+class NotTraced(nn.Module):
+    """Cannot be traced."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        if torch._C._get_tracing_state() is not None:
+            raise RuntimeError("no")
+        return (x.mean((1, 2, 3)),)
+
+
+@pytest.mark.parametrize("network", [ByNumber(), NotTraced()])
+def test_a_way_that_answers_otherwise_is_not_used(network):
+    assert {manner.way for manner in _manners(network.eval(), look, np.arange(600))} == {"plain"}
+
+
+class Narrow(nn.Module):
+    """Too large for more than so many pictures."""
+
+    def __init__(self, n_most: int) -> None:
+        super().__init__()
+        self.n_most = n_most
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        if len(x) > self.n_most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return (x.mean((1, 2, 3)),)
+
+
+def test_where_memory_is_too_small_for_a_batch_its_parts_pass():
+    chunks = list(passes(Narrow(3).eval(), look, np.arange(50)))
+    assert torch.allclose(torch.cat([answers[0] for _, answers in chunks]), PICTURES[:50].mean((1, 2, 3)))
+    with pytest.raises(TrialMemoryError, match="out of memory"):
+        list(passes(Narrow(0).eval(), look, np.arange(50)))
