@@ -1,3 +1,4 @@
+import itertools
 import time
 from dataclasses import replace
 
@@ -76,6 +77,27 @@ def test_the_outcome_is_what_the_returned_network_says(tuner, screened, bundle):
     assert len(outcome.rung_scores) == 2
     assert tuner.score(outcome.probabilities) == pytest.approx(max(outcome.rung_scores))
     assert not network.training
+
+
+def test_nothing_in_the_returned_network_is_older_than_its_weights(tuner, bundle):
+    # EfficientViT keeps attention biases that it computed in eval mode, until a mode is set again.
+    name = "efficientvit_m0"
+    fresh = Source().network(name, SIZE)
+    head = screen(fresh, bundle, SIZE, normalisation(name), seed=0, device=CPU).head
+    wanted = replace(candidate(n_unfrozen=4, lr=1e-2, extras={"n_epochs": 4}), backbone=name)
+    n_scored = itertools.count()
+    first_is_best = replace(tuner, score=lambda _: -float(next(n_scored)))
+    network, outcome = first_is_best.tune(wanted, head)
+    assert outcome.best_epoch == 0
+    fresh = Source().network(name, SIZE)
+    biases = [key for key, _ in fresh.named_parameters() if "attention_biases" in key]
+    assert any(not torch.equal(fresh.get_parameter(key), network.get_parameter(key)) for key in biases)
+    fresh.load_state_dict(network.state_dict())
+    pictures = torch.rand(4, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(network(pictures), fresh(pictures))
+    again = predict(network, bundle, bundle.indices("validation"), SIZE, normalisation(name), device=CPU)
+    np.testing.assert_allclose(again, outcome.probabilities, atol=0.02)
 
 
 def test_training_starts_from_the_screened_head(tuner, screened, bundle):
