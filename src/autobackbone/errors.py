@@ -13,6 +13,7 @@ AutobackboneError
 ├── RunError (RuntimeError)         a run folder that cannot be opened or continued
 │   └── RunLockedError              another process works on it
 └── TrialError (RuntimeError)       one trial failed; the search goes on
+    ├── EpochTooLongError           not one epoch fits the time left; it says how long one takes
     └── TrialMemoryError (MemoryError)  memory is too small for it
 
 Every message says what was wanted, what came and what to do.
@@ -75,3 +76,16 @@ class TrialError(AutobackboneError, RuntimeError):
 
 class TrialMemoryError(TrialError, MemoryError):
     """Memory is too small for a trial."""
+
+
+class EpochTooLongError(TrialError):
+    """Not one epoch fits the time that is left.
+
+    Args:
+        message: the reason.
+        epoch_s: seconds that an epoch takes.
+    """
+
+    def __init__(self, message: str, epoch_s: float) -> None:
+        super().__init__(message)
+        self.epoch_s = epoch_s

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, replace
 
 from autobackbone.choosing import is_beaten_for_good
+from autobackbone.errors import EpochTooLongError
 from autobackbone.metrics import to_maximised
 from autobackbone.records import Candidate, Trial
 from autobackbone.search import trialfiles
@@ -35,14 +36,22 @@ class NetworkEvaluator:
         return begun_trial(self.shop, priced, candidate)
 
     def evaluate(self, number: int, candidate: Candidate, until: float | None) -> Trial:
-        """Train, score, and keep the files if the trial is on the front."""
+        """Train, score, and keep the files if the trial is on the front.
+
+        Raises:
+            TrialError: it could not be trained; where it was too slow, costs have learned how slow.
+        """
         shop = self.shop
         begun = time.monotonic()
         name = f"{candidate.backbone}, {candidate.n_unfrozen} unfrozen, lr {candidate.lr:.1e}"
         shop.reporter.progress(shop.use_share(), f"trial {number}: {name}")
         _, head = shop.heads[(candidate.backbone, candidate.image_size)]
         n_views = self._n_views(candidate, until)
-        network, outcome = self.tuner.tune(candidate, head, until=until, n_views=n_views)
+        try:
+            network, outcome = self.tuner.tune(candidate, head, until=until, n_views=n_views)
+        except EpochTooLongError as error:
+            shop.costs.learn(candidate, error.epoch_s)
+            raise
         shop.costs.learn(candidate, outcome.seconds / len(outcome.rung_scores))
         trial = self._trial(number, candidate, outcome, time.monotonic() - begun)
         trialfiles.save_predictions(shop.run, number, trialfiles.VALIDATION, outcome.probabilities)

@@ -21,7 +21,7 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autobackbone.errors import TrialError
+from autobackbone.errors import EpochTooLongError, TrialError
 from autobackbone.memory import memory_errors_translated
 from autobackbone.training.recipe import Recipe, lr_factor
 from autobackbone.training.rows import Rows, in_order, shuffled
@@ -90,6 +90,7 @@ def fit(trainee: Trainee, recipe: Recipe, score: Scorer, *, until: float | None 
 
     Raises:
         TrialError: the loss is no number any more, or time ended before the first rung.
+        EpochTooLongError: time ended inside the first epoch.
         TrialMemoryError: memory ran out; the module is somewhere in its training.
         KeyboardInterrupt: Ctrl-C, as ever.
     """
@@ -224,7 +225,10 @@ class _TimeGuard(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self.until is not None and time.monotonic() > self.until:
-            raise TrialError("time ended inside an epoch") if trainer.current_epoch == 0 else _TimeIsUp
+            if trainer.current_epoch > 0:
+                raise _TimeIsUp
+            epoch_s = (time.monotonic() - self.epoch_begun) * float(trainer.num_training_batches) / (batch_idx + 1)
+            raise EpochTooLongError(f"time ended inside the first epoch, which takes {epoch_s:.1f} s", epoch_s)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         epoch_s = max(self.longest_epoch_s, time.monotonic() - self.epoch_begun)

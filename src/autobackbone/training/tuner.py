@@ -19,7 +19,7 @@ from autobackbone.backbones.head import set_head
 from autobackbone.backbones.split import Split, split_at
 from autobackbone.convexhead import Head
 from autobackbone.data import DataBundle
-from autobackbone.errors import TrialError, TrialMemoryError
+from autobackbone.errors import EpochTooLongError, TrialMemoryError
 from autobackbone.exporting.transform import normalise
 from autobackbone.memory import in_parts_that_fit, memory_errors_translated
 from autobackbone.records import Candidate, ImageSize, Normalisation
@@ -87,6 +87,7 @@ class Tuner:
 
         Raises:
             TrialError: it could not be trained, for the reason that is said.
+            EpochTooLongError: not one epoch fits, as timed steps or the first epoch itself tell.
             TrialMemoryError: nor did half as many pictures in one pass fit.
         """
         recipe = self._recipe(candidate)
@@ -214,7 +215,8 @@ def _n_epochs_that_fit(recipe: Recipe, trainee: Trainee, step_s: float, until: f
     epoch_s = step_s * (n_steps + len(trainee.validation) / recipe.batch_size / 3)
     fitting = int((until - time.monotonic()) * 0.9 / epoch_s)
     if fitting < 1:
-        raise TrialError(f"one epoch takes {epoch_s:.0f} s, and {max(0.0, until - time.monotonic()):.0f} s were left")
+        left_s = max(0.0, until - time.monotonic())
+        raise EpochTooLongError(f"one epoch takes {epoch_s:.1f} s, and {left_s:.1f} s were left", epoch_s)
     return min(recipe.n_epochs, fitting)
 
 

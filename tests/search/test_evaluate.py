@@ -1,0 +1,69 @@
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tests.conftest import TINY
+
+from autobackbone.backbones.build import build, normalisation
+from autobackbone.data import decode, survey
+from autobackbone.errors import EpochTooLongError
+from autobackbone.progress import Silent
+from autobackbone.records import Candidate
+from autobackbone.screening import screen
+from autobackbone.search.costs import Costs
+from autobackbone.search.evaluate import NetworkEvaluator
+from autobackbone.training.activations import ActivationCache
+from autobackbone.training.tuner import Tuner
+
+SIZE = (32, 32)
+CPU = torch.device("cpu")
+
+
+class SlowSource:
+    """A network of which each pass with gradients takes so many seconds, from its so-many-th on."""
+
+    def __init__(self, pass_s, n_passes):
+        self.pass_s, self.n_passes = pass_s, n_passes
+
+    def network(self, backbone, image_size):
+        network, done = build(backbone, n_classes=3, image_size=image_size, seed=1), []
+
+        def wait(_, arguments):
+            if torch.is_grad_enabled():
+                done.append(1)
+                time.sleep(self.pass_s if len(done) > self.n_passes else 0)
+
+        network.fc.register_forward_pre_hook(wait)
+        return network
+
+    def normalisation(self, backbone):
+        return normalisation(backbone)
+
+    def weights_digest(self, backbone):
+        return backbone
+
+
+@pytest.mark.parametrize("n_passes", [0, 8])  # slow when a step is timed, or only later
+def test_a_trial_that_is_too_slow_teaches_how_slow_it_is(pictures, tmp_path, n_passes):
+    bundle = decode(survey(pictures), [SIZE], cache_dir=tmp_path / "data")
+    source = SlowSource(0.4, n_passes)
+    cache = ActivationCache(folder=tmp_path / "activations", max_bytes=10**9)
+    tuner = Tuner(bundle=bundle, source=source, cache=cache, device=CPU, score=lambda _: 0.0)
+    screened = screen(source.network(TINY, SIZE), bundle, SIZE, normalisation(TINY), seed=0, device=CPU)
+    n_train = len(bundle.indices("train"))
+    shop = SimpleNamespace(
+        costs=Costs(n_train=n_train, n_validation=8, n_blocks={TINY: 5}, forward_s={(TINY, SIZE): 1e-4}),
+        heads={(TINY, SIZE): (0, screened.head)},
+        reporter=Silent(),
+        use_share=lambda: 0.0,
+    )
+    evaluator = NetworkEvaluator(shop=shop, tuner=tuner)
+    wanted = Candidate(backbone=TINY, image_size=SIZE, n_unfrozen=2, lr=1e-3, extras={"batch_size": 2})
+    left_s = 2.5
+    assert evaluator.expected_s(wanted) < left_s
+    with pytest.raises(EpochTooLongError, match=r"one epoch takes|inside the first epoch"):
+        evaluator.evaluate(1, wanted, time.monotonic() + left_s)
+    # 0.4 s for each of 13 steps, and never asked again in this time.
+    assert 0.3 * n_train / 2 < shop.costs.expected_s(wanted, 1) < 2 * 0.4 * n_train / 2 + 3
+    assert evaluator.expected_s(wanted) > left_s
