@@ -1,12 +1,14 @@
 import os
+import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from autobackbone.errors import TrialError
-from autobackbone.training.activations import ActivationCache, stored
+from autobackbone.training.activations import ActivationCache, NoRoomError, stored
 
 
 @pytest.fixture
@@ -19,7 +21,6 @@ def double(indices):
 
 
 def test_a_store_holds_half_precision_rows_and_is_computed_once(cache):
-    assert cache.has_room_for(100)
     path = cache.path(backbone="net", n_unfrozen=2)
     calls = []
 
@@ -27,20 +28,19 @@ def test_a_store_holds_half_precision_rows_and_is_computed_once(cache):
         calls.append(len(indices))
         return double(indices)
 
-    first = stored(cache, path, compute, indices=np.array([0, 2, 5]), n_pictures=7)
+    first = stored(cache, path, compute, indices=np.array([2, 0, 5]))
     n_calls = len(calls)
-    again = stored(cache, path, compute, indices=np.array([0, 2, 5]), n_pictures=7)
+    again = stored(cache, path, compute, indices=np.array([2, 0, 5]))
     assert len(calls) == n_calls
     assert first.dtype == np.float16
     assert not first.flags.writeable
-    assert first[:, 0, 0].tolist() == [0, 0, 4, 0, 0, 10, 0]
+    assert first[:, 0, 0].tolist() == [4, 0, 10]
     np.testing.assert_array_equal(first, again)
 
 
 def test_activations_beyond_half_precision_are_kept_in_single(cache):
-    assert cache.has_room_for(1)
     path = cache.path(backbone="large")
-    store = stored(cache, path, lambda i: double(i) * 1e6, indices=np.arange(9), n_pictures=9)
+    store = stored(cache, path, lambda i: double(i) * 1e6, indices=np.arange(9))
     assert store.dtype == np.float32
     assert store[:, 1, 2].tolist() == [2e6 * i for i in range(9)]
 
@@ -54,23 +54,69 @@ def test_the_least_recently_used_store_leaves_first(tmp_path):
     cache = ActivationCache(folder=tmp_path, max_bytes=1_500)
     paths = [cache.path(number=number) for number in range(3)]
     for age, path in enumerate(paths[:2]):
-        stored(cache, path, double, indices=np.arange(40), n_pictures=40)
+        stored(cache, path, double, indices=np.arange(40))
         os.utime(path, (time.time() - 100 + age, time.time() - 100 + age))
-    stored(cache, paths[0], double, indices=np.arange(40), n_pictures=40)  # used again
-    stored(cache, paths[2], double, indices=np.arange(40), n_pictures=40)
+    stored(cache, paths[0], double, indices=np.arange(40))  # used again
+    stored(cache, paths[2], double, indices=np.arange(40))
     assert [path.is_file() for path in paths] == [True, False, True]
 
 
-def test_what_does_not_fit_the_cap_has_no_room(cache):
-    assert cache.has_room_for(10_000)
-    assert not cache.has_room_for(10_001)
+def test_a_store_that_is_held_open_stays_and_what_does_not_fit_beside_it_has_no_room(tmp_path):
+    cache = ActivationCache(folder=tmp_path, max_bytes=1_500)
+    paths = [cache.path(number=number) for number in range(4)]
+    held = stored(cache, paths[0], double, indices=np.arange(40))
+    stored(cache, paths[1], double, indices=np.arange(40))
+    stored(cache, paths[2], double, indices=np.arange(40))
+    assert [path.is_file() for path in paths] == [True, False, True, False]
+    assert stored(cache, paths[0], double, indices=np.arange(40)) is held
+    with pytest.raises(NoRoomError, match="no room"):
+        stored(cache, paths[3], double, indices=np.arange(100))
+    assert [path.is_file() for path in paths] == [True, False, True, False]  # nothing left in vain
+    del held
+    stored(cache, paths[3], double, indices=np.arange(100))
+    assert [path.is_file() for path in paths] == [False, False, False, True]
+
+
+def test_stores_leave_for_the_free_disk_too(tmp_path):
+    cache = ActivationCache(folder=tmp_path, max_bytes=2**62)
+    free = shutil.disk_usage(tmp_path).free
+    old = cache.path(name="old")
+    with old.open("wb") as file:
+        file.truncate(free // 2)  # sparse: it takes nothing, and counts as if it did
+    with pytest.raises(NoRoomError, match="no room"):
+        cache.make_room_for(2 * free)
+    assert old.is_file()
+    cache.make_room_for(int(free * 0.8))
+    assert old.is_file()
+    cache.make_room_for(int(free * 1.2))
+    assert not old.is_file()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
+def test_a_disk_that_fills_up_while_writing_is_no_room(cache):
+    path = cache.path(backbone="net")
+    cache.folder.mkdir()
+    path.with_suffix(f".{os.getpid()}.part").symlink_to("/dev/full")
+    with pytest.raises(NoRoomError, match="no room"):
+        stored(cache, path, double, indices=np.arange(200))
+    assert list(cache.folder.iterdir()) == []
+
+
+def test_what_a_killed_process_left_goes_after_a_day(cache):
+    cache.folder.mkdir()
+    young, old = cache.folder / "a.1.part", cache.folder / "b.2.part"
+    young.touch()
+    old.touch()
+    os.utime(old, (time.time() - 90_000, time.time() - 90_000))
+    cache.make_room_for(1)
+    assert young.exists()
+    assert not old.exists()
 
 
 def test_a_store_that_is_given_up_leaves_nothing(cache):
-    assert cache.has_room_for(1)
     path = cache.path(backbone="net")
     with pytest.raises(TrialError, match="time ended"):
-        stored(cache, path, double, indices=np.arange(9), n_pictures=9, until=time.monotonic() - 1)
+        stored(cache, path, double, indices=np.arange(9), until=time.monotonic() - 1)
     with pytest.raises(TrialError, match="no numbers"):
-        stored(cache, path, lambda i: double(i) * np.nan, indices=np.arange(9), n_pictures=9)
+        stored(cache, path, lambda i: double(i) * np.nan, indices=np.arange(9))
     assert list(cache.folder.iterdir()) == []

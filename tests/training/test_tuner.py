@@ -126,6 +126,30 @@ def test_without_room_for_a_store_the_whole_network_trains_the_same_way(tuner, s
         torch.testing.assert_close(value, stored.state_dict()[name], atol=5e-3, rtol=0.05)
 
 
+def test_a_disk_that_fills_up_leaves_the_whole_network_to_train(tuner, screened, tmp_path):
+    resource = pytest.importorskip("resource")
+    without = replace(tuner, cache=ActivationCache(folder=tmp_path / "none", max_bytes=1))
+    whole, _ = without.tune(candidate(), screened.head)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        full, _ = tuner.tune(candidate(), screened.head)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tuner.cache.folder.iterdir()) == []
+    assert all(torch.equal(a, b) for a, b in zip(full.parameters(), whole.parameters(), strict=True))
+
+
+def test_a_second_view_without_room_is_left_out_and_the_first_stays(tuner, screened):
+    tuner.tune(candidate(), screened.head)
+    (first,) = tuner.cache.folder.glob("*.npy")
+    tight = replace(tuner, cache=ActivationCache(folder=tuner.cache.folder, max_bytes=int(1.2 * first.stat().st_size)))
+    one, _ = tight.tune(candidate(), screened.head)
+    three, _ = tight.tune(candidate(), screened.head, n_views=3)
+    assert list(tuner.cache.folder.glob("*.npy")) == [first]
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), three.parameters(), strict=True))
+
+
 def test_running_statistics_stand_still_unless_asked(tuner, screened):
     before = Source().network(TINY, SIZE).state_dict()
     moving, _ = replace(tuner, batch_norm="batch").tune(candidate(n_unfrozen=2), screened.head)

@@ -1,11 +1,13 @@
 """What enters the first trainable block, computed once: a frozen prefix gives the same in every epoch and every trial.
 
 Stores lie in the cache, half precision, memory-mapped, one file for each (pictures, backbone, weights, image size,
-cut). The cache is capped; the least recently used store leaves first.
+cut). The cache is capped and leaves a tenth of the disk free; the least recently used store leaves first.
 """
 
 from __future__ import annotations
 
+import errno
+import gc
 import hashlib
 import json
 import math
@@ -13,9 +15,11 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +28,11 @@ from torch import Tensor
 from autobackbone.errors import TrialError
 
 _BATCH_SIZE = 32
+# A tenth is kept free for the run itself.
+_DISK_SHARE = 0.9
+_ABANDONED_S = 86_400.0
+# A full disk, a full quota (which Windows does not name), a file larger than allowed.
+_FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,34 +42,50 @@ class ActivationCache:
     Args:
         folder: made when first written to.
         max_bytes: cap over all stores.
+        in_use: stores that this process holds open: removing one would free nothing.
     """
 
     folder: Path
     max_bytes: int
+    in_use: WeakValueDictionary[Path, NDArray[Any]] = field(
+        default_factory=WeakValueDictionary, init=False, repr=False, compare=False
+    )
 
     def path(self, **key: Any) -> Path:
         """The file of one store, named by all that its content depends on."""
         text = json.dumps(key, sort_keys=True)
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npy"
 
-    def has_room_for(self, n_bytes: int) -> bool:
-        """Whether a store of this size may be made; older stores leave for it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        # A tenth is kept free for the run itself.
-        return n_bytes <= self.max_bytes and n_bytes <= shutil.disk_usage(self.folder).free * 0.9 + self._used_bytes()
-
     def make_room_for(self, n_bytes: int) -> None:
-        """Remove the least recently used stores until this size fits."""
-        files = sorted(self.folder.glob("*.npy"), key=lambda file: file.stat().st_mtime)
-        used = self._used_bytes()
-        for file in files:
-            if used + n_bytes <= self.max_bytes:
-                return
-            used -= file.stat().st_size
-            file.unlink(missing_ok=True)
+        """Remove the least recently used stores, none that this process holds open, until this size fits.
 
-    def _used_bytes(self) -> int:
-        return sum(file.stat().st_size for file in self.folder.glob("*.npy"))
+        Raises:
+            NoRoomError: it would not fit if all of them left; none has left then.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._remove_abandoned()
+        gc.collect()  # a training that has ended may still hold its stores, in a circle
+        sizes = {file: file.stat().st_size for file in self.folder.glob("*.npy")}
+        idle = sorted((file for file in sizes if file not in self.in_use), key=lambda file: file.stat().st_mtime)
+        used, free = sum(sizes.values()), shutil.disk_usage(self.folder).free
+        while used + n_bytes > self.max_bytes or n_bytes > free * _DISK_SHARE:
+            leaving = sum(sizes[file] for file in idle)
+            if used - leaving + n_bytes > self.max_bytes or n_bytes > (free + leaving) * _DISK_SHARE:
+                raise NoRoomError(f"there is no room for {n_bytes:,} bytes of activations in '{self.folder}'")
+            oldest = idle.pop(0)
+            used, free = used - sizes[oldest], free + sizes[oldest]
+            oldest.unlink(missing_ok=True)
+
+    def _remove_abandoned(self) -> None:
+        """Remove what killed processes left a day ago or earlier; what is younger may be another process at work."""
+        for file in self.folder.glob("*.part"):
+            with suppress(FileNotFoundError):
+                if time.time() - file.lstat().st_mtime > _ABANDONED_S:
+                    file.unlink()
+
+
+class NoRoomError(Exception):
+    """Neither the cap nor the disk leaves room for a store."""
 
 
 def stored(
@@ -69,32 +94,34 @@ def stored(
     compute: Callable[[NDArray[np.int64]], Tensor],
     *,
     indices: NDArray[np.int64],
-    n_pictures: int,
     until: float | None = None,
 ) -> NDArray[Any]:
     """The store at `path`, made first if it is not there.
 
     Args:
         cache: its cap is kept.
-        path: from `cache.path`.
+        path: from `cache.path`; the indices are part of what names it.
         compute: indices of pictures (n,) → activations (n, …), any float type.
-        indices: pictures to store; rows of others are zeros, which take no room on most file systems.
-        n_pictures: rows of the store.
+        indices: (n,) pictures to store.
         until: `time.monotonic()` at which the attempt is given up.
 
     Returns:
-        (n_pictures, …), memory-mapped, read-only: float16, or float32 where an activation is beyond half precision.
+        (n, …), one row for each index in their order, memory-mapped, read-only: float16, or float32 where an activation
+        is beyond half precision.
 
     Raises:
+        NoRoomError: the cap or the disk is too small.
         TrialError: time ended first, or an activation is no number.
     """
     if not path.is_file():
         try:
-            _compute(cache, path, compute, np.float16, indices=indices, n_pictures=n_pictures, until=until)
+            _compute(cache, path, compute, np.float16, indices=indices, until=until)
         except _TooLargeError:
-            _compute(cache, path, compute, np.float32, indices=indices, n_pictures=n_pictures, until=until)
+            _compute(cache, path, compute, np.float32, indices=indices, until=until)
     os.utime(path)
-    store: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    store: NDArray[Any] | None = cache.in_use.get(path)
+    if store is None:
+        store = cache.in_use[path] = np.load(path, mmap_mode="r", allow_pickle=False)
     return store
 
 
@@ -109,22 +136,26 @@ def _compute(
     dtype: type[np.float16 | np.float32],
     *,
     indices: NDArray[np.int64],
-    n_pictures: int,
     until: float | None,
 ) -> None:
-    shape = (n_pictures, *compute(indices[:1]).shape[1:])
+    shape = (len(indices), *compute(indices[:1]).shape[1:])
     cache.make_room_for(math.prod(shape) * np.dtype(dtype).itemsize)
     temporary = path.with_suffix(f".{os.getpid()}.part")
     try:
-        store = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
-        for start in range(0, len(indices), _BATCH_SIZE):
-            if until is not None and time.monotonic() > until:
-                raise TrialError("time ended while its activations were computed")
-            batch = indices[start : start + _BATCH_SIZE]
-            store[batch] = _checked(compute(batch), dtype)
-        store.flush()
-        del store
+        # Written from first to last, not through a memory map: a disk that fills up is an error then, not the end of
+        # the process.
+        with temporary.open("wb") as file:
+            descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
+            np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+            for start in range(0, len(indices), _BATCH_SIZE):
+                if until is not None and time.monotonic() > until:
+                    raise TrialError("time ended while its activations were computed")
+                file.write(_checked(compute(indices[start : start + _BATCH_SIZE]), dtype).tobytes())
         temporary.replace(path)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise NoRoomError(f"there was no room for '{temporary}': {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

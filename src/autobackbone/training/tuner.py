@@ -6,6 +6,7 @@ import gc
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -23,7 +24,7 @@ from autobackbone.errors import EpochTooLongError, TrialMemoryError
 from autobackbone.exporting.transform import normalise
 from autobackbone.memory import in_parts_that_fit, memory_errors_translated
 from autobackbone.records import Candidate, ImageSize, Normalisation
-from autobackbone.training.activations import ActivationCache, stored
+from autobackbone.training.activations import ActivationCache, NoRoomError, stored
 from autobackbone.training.fit import Outcome, Scorer, Trainee, fit
 from autobackbone.training.recipe import Recipe
 from autobackbone.training.rows import Rows
@@ -123,16 +124,18 @@ class Tuner:
         views: list[NDArray[Any]] = [pixels]
         augment = _Augment(self.seed) if n_views > 1 else None
         prepare: Callable[[Tensor], Tensor] = _Normalise(normalisation)
-        if split is not None:
-            module, prepare, augment = split.tail, _to_float, None
-            views = [self._activations(split, candidate, view, until) for view in range(n_views)]
         train, validation = self.bundle.indices("train"), self.bundle.indices("validation")
+        rows, validation_rows = train, validation
+        stores = [] if split is None else self._stores(split, candidate, until, n_views)
+        if split is not None and stores:
+            module, prepare, augment, views = split.tail, _to_float, None, stores
+            rows, validation_rows = np.split(np.arange(len(train) + len(validation)), [len(train)])
         return Trainee(
             module=module,
             set_mode=lambda: set_training_mode(module, batch_norm=self.batch_norm),
             prepare=prepare,
-            train=Rows(views, train, self.bundle.labels[train], augment=augment, seed=self.seed),
-            validation=Rows(views[:1], validation, self.bundle.labels[validation]),
+            train=Rows(views, rows, self.bundle.labels[train], augment=augment, seed=self.seed),
+            validation=Rows(views[:1], validation_rows, self.bundle.labels[validation]),
             device=self.device,
         )
 
@@ -148,11 +151,18 @@ class Tuner:
             activations = split.prefix(sample)
         if len(activations) != len(sample):
             return None  # windows of one picture are rows of their own there: they cannot be shuffled by picture
-        n_values = activations[0].numel()
-        return split if self.cache.has_room_for(n_values * 2 * len(self.bundle.labels)) else None
+        return split
+
+    def _stores(self, split: Split, candidate: Candidate, until: float | None, n_views: int) -> list[NDArray[Any]]:
+        """As many views as there is room for; without room for the first, the whole network trains."""
+        stores: list[NDArray[Any]] = []
+        with suppress(NoRoomError):
+            for view in range(n_views):
+                stores.append(self._activations(split, candidate, view, until))  # noqa: PERF401  keeps those before
+        return stores
 
     def _activations(self, split: Split, candidate: Candidate, view: int, until: float | None) -> NDArray[Any]:
-        """The store of one view; 0 is the picture as it is, the only one that validation needs."""
+        """The store of one view, training pictures first; 0 is the picture as it is, the only one validation needs."""
         pixels = self.bundle.pixels(candidate.image_size)
         normalisation = self.source.normalisation(candidate.backbone)
         augment = _Augment(self.seed + 1000 * view)
@@ -172,16 +182,15 @@ class Tuner:
             image_size=candidate.image_size,
             n_unfrozen=candidate.n_unfrozen,
             view=[view, self.seed if view else 0],
+            rows="training, then validation",
             torch=torch.__version__,
         )
         parts = [self.bundle.indices("train"), *([self.bundle.indices("validation")] if view == 0 else [])]
-        indices = np.sort(np.concatenate(parts))
         return stored(
             self.cache,
             path,
             lambda some: in_parts_that_fit(compute, some)[0],
-            indices=indices,
-            n_pictures=len(self.bundle.labels),
+            indices=np.concatenate(parts),
             until=until,
         )
 
