@@ -31,6 +31,7 @@ from autobackbone.search.workshop import Workshop
 from autobackbone.selection import Selection
 from autobackbone.settings import BatchNorm, Groups, Rare, as_settings
 from autobackbone.training.activations import ActivationCache
+from autobackbone.training.stores import Stores
 from autobackbone.training.tuner import Tuner
 
 if TYPE_CHECKING:
@@ -248,7 +249,13 @@ def _open_workshop(prepared: Prepared, run: RunFolder, reporter: Reporter, begun
         target=prepared.target,
         device=_device(),
         book=prepared.book,
-        activations=_activation_cache(settings),
+        stores=Stores(
+            bundle=bundle,
+            source=prepared.source,
+            cache=_activation_cache(settings),
+            device=_device(),
+            seed=settings.seed,
+        ),
         study=study,
         space=_space(prepared),
         metric=prepared.metric,
@@ -290,13 +297,9 @@ def _search(shop: Workshop) -> bool:
 def _climb(shop: Workshop) -> None:
     shop.space = shop.space.with_reachable(frozenset(shop.heads))
     tuner = Tuner(
-        bundle=shop.bundle,
-        source=shop.source,
-        cache=shop.activations,
-        device=shop.device,
+        stores=shop.stores,
         score=shop.maximised_score,
         batch_norm=shop.batch_norm,
-        seed=shop.seed,
     )
     climb(
         Search(

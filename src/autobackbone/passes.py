@@ -22,7 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autobackbone.memory import in_parts_that_fit
+from autobackbone.errors import TrialMemoryError
+from autobackbone.memory import memory_errors_translated
 
 Way = Literal["plain", "channels last", "fused"]
 Ints = NDArray[np.int64]
@@ -113,13 +114,19 @@ def _manners(network: nn.Module, look: Look, indices: Ints) -> list[Manner]:
 
 @torch.inference_mode()
 def _answers(manner: Manner, look: Look, chunk: Ints) -> Answers:
-    starts = range(0, len(chunk), manner.n_at_once)
-    parts = [_in_parts(manner.run, look, chunk[start : start + manner.n_at_once]) for start in starts]
-    return parts[0] if len(parts) == 1 else tuple(torch.cat(of) for of in zip(*parts, strict=True))
-
-
-def _in_parts(run: Callable[[Tensor], Answers], look: Look, some: Ints) -> Answers:
-    return in_parts_that_fit(lambda part: tuple(answer.cpu() for answer in run(look(part))), some)
+    """A chunk is looked at as one, whatever the manner: so what is drawn for a chunk does not depend on speed."""
+    try:
+        with memory_errors_translated():
+            x = look(chunk)
+            starts = range(0, len(chunk), manner.n_at_once)
+            parts = [manner.run(x[start : start + manner.n_at_once]) for start in starts]
+            return tuple(torch.cat(of).cpu() for of in zip(*parts, strict=True))
+    except TrialMemoryError:
+        if len(chunk) == 1:
+            raise
+    # Behind the handler: inside it the error would keep what the whole had taken.
+    halves = [_answers(manner, look, part) for part in np.array_split(chunk, 2)]
+    return tuple(torch.cat(of) for of in zip(*halves, strict=True))
 
 
 def _fused(network: nn.Module, sample: Tensor) -> Callable[[Tensor], Answers] | None:

@@ -14,6 +14,7 @@ from autobackbone.screening import screen
 from autobackbone.search.costs import Costs
 from autobackbone.search.evaluate import NetworkEvaluator
 from autobackbone.training.activations import ActivationCache
+from autobackbone.training.stores import Stores
 from autobackbone.training.tuner import Tuner
 
 SIZE = (32, 32)
@@ -49,7 +50,8 @@ def test_a_trial_that_is_too_slow_teaches_how_slow_it_is(pictures, tmp_path, n_p
     bundle = decode(survey(pictures), [SIZE], cache_dir=tmp_path / "data")
     source = SlowSource(0.4, n_passes)
     cache = ActivationCache(folder=tmp_path / "activations", max_bytes=10**9)
-    tuner = Tuner(bundle=bundle, source=source, cache=cache, device=CPU, score=lambda _: 0.0)
+    stores = Stores(bundle=bundle, source=source, cache=cache, device=CPU, seed=0)
+    tuner = Tuner(stores=stores, score=lambda _: 0.0)
     screened = screen(source.network(TINY, SIZE), bundle, SIZE, normalisation(TINY), seed=0, device=CPU)
     n_train = len(bundle.indices("train"))
     shop = SimpleNamespace(

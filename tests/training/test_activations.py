@@ -20,18 +20,23 @@ def double(indices):
     return torch.from_numpy(np.stack([np.full((2, 3), 2.0 * i, np.float32) for i in indices]))
 
 
+def doubles(n, factor=1.0):
+    """Rows 0 to n - 1, some at a time."""
+    return lambda: (double(part) * factor for part in np.array_split(np.arange(n), -(-n // 32)))
+
+
 def test_a_store_holds_half_precision_rows_and_is_computed_once(cache):
     path = cache.path(backbone="net", n_unfrozen=2)
     calls = []
 
-    def compute(indices):
-        calls.append(len(indices))
-        return double(indices)
+    def compute():
+        calls.append(1)
+        yield double(np.array([2, 0]))
+        yield double(np.array([5]))
 
-    first = stored(cache, path, compute, indices=np.array([2, 0, 5]))
-    n_calls = len(calls)
-    again = stored(cache, path, compute, indices=np.array([2, 0, 5]))
-    assert len(calls) == n_calls
+    first = stored(cache, path, compute, n_rows=3)
+    again = stored(cache, path, compute, n_rows=3)
+    assert len(calls) == 1
     assert first.dtype == np.float16
     assert not first.flags.writeable
     assert first[:, 0, 0].tolist() == [4, 0, 10]
@@ -40,7 +45,7 @@ def test_a_store_holds_half_precision_rows_and_is_computed_once(cache):
 
 def test_activations_beyond_half_precision_are_kept_in_single(cache):
     path = cache.path(backbone="large")
-    store = stored(cache, path, lambda i: double(i) * 1e6, indices=np.arange(9))
+    store = stored(cache, path, doubles(9, 1e6), n_rows=9)
     assert store.dtype == np.float32
     assert store[:, 1, 2].tolist() == [2e6 * i for i in range(9)]
 
@@ -54,26 +59,26 @@ def test_the_least_recently_used_store_leaves_first(tmp_path):
     cache = ActivationCache(folder=tmp_path, max_bytes=1_500)
     paths = [cache.path(number=number) for number in range(3)]
     for age, path in enumerate(paths[:2]):
-        stored(cache, path, double, indices=np.arange(40))
+        stored(cache, path, doubles(40), n_rows=40)
         os.utime(path, (time.time() - 100 + age, time.time() - 100 + age))
-    stored(cache, paths[0], double, indices=np.arange(40))  # used again
-    stored(cache, paths[2], double, indices=np.arange(40))
+    stored(cache, paths[0], doubles(40), n_rows=40)  # used again
+    stored(cache, paths[2], doubles(40), n_rows=40)
     assert [path.is_file() for path in paths] == [True, False, True]
 
 
 def test_a_store_that_is_held_open_stays_and_what_does_not_fit_beside_it_has_no_room(tmp_path):
     cache = ActivationCache(folder=tmp_path, max_bytes=1_500)
     paths = [cache.path(number=number) for number in range(4)]
-    held = stored(cache, paths[0], double, indices=np.arange(40))
-    stored(cache, paths[1], double, indices=np.arange(40))
-    stored(cache, paths[2], double, indices=np.arange(40))
+    held = stored(cache, paths[0], doubles(40), n_rows=40)
+    stored(cache, paths[1], doubles(40), n_rows=40)
+    stored(cache, paths[2], doubles(40), n_rows=40)
     assert [path.is_file() for path in paths] == [True, False, True, False]
-    assert stored(cache, paths[0], double, indices=np.arange(40)) is held
+    assert stored(cache, paths[0], doubles(40), n_rows=40) is held
     with pytest.raises(NoRoomError, match="no room"):
-        stored(cache, paths[3], double, indices=np.arange(100))
+        stored(cache, paths[3], doubles(100), n_rows=100)
     assert [path.is_file() for path in paths] == [True, False, True, False]  # nothing left in vain
     del held
-    stored(cache, paths[3], double, indices=np.arange(100))
+    stored(cache, paths[3], doubles(100), n_rows=100)
     assert [path.is_file() for path in paths] == [False, False, False, True]
 
 
@@ -98,7 +103,7 @@ def test_a_disk_that_fills_up_while_writing_is_no_room(cache):
     cache.folder.mkdir()
     path.with_suffix(f".{os.getpid()}.part").symlink_to("/dev/full")
     with pytest.raises(NoRoomError, match="no room"):
-        stored(cache, path, double, indices=np.arange(200))
+        stored(cache, path, doubles(200), n_rows=200)
     assert list(cache.folder.iterdir()) == []
 
 
@@ -115,8 +120,15 @@ def test_what_a_killed_process_left_goes_after_a_day(cache):
 
 def test_a_store_that_is_given_up_leaves_nothing(cache):
     path = cache.path(backbone="net")
-    with pytest.raises(TrialError, match="time ended"):
-        stored(cache, path, double, indices=np.arange(9), until=time.monotonic() - 1)
+
+    def breaking_off():
+        yield double(range(5))
+        assert len(list(cache.folder.iterdir())) == 1
+        yield double(range(5, 9)) * np.nan
+
     with pytest.raises(TrialError, match="no numbers"):
-        stored(cache, path, lambda i: double(i) * np.nan, indices=np.arange(9))
+        stored(cache, path, breaking_off, n_rows=9)
+    assert list(cache.folder.iterdir()) == []
+    with pytest.raises(TrialError, match="time ended"):
+        stored(cache, path, doubles(9), n_rows=9, until=time.monotonic() - 1)
     assert list(cache.folder.iterdir()) == []

@@ -16,6 +16,7 @@ from autobackbone.metrics import metric_for, score
 from autobackbone.records import Candidate
 from autobackbone.screening import predict, screen
 from autobackbone.training.activations import ActivationCache
+from autobackbone.training.stores import Stores
 from autobackbone.training.tuner import Tuner, _seconds_a_step
 
 SIZE = (32, 32)
@@ -48,7 +49,12 @@ def screened(bundle):
 def tuner(bundle, tmp_path):
     metric, labels = metric_for("log_loss", n_classes=3), bundle.labels[bundle.indices("validation")]
     cache = ActivationCache(folder=tmp_path / "activations", max_bytes=10**9)
-    return Tuner(bundle=bundle, source=Source(), cache=cache, device=CPU, score=lambda p: -score(metric, p, labels))
+    stores = Stores(bundle=bundle, source=Source(), cache=cache, device=CPU, seed=0)
+    return Tuner(stores=stores, score=lambda p: -score(metric, p, labels))
+
+
+def with_cache(tuner, folder, max_bytes):
+    return replace(tuner, stores=replace(tuner.stores, cache=ActivationCache(folder=folder, max_bytes=max_bytes)))
 
 
 def candidate(**changes):
@@ -118,7 +124,7 @@ def test_the_same_seed_trains_the_same_network(tuner, screened):
 
 
 def test_without_room_for_a_store_the_whole_network_trains_the_same_way(tuner, screened, bundle, tmp_path):
-    without = replace(tuner, cache=ActivationCache(folder=tmp_path / "none", max_bytes=1))
+    without = with_cache(tuner, tmp_path / "none", 1)
     stored, _ = tuner.tune(candidate(), screened.head)
     whole, _ = without.tune(candidate(), screened.head)
     assert list((tmp_path / "none").iterdir()) == []
@@ -128,7 +134,7 @@ def test_without_room_for_a_store_the_whole_network_trains_the_same_way(tuner, s
 
 def test_a_disk_that_fills_up_leaves_the_whole_network_to_train(tuner, screened, tmp_path):
     resource = pytest.importorskip("resource")
-    without = replace(tuner, cache=ActivationCache(folder=tmp_path / "none", max_bytes=1))
+    without = with_cache(tuner, tmp_path / "none", 1)
     whole, _ = without.tune(candidate(), screened.head)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
@@ -136,17 +142,17 @@ def test_a_disk_that_fills_up_leaves_the_whole_network_to_train(tuner, screened,
         full, _ = tuner.tune(candidate(), screened.head)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert list(tuner.cache.folder.iterdir()) == []
+    assert list(tuner.stores.cache.folder.iterdir()) == []
     assert all(torch.equal(a, b) for a, b in zip(full.parameters(), whole.parameters(), strict=True))
 
 
 def test_a_second_view_without_room_is_left_out_and_the_first_stays(tuner, screened):
     tuner.tune(candidate(), screened.head)
-    (first,) = tuner.cache.folder.glob("*.npy")
-    tight = replace(tuner, cache=ActivationCache(folder=tuner.cache.folder, max_bytes=int(1.2 * first.stat().st_size)))
+    (first,) = tuner.stores.cache.folder.glob("*.npy")
+    tight = with_cache(tuner, tuner.stores.cache.folder, int(1.2 * first.stat().st_size))
     one, _ = tight.tune(candidate(), screened.head)
     three, _ = tight.tune(candidate(), screened.head, n_views=3)
-    assert list(tuner.cache.folder.glob("*.npy")) == [first]
+    assert list(tuner.stores.cache.folder.glob("*.npy")) == [first]
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), three.parameters(), strict=True))
 
 
@@ -160,7 +166,7 @@ def test_running_statistics_stand_still_unless_asked(tuner, screened):
 
 
 def test_moving_statistics_are_kept_from_the_epoch_that_is_kept(tuner, screened, bundle, tmp_path):
-    moving = replace(tuner, batch_norm="batch", cache=ActivationCache(folder=tmp_path / "none", max_bytes=1))
+    moving = replace(with_cache(tuner, tmp_path / "none", 1), batch_norm="batch")
     network, outcome = moving.tune(candidate(n_unfrozen=2, lr=1e-2, extras={"n_epochs": 8}), screened.head)
     assert outcome.best_epoch < 7
     again = predict(network, bundle, bundle.indices("validation"), SIZE, normalisation(TINY), device=CPU)
@@ -213,7 +219,7 @@ class SmallSource(Source):
 @pytest.mark.parametrize("n_passes", [0, 9])  # while a step is timed, and in the middle of training
 def test_where_memory_is_too_small_training_begins_anew_in_halves_of_a_step(tuner, screened, error, n_passes):
     wanted = candidate(lr=3e-3, extras={"n_epochs": 4, "batch_size": 8})
-    small = replace(tuner, source=SmallSource(error, n_fitting=4, n_passes=n_passes))
+    small = replace(tuner, stores=replace(tuner.stores, source=SmallSource(error, n_fitting=4, n_passes=n_passes)))
     network, outcome = small.tune(wanted, screened.head)
     recipe = replace(tuner._recipe(wanted), batch_size=4, accumulate=2)
     alike, again = tuner._tune(wanted, screened.head, recipe, None, 1)
@@ -233,17 +239,17 @@ def test_two_passes_of_half_as_many_pictures_make_the_same_steps(tuner, screened
 
 
 def test_memory_that_is_too_small_for_half_as_many_is_a_failed_trial(tuner, screened):
-    small = replace(tuner, source=SmallSource(MemoryError(), n_fitting=3))
+    small = replace(tuner, stores=replace(tuner.stores, source=SmallSource(MemoryError(), n_fitting=3)))
     with pytest.raises(TrialMemoryError, match="out of memory"):
         small.tune(candidate(extras={"n_epochs": 1, "batch_size": 8}), screened.head)
     with pytest.raises(TrialMemoryError, match="out of memory"):
-        replace(small, source=SmallSource(MemoryError(), n_fitting=0)).tune(
+        replace(small, stores=replace(small.stores, source=SmallSource(MemoryError(), n_fitting=0))).tune(
             candidate(extras={"n_epochs": 1, "batch_size": 1}), screened.head
         )
 
 
 def test_what_has_nothing_to_do_with_memory_is_told_as_it_is(tuner, screened):
-    broken = replace(tuner, source=SmallSource(RuntimeError("a bug"), n_fitting=4))
+    broken = replace(tuner, stores=replace(tuner.stores, source=SmallSource(RuntimeError("a bug"), n_fitting=4)))
     with pytest.raises(RuntimeError, match="a bug"):
         broken.tune(candidate(extras={"n_epochs": 1, "batch_size": 8}), screened.head)
 
@@ -260,7 +266,7 @@ def test_time_that_is_over_is_a_failed_trial_and_short_time_a_shorter_training(t
 def test_augmented_views_are_stored_beside_the_first_and_only_training_sees_them(tuner, screened, bundle):
     _, plain = tuner.tune(candidate(lr=1e-12), screened.head, n_views=1)
     _, outcome = tuner.tune(candidate(lr=1e-12), screened.head, n_views=3)
-    assert len(list(tuner.cache.folder.glob("*.npy"))) == 3
+    assert len(list(tuner.stores.cache.folder.glob("*.npy"))) == 3
     np.testing.assert_allclose(outcome.probabilities, plain.probabilities, atol=1e-6)
     one, _ = tuner.tune(candidate(), screened.head, n_views=1)
     three, _ = tuner.tune(candidate(), screened.head, n_views=3)

@@ -52,6 +52,25 @@ class Split:
         Returns:
             (n_images or a multiple of it, ...).
         """
+        with torch.no_grad(), _evaluating(self.model):
+            return Prefix(self.model, self.entry).forward(images)[0]
+
+
+class Prefix(nn.Module):
+    """The frozen beginning of a network: pictures in, what enters `entry` out; layers behind it do not run.
+
+    Args:
+        model: the whole network, in eval mode when it is used.
+        entry: the name of the module whose input is wanted.
+    """
+
+    def __init__(self, model: nn.Module, entry: str) -> None:
+        super().__init__()
+        self.model = model
+        self.entry = entry
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        """Args: images: (n_images, 3, height, width), normalised. Returns: (n_images or a multiple of it, …)."""
         caught: list[Tensor] = []
 
         def catch(_: nn.Module, arguments: tuple[Any, ...]) -> None:
@@ -59,14 +78,13 @@ class Split:
             raise _ReachedError
 
         handle = self.model.get_submodule(self.entry).register_forward_pre_hook(catch)
-        with torch.no_grad(), _evaluating(self.model):
-            try:
-                self.model(images)
-            except _ReachedError:
-                pass
-            finally:
-                handle.remove()
-        return caught[0]
+        try:
+            self.model(images)
+        except _ReachedError:
+            pass
+        finally:
+            handle.remove()
+        return (caught[0],)
 
 
 class Tail(nn.Module):

@@ -26,7 +26,7 @@ from autobackbone.search import trialfiles
 from autobackbone.search.costs import Costs, Pair
 from autobackbone.search.space import Space
 from autobackbone.search.study import Ledger, read_trials
-from autobackbone.training.activations import ActivationCache
+from autobackbone.training.stores import Stores
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class Workshop:
     target: Target
     device: torch.device
     book: LatencyBook
-    activations: ActivationCache
+    stores: Stores
     study: optuna.Study
     space: Space
     metric: Metric

@@ -14,11 +14,11 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Self
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -27,7 +27,6 @@ from torch import Tensor
 
 from autobackbone.errors import TrialError
 
-_BATCH_SIZE = 32
 # A tenth is kept free for the run itself.
 _DISK_SHARE = 0.9
 _ABANDONED_S = 86_400.0
@@ -91,23 +90,23 @@ class NoRoomError(Exception):
 def stored(
     cache: ActivationCache,
     path: Path,
-    compute: Callable[[NDArray[np.int64]], Tensor],
+    compute: Callable[[], Iterator[Tensor]],
     *,
-    indices: NDArray[np.int64],
+    n_rows: int,
     until: float | None = None,
 ) -> NDArray[Any]:
     """The store at `path`, made first if it is not there.
 
     Args:
         cache: its cap is kept.
-        path: from `cache.path`; the indices are part of what names it.
-        compute: indices of pictures (n,) → activations (n, …), any float type.
-        indices: (n,) pictures to store.
+        path: from `cache.path`; the pictures and their order are part of what names it.
+        compute: begins the computing, and gives the activations of some pictures after the other, each (n, …).
+        n_rows: all pictures.
         until: `time.monotonic()` at which the attempt is given up.
 
     Returns:
-        (n, …), one row for each index in their order, memory-mapped, read-only: float16, or float32 where an activation
-        is beyond half precision.
+        (n_rows, …), one row for each picture in order, memory-mapped, read-only: float16, or float32 where an
+        activation is beyond half precision.
 
     Raises:
         NoRoomError: the cap or the disk is too small.
@@ -115,9 +114,9 @@ def stored(
     """
     if not path.is_file():
         try:
-            _compute(cache, path, compute, np.float16, indices=indices, until=until)
-        except _TooLargeError:
-            _compute(cache, path, compute, np.float32, indices=indices, until=until)
+            _compute(StoreWriter(cache, path, n_rows), compute(), until)
+        except TooLargeError:
+            _compute(StoreWriter(cache, path, n_rows, dtype=np.float32), compute(), until)
     os.utime(path)
     store: NDArray[Any] | None = cache.in_use.get(path)
     if store is None:
@@ -125,39 +124,75 @@ def stored(
     return store
 
 
-class _TooLargeError(Exception):
+class TooLargeError(Exception):
     """An activation is beyond what half precision can hold."""
 
 
-def _compute(
-    cache: ActivationCache,
-    path: Path,
-    compute: Callable[[NDArray[np.int64]], Tensor],
-    dtype: type[np.float16 | np.float32],
-    *,
-    indices: NDArray[np.int64],
-    until: float | None,
-) -> None:
-    shape = (len(indices), *compute(indices[:1]).shape[1:])
-    cache.make_room_for(math.prod(shape) * np.dtype(dtype).itemsize)
-    temporary = path.with_suffix(f".{os.getpid()}.part")
-    try:
-        # Written from first to last, not through a memory map: a disk that fills up is an error then, not the end of
-        # the process.
-        with temporary.open("wb") as file:
-            descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
-            np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
-            for start in range(0, len(indices), _BATCH_SIZE):
-                if until is not None and time.monotonic() > until:
-                    raise TrialError("time ended while its activations were computed")
-                file.write(_checked(compute(indices[start : start + _BATCH_SIZE]), dtype).tobytes())
-        temporary.replace(path)
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise NoRoomError(f"there was no room for '{temporary}': {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+class StoreWriter:
+    """Writes one store from first row to last, whole or not at all.
+
+    Not through a memory map: a disk that fills up is an error then, not the end of the process.
+
+    Args:
+        cache: its cap is kept.
+        path: from `cache.path`.
+        n_rows: so many rows make it whole.
+        dtype: of the store.
+    """
+
+    def __init__(
+        self, cache: ActivationCache, path: Path, n_rows: int, *, dtype: type[np.float16 | np.float32] = np.float16
+    ) -> None:
+        self._cache, self._path, self._n_rows, self._dtype = cache, path, n_rows, dtype
+        self._aside = path.with_suffix(f".{os.getpid()}.part")
+        self._file: BinaryIO | None = None
+        self._n_written = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._aside.unlink(missing_ok=True)
+
+    def add(self, values: Tensor) -> None:
+        """Write the next rows, (n, …); after the last one the store is there.
+
+        Raises:
+            NoRoomError: the cap or the disk is too small.
+            TooLargeError: a value is beyond the type of the store.
+            TrialError: a value is no number.
+        """
+        rows = _checked(values, self._dtype)
+        try:
+            if self._file is None:
+                self._file = self._begin(rows.shape[1:])
+            self._file.write(rows.tobytes())
+            self._n_written += len(rows)
+            if self._n_written == self._n_rows:
+                self._file.close()
+                self._aside.replace(self._path)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            raise NoRoomError(f"there was no room for '{self._aside}': {error}") from error
+
+    def _begin(self, shape: tuple[int, ...]) -> BinaryIO:
+        whole = (self._n_rows, *shape)
+        self._cache.make_room_for(math.prod(whole) * np.dtype(self._dtype).itemsize)
+        file = self._aside.open("wb")
+        descr = np.lib.format.dtype_to_descr(np.dtype(self._dtype))
+        np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": whole})
+        return file
+
+
+def _compute(writer: StoreWriter, chunks: Iterator[Tensor], until: float | None) -> None:
+    with writer:
+        for values in chunks:
+            if until is not None and time.monotonic() > until:
+                raise TrialError("time ended while its activations were computed")
+            writer.add(values)
 
 
 def _checked(values: Tensor, dtype: type[np.float16 | np.float32]) -> NDArray[Any]:
@@ -165,5 +200,5 @@ def _checked(values: Tensor, dtype: type[np.float16 | np.float32]) -> NDArray[An
     if not math.isfinite(largest):
         raise TrialError("its activations are no numbers")
     if largest > float(np.finfo(dtype).max):
-        raise _TooLargeError
+        raise TooLargeError
     return np.asarray(values.float().cpu().numpy(), dtype=dtype)

@@ -16,8 +16,8 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
     """Rows of a memory-mapped store, fetched a batch at a time: no per-picture Python.
 
     Args:
-        views: stores, each (n_pictures, …), memory-mapped; a row comes from one of them, drawn anew each time.
-        indices: (n_rows,) which pictures.
+        views: stores, each (n_pictures, …), memory-mapped; a picture comes from one of them, drawn anew each time.
+        places: (n_views, n_rows) where the pictures lie in each of them.
         labels: (n_rows,) int64.
         augment: applied to a fetched batch; `None` for nothing.
         seed: of the draws of views.
@@ -26,24 +26,24 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
     def __init__(
         self,
         views: Sequence[NDArray[Any]],
-        indices: NDArray[np.int64],
+        places: NDArray[np.int64],
         labels: NDArray[np.int64],
         *,
         augment: Callable[[Tensor], Tensor] | None = None,
         seed: int = 0,
     ) -> None:
-        self.views, self.indices, self.labels, self.augment = tuple(views), indices, labels, augment
+        self.views, self.places, self.labels, self.augment = tuple(views), places, labels, augment
         self.generator = np.random.default_rng(seed)
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self.labels)
 
     def __getitem__(self, rows: list[int]) -> tuple[Tensor, Tensor]:
-        pictures = self.indices[rows]
-        batch = self.views[0][pictures]
+        places = self.places[:, rows]
+        batch = self.views[0][places[0]]
         drawn = self.generator.integers(len(self.views), size=len(rows))
         for number, view in enumerate(self.views[1:], start=1):
-            batch[drawn == number] = view[pictures[drawn == number]]
+            batch[drawn == number] = view[places[number][drawn == number]]
         inputs = torch.from_numpy(batch)
         return inputs if self.augment is None else self.augment(inputs), torch.from_numpy(self.labels[rows])
 

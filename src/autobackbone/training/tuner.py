@@ -6,9 +6,8 @@ import gc
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,35 +16,20 @@ from torch import Tensor, nn
 
 from autobackbone.backbones.blocks import BatchNormMode, set_training_mode, unfreeze
 from autobackbone.backbones.head import set_head
-from autobackbone.backbones.split import Split, split_at
 from autobackbone.convexhead import Head
-from autobackbone.data import DataBundle
 from autobackbone.errors import EpochTooLongError, TrialMemoryError
 from autobackbone.exporting.transform import normalise
-from autobackbone.memory import in_parts_that_fit, memory_errors_translated
-from autobackbone.records import Candidate, ImageSize, Normalisation
-from autobackbone.training.activations import ActivationCache, NoRoomError, stored
+from autobackbone.memory import memory_errors_translated
+from autobackbone.records import Candidate, Normalisation
 from autobackbone.training.fit import Outcome, Scorer, Trainee, fit
 from autobackbone.training.recipe import Recipe
 from autobackbone.training.rows import Rows
-from autobackbone.training.views import augmented
+from autobackbone.training.stores import Stores
+from autobackbone.training.views import Augment
 
 MAX_EPOCHS = 10
 # Below this, warm-up and decay leave no training between them.
 MIN_EPOCHS = 3
-
-
-class NetworkSource(Protocol):
-    """Builds networks: the pre-trained weights of a backbone with a fresh classifier, in eval mode on the CPU."""
-
-    def network(self, backbone: str, image_size: ImageSize) -> nn.Module:
-        """A new network, the caller's own."""
-
-    def normalisation(self, backbone: str) -> Normalisation:
-        """How pixels enter it."""
-
-    def weights_digest(self, backbone: str) -> str:
-        """Names the weights: two that differ have different digests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,23 +37,15 @@ class Tuner:
     """Trains candidates with at least one unfrozen block.
 
     Args:
-        bundle: pictures; only training and validation parts are looked at.
-        source: builds networks.
-        cache: for stored activations.
-        device: where training runs.
+        stores: the pictures, the networks, and what is stored of them.
         score: of validation probabilities, maximised.
         batch_norm: `"fixed"` keeps running statistics still (batch statistics cost ten points, measured from a good
             head on a tail of one stage).
-        seed: of the order of pictures.
     """
 
-    bundle: DataBundle
-    source: NetworkSource
-    cache: ActivationCache
-    device: torch.device
+    stores: Stores
     score: Scorer
     batch_norm: BatchNormMode = "fixed"
-    seed: int = 0
 
     def tune(
         self, candidate: Candidate, head: Head, *, until: float | None = None, n_views: int = 1
@@ -107,7 +83,7 @@ class Tuner:
     def _tune(
         self, candidate: Candidate, head: Head, recipe: Recipe, until: float | None, n_views: int
     ) -> tuple[nn.Module, Outcome]:
-        network = self.source.network(candidate.backbone, candidate.image_size).to(self.device)
+        network = self.stores.source.network(candidate.backbone, candidate.image_size).to(self.stores.device)
         set_head(network, torch.from_numpy(head.weight), torch.from_numpy(head.bias))
         unfreeze(network, candidate.n_unfrozen, batch_norm=self.batch_norm)
         trainee = self._trainee(network, candidate, until, n_views)
@@ -117,86 +93,38 @@ class Tuner:
         return network.cpu().eval(), outcome
 
     def _trainee(self, network: nn.Module, candidate: Candidate, until: float | None, n_views: int) -> Trainee:
-        pixels = self.bundle.pixels(candidate.image_size)
-        normalisation = self.source.normalisation(candidate.backbone)
-        split = self._split(network, candidate, pixels, normalisation)
+        pair = (candidate.backbone, candidate.image_size)
+        split = self.stores.split(network, *pair, candidate.n_unfrozen)
+        views: list[NDArray[Any]] = []
+        if split is not None:
+            views = self.stores.views(split, *pair, candidate.n_unfrozen, n_views=n_views, until=until)
+        labels = {part: self.stores.bundle.labels[self.stores.bundle.indices(part)] for part in ("train", "validation")}
         module: nn.Module = network
-        views: list[NDArray[Any]] = [pixels]
-        augment = _Augment(self.seed) if n_views > 1 else None
-        prepare: Callable[[Tensor], Tensor] = _Normalise(normalisation)
-        train, validation = self.bundle.indices("train"), self.bundle.indices("validation")
-        rows, validation_rows = train, validation
-        stores = [] if split is None else self._stores(split, candidate, until, n_views)
-        if split is not None and stores:
-            module, prepare, augment, views = split.tail, _to_float, None, stores
-            rows, validation_rows = np.split(np.arange(len(train) + len(validation)), [len(train)])
+        prepare: Callable[[Tensor], Tensor] = _to_float
+        augment = None
+        if split is not None and views:
+            train, validation = self.stores.rows(len(views))
+            module = split.tail
+        else:
+            views = [self.stores.bundle.pixels(candidate.image_size)]
+            train, validation = (
+                self.stores.bundle.indices("train")[None],
+                self.stores.bundle.indices("validation")[None],
+            )
+            augment = Augment(self.stores.seed) if n_views > 1 else None
+            prepare = _Normalise(self.stores.source.normalisation(candidate.backbone))
         return Trainee(
             module=module,
             set_mode=lambda: set_training_mode(module, batch_norm=self.batch_norm),
             prepare=prepare,
-            train=Rows(views, rows, self.bundle.labels[train], augment=augment, seed=self.seed),
-            validation=Rows(views[:1], validation_rows, self.bundle.labels[validation]),
-            device=self.device,
-        )
-
-    def _split(
-        self, network: nn.Module, candidate: Candidate, pixels: NDArray[np.uint8], normalisation: Normalisation
-    ) -> Split | None:
-        sample_rows = self.bundle.indices("train")[:2]
-        sample = normalise(torch.from_numpy(pixels[sample_rows]).to(self.device), normalisation)
-        split = split_at(network, candidate.n_unfrozen, sample)
-        if split is None:
-            return None
-        with torch.inference_mode():
-            activations = split.prefix(sample)
-        if len(activations) != len(sample):
-            return None  # windows of one picture are rows of their own there: they cannot be shuffled by picture
-        return split
-
-    def _stores(self, split: Split, candidate: Candidate, until: float | None, n_views: int) -> list[NDArray[Any]]:
-        """As many views as there is room for; without room for the first, the whole network trains."""
-        stores: list[NDArray[Any]] = []
-        with suppress(NoRoomError):
-            for view in range(n_views):
-                stores.append(self._activations(split, candidate, view, until))  # noqa: PERF401  keeps those before
-        return stores
-
-    def _activations(self, split: Split, candidate: Candidate, view: int, until: float | None) -> NDArray[Any]:
-        """The store of one view, training pictures first; 0 is the picture as it is, the only one validation needs."""
-        pixels = self.bundle.pixels(candidate.image_size)
-        normalisation = self.source.normalisation(candidate.backbone)
-        augment = _Augment(self.seed + 1000 * view)
-
-        def compute(indices: NDArray[np.int64]) -> tuple[Tensor]:
-            with torch.inference_mode():
-                pictures = torch.from_numpy(pixels[indices])
-                seen = pictures if view == 0 else augment(pictures)
-                return (split.prefix(normalise(seen.to(self.device), normalisation)).cpu(),)
-
-        path = self.cache.path(
-            pictures=self.bundle.digest,
-            preparation=self.bundle.preparation.to_json(),
-            split=self.bundle.split_digest,
-            backbone=candidate.backbone,
-            weights=self.source.weights_digest(candidate.backbone),
-            image_size=candidate.image_size,
-            n_unfrozen=candidate.n_unfrozen,
-            view=[view, self.seed if view else 0],
-            rows="training, then validation",
-            torch=torch.__version__,
-        )
-        parts = [self.bundle.indices("train"), *([self.bundle.indices("validation")] if view == 0 else [])]
-        return stored(
-            self.cache,
-            path,
-            lambda some: in_parts_that_fit(compute, some)[0],
-            indices=np.concatenate(parts),
-            until=until,
+            train=Rows(views, train, labels["train"], augment=augment, seed=self.stores.seed),
+            validation=Rows(views[:1], validation, labels["validation"]),
+            device=self.stores.device,
         )
 
     def _recipe(self, candidate: Candidate) -> Recipe:
         assert candidate.lr is not None
-        n_train = len(self.bundle.indices("train"))
+        n_train = len(self.stores.bundle.indices("train"))
         extras: Mapping[str, float | int | str] = candidate.extras
         # At least twenty steps an epoch where there are so many pictures: smaller data wants smaller batches.
         fitting = 2 ** int(math.log2(max(4, min(64, n_train // 20))))
@@ -206,7 +134,7 @@ class Tuner:
             batch_size=int(extras.get("batch_size", fitting)),
             weight_decay=float(extras.get("weight_decay", 0.01)),
             label_smoothing=float(extras.get("label_smoothing", 0.1)),
-            seed=self.seed,
+            seed=self.stores.seed,
         )
 
 
@@ -257,13 +185,3 @@ class _Normalise:
 
     def __call__(self, stored_batch: Tensor) -> Tensor:
         return normalise(stored_batch, self.normalisation)
-
-
-class _Augment:
-    """Draws a new view of a batch at each call, the same ones for the same seed."""
-
-    def __init__(self, seed: int) -> None:
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def __call__(self, pictures: Tensor) -> Tensor:
-        return augmented(pictures, self.generator)

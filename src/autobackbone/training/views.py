@@ -44,3 +44,14 @@ def augmented(pixels: Tensor, generator: torch.Generator) -> Tensor:
         fill=_GAP_COLOUR,
     )
     return moved.permute(0, 2, 3, 1)
+
+
+class Augment:
+    """Draws a new view of a batch at each call, the same ones for the same seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """Give another view of pictures (n, height, width, 3)."""
+        return augmented(pictures, self.generator)

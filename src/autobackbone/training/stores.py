@@ -1,0 +1,164 @@
+"""Which stores of activations a candidate trains on, and how they are filled: by an own pass or by screening's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from autobackbone.backbones.split import Prefix, Split, split_at
+from autobackbone.data import TRAIN, DataBundle
+from autobackbone.exporting.transform import normalise
+from autobackbone.passes import passes
+from autobackbone.records import ImageSize, Normalisation
+from autobackbone.screening import fair_order
+from autobackbone.training.activations import ActivationCache, NoRoomError, StoreWriter, stored
+from autobackbone.training.views import Augment
+
+Ints = NDArray[np.int64]
+
+
+class NetworkSource(Protocol):
+    """Builds networks: the pre-trained weights of a backbone with a fresh classifier, in eval mode on the CPU."""
+
+    def network(self, backbone: str, image_size: ImageSize) -> nn.Module:
+        """A new network, the caller's own."""
+
+    def normalisation(self, backbone: str) -> Normalisation:
+        """How pixels enter it."""
+
+    def weights_digest(self, backbone: str) -> str:
+        """Names the weights: two that differ have different digests."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stores:
+    """The stores of one data set.
+
+    Args:
+        bundle: pictures; only training and validation parts are stored.
+        source: builds networks.
+        cache: where stores lie.
+        device: where the frozen part runs.
+        seed: of the order of pictures, which is that of screening, and of augmentation.
+    """
+
+    bundle: DataBundle
+    source: NetworkSource
+    cache: ActivationCache
+    device: torch.device
+    seed: int
+
+    def split(self, network: nn.Module, backbone: str, image_size: ImageSize, n_unfrozen: int) -> Split | None:
+        """The network in two, verified on real pictures; `None` where no cut holds or none can be stored by picture."""
+        sample = self._look(backbone, image_size)(self.bundle.indices("train")[:2])
+        split = split_at(network, n_unfrozen, sample)
+        if split is None:
+            return None
+        # Windows of one picture are rows of their own in some networks: they cannot be shuffled by picture.
+        return split if len(split.prefix(sample)) == len(sample) else None
+
+    def views(
+        self, split: Split, backbone: str, image_size: ImageSize, n_unfrozen: int, *, n_views: int, until: float | None
+    ) -> list[NDArray[Any]]:
+        """As many views as there is room for: the pictures as they are, then moved and zoomed ones; perhaps none.
+
+        Args:
+            split: of this backbone at this depth.
+            backbone: its name.
+            image_size: height and width in pixels.
+            n_unfrozen: its depth.
+            n_views: wanted, at least 1.
+            until: `time.monotonic()` at which the computing is given up.
+
+        Raises:
+            TrialError: time ended first, or an activation is no number.
+        """
+        made: list[NDArray[Any]] = []
+        with suppress(NoRoomError):
+            for view in range(n_views):
+                order = self._order(view)
+
+                def compute(order: Ints = order, view: int = view) -> Iterator[Tensor]:
+                    prefix = Prefix(split.model, split.entry)
+                    for _, (values,) in passes(prefix, self._look(backbone, image_size, view), order):
+                        yield values
+
+                path = self._path(backbone, image_size, n_unfrozen, view)
+                made.append(stored(self.cache, path, compute, n_rows=len(order), until=until))
+        return made
+
+    def rows(self, n_views: int) -> tuple[Ints, Ints]:
+        """Where pictures lie in the stores.
+
+        Returns:
+            Rows of training pictures (n_views, n_train) in each view, and of validation pictures (1, n_validation) in
+            the first one, in the bundle's order.
+        """
+        train, validation = self.bundle.indices("train"), self.bundle.indices("validation")
+        places = []
+        for view in range(n_views):
+            order = self._order(view)
+            place = np.full(len(self.bundle.labels), -1, np.int64)
+            place[order] = np.arange(len(order))
+            places.append(place)
+        return np.stack([place[train] for place in places]), places[0][validation][None]
+
+    def writer(self, backbone: str, image_size: ImageSize, n_unfrozen: int) -> StoreWriter | None:
+        """Writes the first view while another pass runs in the same order; `None` where it is there already."""
+        path = self._path(backbone, image_size, n_unfrozen, 0)
+        return None if path.is_file() else StoreWriter(self.cache, path, len(self._order(0)))
+
+    def is_stored(self, backbone: str, image_size: ImageSize, n_unfrozen: int) -> bool:
+        """Whether the first view is there."""
+        return self._path(backbone, image_size, n_unfrozen, 0).is_file()
+
+    def _order(self, view: int) -> Ints:
+        """The first view holds training and validation pictures as screening meets them, others training alone."""
+        order = fair_order(self.bundle, seed=self.seed)
+        return order if view == 0 else order[self.bundle.parts[order] == TRAIN]
+
+    def _look(self, backbone: str, image_size: ImageSize, view: int = 0) -> Look:
+        return Look(
+            pixels=self.bundle.pixels(image_size),
+            normalisation=self.source.normalisation(backbone),
+            device=self.device,
+            augment=None if view == 0 else Augment(self.seed + 1000 * view),
+        )
+
+    def _path(self, backbone: str, image_size: ImageSize, n_unfrozen: int, view: int) -> Path:
+        return self.cache.path(
+            pictures=self.bundle.digest,
+            preparation=self.bundle.preparation.to_json(),
+            split=self.bundle.split_digest,
+            backbone=backbone,
+            weights=self.source.weights_digest(backbone),
+            image_size=image_size,
+            n_unfrozen=n_unfrozen,
+            view=view,
+            order=["fair", self.seed],
+            torch=torch.__version__,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """Numbers of pictures to a network's input."""
+
+    pixels: NDArray[np.uint8]
+    normalisation: Normalisation
+    device: torch.device
+    augment: Augment | None
+
+    def __call__(self, some: Ints) -> Tensor:
+        """Give the input (n, 3, height, width) of pictures with these numbers (n,)."""
+        pictures = torch.from_numpy(self.pixels[some])
+        seen = pictures if self.augment is None else self.augment(pictures)
+        return normalise(seen.to(self.device), self.normalisation)
