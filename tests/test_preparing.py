@@ -4,7 +4,7 @@ import pytest
 from tests.backbones.test_weights import put_in_cache
 from tests.conftest import TINY
 
-from autobackbone import Budget, plan, select_backbone
+from autobackbone import Budget, Limits, plan, select_backbone
 from autobackbone._api import _space
 from autobackbone.backbones.blocks import blocks_of
 from autobackbone.backbones.build import build
@@ -62,3 +62,11 @@ def test_a_backbone_whose_weights_turn_out_to_be_broken_leaves_and_the_others_go
     assert "left out: " in capsys.readouterr().err
     with pytest.raises(WeightsError, match="cannot be read as weights"):
         select_backbone(pictures, Budget(n_trials=0), backbones=VIT, run_dir=tmp_path / "none", **given)
+
+
+def test_what_cannot_keep_the_limits_is_not_even_planned(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    planned = plan(pictures, "1min", limits=Limits(megabytes=18), cache_dir=tmp_path / "cache")
+    assert set(planned.image_sizes) == {"tf_efficientnet_lite0.in1k", "tf_efficientnet_lite1.in1k"}
+    assert "Left out: 1 with more parameters than the limits allow." in str(planned)

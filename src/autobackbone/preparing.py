@@ -142,7 +142,7 @@ def _backbones(
         return dict.fromkeys(known_sizes, "of the run that is continued"), ()
     if settings.backbones is not None:
         return dict.fromkeys(resolve_names(settings.backbones), "asked for"), ()
-    listed = shortlist(target=settings.target, weights=settings.weights)
+    listed = shortlist(target=settings.target, limits=settings.limits, weights=settings.weights)
     if not listed.picks:
         raise BackboneError(
             "no pre-trained weights can be loaded here. Give files with weights=, run "

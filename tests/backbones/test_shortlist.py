@@ -1,3 +1,4 @@
+import re
 from collections import Counter
 
 import numpy as np
@@ -11,8 +12,9 @@ from autobackbone.backbones.catalogue import catalogue
 from autobackbone.backbones.names import architecture_of, family_of, resolve_names
 from autobackbone.backbones.prospects import merits, prospects
 from autobackbone.backbones.shortlist import shortlist
-from autobackbone.errors import BackboneError, WeightsError
-from autobackbone.records import Target
+from autobackbone.backbones.tensors import count_body_params
+from autobackbone.errors import BackboneError, LimitsError, WeightsError
+from autobackbone.records import Limits, Target
 
 CPU, CUDA = Target(device="cpu"), Target(device="cuda")
 LITES = tuple(f"tf_efficientnet_lite{number}.in1k" for number in (0, 1, 2))
@@ -134,6 +136,50 @@ def test_k_is_a_whole_number_above_zero(k):
 def test_licences_is_one_of_two_words():
     with pytest.raises(BackboneError, match="licences must be 'any' or 'commercial', not 'free'"):
         shortlist(licences="free")  # type: ignore[arg-type]
+
+
+# Limits
+
+
+@pytest.mark.parametrize(("limits", "n_allowed"), [(Limits(n_params=20e6), 20e6), (Limits(megabytes=120), 30e6)])
+def test_who_breaks_a_limit_takes_no_seat(limits, n_allowed):
+    found = shortlist(8, limits=limits, target=CPU, loadable_only=False)
+    assert len(found) == 8
+    assert all(count_body_params(name) <= n_allowed for name in found)
+    assert re.fullmatch(r"Left out: \d{3} with more parameters than the limits allow\.", found.notes[-1])
+
+
+def test_limits_that_all_keep_change_nothing():
+    free = shortlist(12, target=CPU, loadable_only=False)
+    largest = max(count_body_params(name) for name in free)
+    assert shortlist(12, among=list(free), limits=Limits(n_params=largest), loadable_only=False).notes == ()
+    wide = Limits(n_params=1e10, megabytes=1e5, latency_ms=0.001, latency_p95_ms=0.001)
+    assert shortlist(12, target=CPU, limits=wide, loadable_only=False) == free
+
+
+def test_the_classifier_that_is_replaced_does_not_count(table):
+    name = "tinynet_e.in1k"
+    assert table.loc[name, "n_params"] > 2e6
+    assert shortlist(1, among=name, limits=Limits(n_params=0.8e6), loadable_only=False).names == (name,)
+
+
+def test_sizes_that_nobody_published_are_counted(table):
+    names = resolve_names("lowformer_b[013]")
+    assert table[table["name"].isin(names)]["n_params"].isna().all()
+    sizes = {name: count_body_params(name) for name in names}
+    smallest = min(names, key=sizes.__getitem__)
+    found = shortlist(3, among=names, limits=Limits(n_params=sizes[smallest]), loadable_only=False)
+    assert found.names == (smallest,)
+    assert found.notes == ("Left out: 2 with more parameters than the limits allow.",)
+    with pytest.raises(LimitsError, match=r"none of 3 backbones keeps n_params=1000; 'lowformer_b"):
+        shortlist(3, among=names, limits=Limits(n_params=1000), loadable_only=False)
+
+
+def test_limits_that_nobody_keeps_name_the_smallest():
+    with pytest.raises(
+        LimitsError, match=r"none of 3 backbones keeps megabytes=1; 'tf_efficientnet_lite0.in1k', the sm"
+    ):
+        shortlist(limits=Limits(megabytes=1))
 
 
 # Merit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,12 +16,12 @@ from autobackbone.backbones.hub import is_hub_reachable
 from autobackbone.backbones.licences import licence_note
 from autobackbone.backbones.names import resolve_names
 from autobackbone.backbones.prospects import prospects
-from autobackbone.backbones.tensors import count_params
-from autobackbone.errors import BackboneError, WeightsError
-from autobackbone.records import Target
+from autobackbone.backbones.tensors import count_body_params
+from autobackbone.errors import BackboneError, LimitsError, WeightsError
+from autobackbone.records import Limits, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from autobackbone.backbones.weights import GivenWeights
 
@@ -29,6 +30,11 @@ _MAX_UNPROVEN_PARAMS = 100_000_000
 _MAX_SIDE = 512
 _NEW_SHARE = 0.25
 _FAMILY_TURN = 2
+# Published counts hold a classifier of 1,000 classes, which a new one replaces. The widest below 200 million parameters
+# is pnasnet5large's with 4.32 million.
+_CLASSIFIER_PARAMS = 4_400_000
+# Published counts are rounded to 10,000.
+_ROUNDED_OFF = 5_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +93,7 @@ def shortlist(
     *,
     among: str | Sequence[str] | None = None,
     target: Target | None = None,
+    limits: Limits | None = None,
     licences: Literal["any", "commercial"] = "any",
     loadable_only: bool = True,
     weights: GivenWeights = None,
@@ -103,12 +110,14 @@ def shortlist(
             weights of every architecture that pools its features, up to 400 million parameters (100 if nothing is
             published) and 512 pixels.
         target: where the model will run; its kind decides whether CPU or GPU speeds count.
+        limits: what breaks `n_params` or `megabytes` even without a classifier gets no seat; latencies come later.
         licences: `"commercial"` leaves out every licence that is not known to allow commercial use.
         loadable_only: leave out what cannot be loaded here.
         weights: files that the user has.
 
     Raises:
         WeightsError: none of the backbones can be loaded here.
+        LimitsError: none keeps the limits.
         BackboneError: a name is not known, or nothing is left.
 
     Example:
@@ -119,10 +128,40 @@ def shortlist(
     column, machine = _speed_of(target or Target())
     rows = prospects(catalogue(weights=weights), column)
     pool, notes = _pool(rows, among, licences=licences, loadable_only=loadable_only)
-    offers = _best_weights(pool) if among is None else pool
-    taken = _take(offers, k, is_size_free=among is not None)
-    picks = tuple(_pick(row, machine) for row in taken)
-    return Shortlist(picks=picks, notes=notes)
+    asked = _Allowed(limits or Limits())
+    small = pool[~(pool["n_params"] > asked.max_params + _CLASSIFIER_PARAMS).fillna(value=False)]
+    offers = _best_weights(small) if among is None else small
+    taken = _take(offers, k, is_size_free=among is not None, fits=asked.fits)
+    n_broken = len(pool) - len(small) + len(asked.refused)
+    if n_broken and not taken:
+        raise _none_within(pool, asked.limits)
+    told = (f"Left out: {n_broken:,} with more parameters than the limits allow.",) if n_broken else ()
+    return Shortlist(picks=tuple(_pick(row, machine) for row in taken), notes=(*notes, *told))
+
+
+class _Allowed:
+    """Who has few enough parameters, and who was refused."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        by_weights = math.inf if limits.megabytes is None else limits.megabytes * 1e6 / 4
+        self.max_params = min(limits.n_params or math.inf, by_weights)
+        self.refused: set[str] = set()
+
+    def fits(self, row: Any) -> bool:
+        """Counted where what is published does not tell, and only for the few that come up for a seat."""
+        published = math.inf if pd.isna(row.n_params) else row.n_params + _ROUNDED_OFF
+        if published <= self.max_params or count_body_params(row.name) <= self.max_params:
+            return True
+        self.refused.add(row.name)
+        return False
+
+
+def _none_within(pool: pd.DataFrame, limits: Limits) -> LimitsError:
+    asked = ", ".join(f"{key}={value:g}" for key in ("n_params", "megabytes") if (value := getattr(limits, key)))
+    sizes = {name: count_body_params(name) for name in pool.nsmallest(1, "n_params")["name"]}
+    told = "".join(f"; {name!r}, the smallest published, has {n:,} before a classifier" for name, n in sizes.items())
+    return LimitsError(f"none of {len(pool):,} backbones keeps {asked}{told}. Raise the limit, or name others.")
 
 
 def _check(k: int, licences: str) -> None:
@@ -177,14 +216,16 @@ def _best_weights(pool: pd.DataFrame) -> pd.DataFrame:
     return order.drop_duplicates("architecture")
 
 
-def _take(pool: pd.DataFrame, k: int, *, is_size_free: bool) -> list[Any]:
+def _take(pool: pd.DataFrame, k: int, *, is_size_free: bool, fits: Callable[[Any], bool]) -> list[Any]:
     published, compared = pool[pool["top1"].notna()], pool[pool["is_compared"]]
-    unproven = _unproven(pool[pool["top1"].isna()], is_size_free=is_size_free)
+    unproven = [filter(fits, queue) for queue in _unproven(pool[pool["top1"].isna()], is_size_free=is_size_free)]
     n_reserved = 0 if compared.empty else round(k * _NEW_SHARE)
     families: Counter[str] = Counter()
     reserved = _in_turns(unproven, n_reserved, families)
-    taken = reserved + _in_turns(_tiers(compared, k - len(reserved)), k - len(reserved), families)
-    taken += _in_turns([published[~published["is_compared"]].itertuples(), *unproven], k - len(taken), families)
+    tiers = [filter(fits, tier) for tier in _tiers(compared, k - len(reserved))]
+    taken = reserved + _in_turns(tiers, k - len(reserved), families)
+    rest = filter(fits, published[~published["is_compared"]].itertuples())
+    taken += _in_turns([rest, *unproven], k - len(taken), families)
     return sorted(taken, key=lambda row: (-row.merit, row.name))
 
 
@@ -197,7 +238,7 @@ def _unproven(others: pd.DataFrame, *, is_size_free: bool) -> list[Iterator[Any]
 
 
 def _is_modest(row: Any) -> bool:
-    n_params = count_params(row.name) if pd.isna(row.n_params) else row.n_params
+    n_params = count_body_params(row.name) if pd.isna(row.n_params) else row.n_params
     return bool(n_params <= _MAX_UNPROVEN_PARAMS)
 
 

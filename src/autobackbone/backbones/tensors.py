@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from timm.models import load_state_dict as read_checkpoint
 
-from autobackbone.backbones.names import pretrained_cfg
+from autobackbone.backbones.names import architecture_of, pretrained_cfg
 from autobackbone.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -111,15 +111,20 @@ def differences(
     ]
 
 
-@cache
-def count_params(name: str) -> int:
-    """Count the parameters of a backbone, timm's own classifier included, without allocating any.
+def count_body_params(name: str) -> int:
+    """Count the parameters of a backbone without its classifier, without allocating any.
 
     Example:
-        >>> count_params("resnet50.a1_in1k")
-        25557032
+        >>> count_body_params("resnet50.a1_in1k")
+        23508032
     """
-    return sum(parameter.numel() for parameter in _skeleton(name).parameters())
+    return _count_body(architecture_of(name))
+
+
+@cache
+def _count_body(architecture: str) -> int:
+    heads = tuple(f"{module}." for module in _classifier(architecture))
+    return sum(one.numel() for key, one in _skeleton(architecture).named_parameters() if not key.startswith(heads))
 
 
 def _converted(name: str, wanted: Mapping[str, tuple[int, ...]], tensors: Tensors, path: Path) -> Tensors:
