@@ -208,6 +208,8 @@ def test_continuing_adds_trials_and_keeps_the_old_ones(search, pictures, tmp_pat
     assert len(after) == len(before) + 2
     with pytest.raises(RunError, match="begun with seed=0, and seed=1 came"):
         search(pictures, run_dir=tmp_path / "run", seed=1)
+    same = search(pictures, Budget(n_trials=0), run_dir=tmp_path / "run", tolerance=0.5)  # the default, by its name
+    assert len(same.trials) == len(second.trials)
     with pytest.raises(RunError, match=r"begun with tolerance=0\.5, and 2\.0 came"):
         search(pictures, run_dir=tmp_path / "run", tolerance=2)
     with pytest.raises(RunError, match="begun with preparation="):

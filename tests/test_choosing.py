@@ -2,10 +2,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from autobackbone.choosing import choose, choose_under, front_of, is_beaten_for_good, mark_front, name_of, trial_line
+from autobackbone.choosing import (
+    choose,
+    choose_under,
+    front_of,
+    is_beaten_for_good,
+    mark_front,
+    name_of,
+    settled_tolerance,
+    trial_line,
+)
 from autobackbone.errors import LimitsError, RunError
 from autobackbone.metrics import metric_for
 from autobackbone.records import Trial
@@ -85,6 +94,31 @@ def test_a_faster_trial_is_chosen_only_within_the_noise_and_the_tolerance():
     assert choice([199, 200], [1.0, 9.0], tolerance=0.5).trial.number == 0  # half a point, one picture: within both
     assert choice([198, 200], [1.0, 9.0], tolerance=0.5).trial.number == 1  # a point: beyond the tolerance
     assert choice([180, 200], [1.0, 9.0], tolerance=50).trial.number == 1  # ten points: beyond one standard error
+
+
+@given(
+    top=st.floats(0.1, 1.0),
+    more=st.floats(0.0, 0.04),
+    tolerance=st.one_of(st.none(), st.floats(0.0, 0.05)),
+)
+def test_of_a_loss_two_per_cent_are_given_up_unless_nats_are_named(top, more, tolerance):
+    """The faster one is surer of half of the pictures and less sure of the others, so that the noise hides its loss."""
+    swing = np.where(np.arange(200) < 100, 0.9, -0.9) * min(top, 0.7)
+    losses = [top + more + swing, np.full(200, top)]
+    table = [np.stack([1 - np.exp(-each), np.exp(-each)], axis=1) for each in losses]
+    front = [trial(0, top + more, 1.0), trial(1, top, 9.0)]
+    allowed = 0.02 * top if tolerance is None else tolerance
+    assume(abs(more - allowed) > 1e-6)
+    error = np.std(swing, ddof=1) / np.sqrt(200)
+    picked = choose(front, lambda one: table[one.number], LABELS, LOSS, tolerance=tolerance).trial.number
+    assert picked == (0 if more <= min(allowed, error) else 1)
+
+
+def test_half_a_point_is_given_up_of_a_share_unless_points_are_named():
+    assert choice([199, 200], [1.0, 9.0], tolerance=None).trial.number == 0
+    assert choice([198, 200], [1.0, 9.0], tolerance=None).trial.number == 1
+    assert (settled_tolerance(ACCURACY, None), settled_tolerance(LOSS, None)) == (0.5, None)
+    assert (settled_tolerance(ACCURACY, 2.0), settled_tolerance(LOSS, 2.0)) == (2.0, 2.0)
 
 
 @settings(deadline=None, max_examples=60)

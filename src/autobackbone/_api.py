@@ -56,7 +56,7 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
     run_dir: str | Path | None = None,
     seed: int = 0,
     resize: Resize = "squash",
-    tolerance: float = 0.5,
+    tolerance: float | None = None,
     rare: Rare = "leave_out",
     value_range: tuple[float, float] | None = None,
     channels: Sequence[int] | None = None,
@@ -91,7 +91,8 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
             completed, with this new one. `None` makes a new, dated folder under `autobackbone-runs/`.
         seed: of the split, the sampler and the training.
         resize: `"squash"` and `"pad"` cut nothing off, `"crop"` keeps the middle.
-        tolerance: points of the score (or its own unit, if it is no share) that may be given up for speed.
+        tolerance: what may be given up for speed: points of a score that is a share, nats of `log_loss`; `None` for
+            half a point, or 2 % of the top scorer's loss.
         rare: what to do with classes too rare for the split: `"leave_out"` or `"error"`.
         value_range: lowest and highest value of pictures above 8 bits; `None` measures it on the training part.
         channels: which three channels (or one) of pictures with many are used.
@@ -163,7 +164,7 @@ def plan(  # noqa: PLR0913  the facade names every argument
     run_dir: str | Path | None = None,
     seed: int = 0,
     resize: Resize = "squash",
-    tolerance: float = 0.5,
+    tolerance: float | None = None,
     rare: Rare = "leave_out",
     value_range: tuple[float, float] | None = None,
     channels: Sequence[int] | None = None,

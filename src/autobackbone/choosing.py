@@ -13,6 +13,11 @@ from autobackbone.metrics import Metric, paired_loss, to_maximised
 from autobackbone.pareto import front_mask, good_enough
 from autobackbone.records import Trial
 
+# Given up for speed if nothing else is asked: points of a score that is a share, and a share of the top scorer's loss.
+# A loss has no scale of its own: half a nat may be more than all that was learned.
+_TOLERATED_POINTS = 0.5
+_TOLERATED_SHARE = 0.02
+
 Probabilities = Callable[[Trial], NDArray[np.float32]]
 """Validation probabilities (n_validation, n_classes) of a finished trial; NaN where a picture was not reached."""
 
@@ -63,7 +68,12 @@ def front_of(trials: Sequence[Trial], metric: Metric) -> list[Trial]:
 
 
 def choose(
-    front: Sequence[Trial], probabilities: Probabilities, labels: NDArray[np.int64], metric: Metric, *, tolerance: float
+    front: Sequence[Trial],
+    probabilities: Probabilities,
+    labels: NDArray[np.int64],
+    metric: Metric,
+    *,
+    tolerance: float | None,
 ) -> Choice:
     """The fastest trial of the front that is as good as the top scorer, as far as the validation pictures can tell.
 
@@ -72,7 +82,7 @@ def choose(
         probabilities: of each on the validation part.
         labels: (n_validation,).
         metric: that the scores are of.
-        tolerance: the loss that is accepted for speed, in points of a score that is a share, else in the metric's unit.
+        tolerance: the loss that is accepted for speed, as `tolerated_loss` takes it.
 
     Returns:
         The fastest trial whose loss to the top scorer, paired over the same pictures, is within one standard error and
@@ -91,10 +101,39 @@ def choose(
         [_latency(trial) for trial in front],
         [loss for loss, _ in pairs],
         [error for _, error in pairs],
-        tolerance / 100 if metric.unit == "points" else tolerance,
+        tolerated_loss(metric, _score(top), tolerance),
     )
     chosen = front[index]
     return Choice(trial=chosen, reason=_reason(chosen, top, pairs[index], metric, len(front)))
+
+
+def settled_tolerance(metric: Metric, tolerance: float | None) -> float | None:
+    """The tolerance that is meant if none is named: half a point; `None` where it depends on the top scorer."""
+    return _TOLERATED_POINTS if tolerance is None and metric.unit == "points" else tolerance
+
+
+def tolerated_loss(metric: Metric, top_score: float, tolerance: float | None) -> float:
+    """How much worse than the top scorer is still good enough, whatever the noise, for the sake of speed.
+
+    Args:
+        top_score: of the best, in the metric's own sign and unit.
+        tolerance: points of a score that is a share, else in the metric's unit; `None` for half a point, or for 2 % of
+            the top score.
+
+    Returns:
+        The largest loss, at least 0, in the metric's unit.
+
+    Example:
+        >>> from autobackbone.metrics import metric_for
+        >>> tolerated_loss(metric_for("accuracy", n_classes=2), 0.9, None)
+        0.005
+        >>> round(tolerated_loss(metric_for("log_loss", n_classes=2), 0.3, None), 4)
+        0.006
+    """
+    settled = settled_tolerance(metric, tolerance)
+    if settled is None:
+        return _TOLERATED_SHARE * abs(top_score)
+    return settled / 100 if metric.unit == "points" else settled
 
 
 def choose_under(front: Sequence[Trial], latency_ms: float, metric: Metric) -> Choice:

@@ -92,7 +92,12 @@ def select(  # noqa: PLR0913  one option for each argument of the facade
     max_params: Annotated[float | None, typer.Option(help="Leave out what has more parameters.")] = None,
     max_megabytes: Annotated[float | None, typer.Option(help="Leave out what is larger.")] = None,
     resize: Annotated[Resize, typer.Option(help="How a picture is brought to an image size.")] = "squash",
-    tolerance: Annotated[float, typer.Option(help="Points that may be given up for speed.")] = 0.5,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            help="Points, or nats of log_loss, that may be given up for speed; half a point or 2 % if not given."
+        ),
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="A weight file, or a folder of them.")] = None,
     trials: Annotated[
         int | None, typer.Option("--trials", "--n-trials", help="Trials after screening, at most.")

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from autobackbone.backbones.weights import GivenWeights
+from autobackbone.choosing import settled_tolerance
 from autobackbone.data import PART_CODES, DataBundle, PartSource
 from autobackbone.errors import RunError
 from autobackbone.latency.target import hardware
@@ -81,7 +82,7 @@ def _facts(prepared: Prepared, bundle: DataBundle) -> dict[str, Any]:
         "versions": {name: version(name) for name in _PACKAGES},
         "arguments": settings.decisive(),
         "limits": settings.decisive()["limits"],
-        "tolerance": settings.tolerance,
+        "tolerance": settled_tolerance(prepared.metric, settings.tolerance),
         "weights": _plain(settings.weights),
         "classes": list(bundle.classes),
         "is_excerpt": isinstance(prepared.survey.source, PartSource),
@@ -114,7 +115,7 @@ def _check_facts(run: RunFolder, facts: Mapping[str, Any], prepared: Prepared, b
     now = {
         "preparation": bundle.preparation.to_json(),
         "weights": _plain(prepared.settings.weights),
-        "tolerance": prepared.settings.tolerance,
+        "tolerance": settled_tolerance(prepared.metric, prepared.settings.tolerance),
         "hardware": hardware(prepared.target),
     }
     for name, value in json.loads(json.dumps(now)).items():

@@ -38,7 +38,7 @@ class Settings:
     run_dir: Path | None
     seed: int
     resize: Resize
-    tolerance: float
+    tolerance: float | None
     rare: Rare
     value_range: tuple[float, float] | None
     channels: tuple[int, ...] | None
@@ -80,7 +80,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     run_dir: str | Path | None,
     seed: int,
     resize: Resize,
-    tolerance: float,
+    tolerance: float | None,
     rare: Rare,
     value_range: tuple[float, float] | None,
     channels: Sequence[int] | None,
@@ -103,7 +103,8 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     _require(rare in ("leave_out", "error"), f"rare is 'leave_out' or 'error', not {rare!r}.")
     _require(batch_norm in ("fixed", "batch"), f"batch_norm is 'fixed' or 'batch', not {batch_norm!r}.")
     _require(isinstance(seed, int) and seed >= 0, f"seed is a whole number of at least 0, not {seed!r}.")
-    _require(_is_number(tolerance) and tolerance >= 0, f"tolerance is at least 0 points, not {tolerance!r}.")
+    is_tolerance = tolerance is None or (_is_number(tolerance) and tolerance >= 0)
+    _require(is_tolerance, f"tolerance is at least 0 points (nats of log_loss), or None, not {tolerance!r}.")
     _require(
         _is_number(max_download_mb) and max_download_mb >= 0, f"max_download_mb is at least 0, not {max_download_mb!r}."
     )
@@ -124,7 +125,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
         run_dir=None if run_dir is None else Path(run_dir).expanduser(),
         seed=seed,
         resize=resize,
-        tolerance=float(tolerance),
+        tolerance=None if tolerance is None else float(tolerance),
         rare=rare,
         value_range=value_range,
         channels=None if channels is None else tuple(channels),

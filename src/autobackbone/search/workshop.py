@@ -54,7 +54,7 @@ class Workshop:
     reporter: Reporter
     batch_norm: BatchNormMode
     seed: int
-    tolerance: float
+    tolerance: float | None
     survey: Survey
     _preprocess_ms: dict[ImageSize, float] = field(default_factory=dict)
     costs: Costs = field(init=False)
