@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -13,10 +15,10 @@ from autobackbone.choosing import trial_line
 from autobackbone.errors import LimitsError, TrialMemoryError, WeightsError
 from autobackbone.latency.target import describe
 from autobackbone.planning import SCREENING_SHARE, gmacs, screening_order
-from autobackbone.records import Candidate, Latency, Limits, Priced, Trial
+from autobackbone.records import Candidate, Latency, Limits, Priced, Target, Trial
 from autobackbone.screening import Screened, screen
 from autobackbone.search import trialfiles
-from autobackbone.search.costs import Pair
+from autobackbone.search.costs import Costs, Pair
 from autobackbone.search.study import add_screened, next_number
 from autobackbone.search.workshop import Workshop
 
@@ -26,6 +28,8 @@ _FIRST_PASS_SHARE = 0.6
 _HEAD_SHARE = 0.95
 # A first pass may take this share of the time; where it is longer, a cheaper pair goes first.
 _SHORT_SHARE = 0.25
+# For the head and whatever else a pass brings with it.
+_MARGIN = 1.1
 
 
 def screen_all(shop: Workshop, share: float = SCREENING_SHARE) -> None:
@@ -206,10 +210,30 @@ def _end_of_head(shop: Workshop, until: float, expected_s: float) -> float:
 
 
 def _seconds(shop: Workshop, latency: Latency) -> float:
-    n_images = shop.costs.n_train + shop.costs.n_validation
-    # NaN where a batch of 32 does not fit the device.
-    known = latency.images_per_s if latency.images_per_s > 0 else 1000 * shop.target.batch_size / latency.p50_ms
-    return n_images / known * 1.1
+    return pass_s(latency, shop.costs, shop.priced, shop.target)
+
+
+def pass_s(latency: Latency, costs: Costs, priced: Mapping[Pair, Priced], target: Target) -> float:
+    """Seconds of a screening pass over training and validation pictures.
+
+    Latencies are the target's, and screening may run elsewhere: on a GPU for a model that will run on a CPU, or on all
+    cores for one that gets a single thread. So the target's speed is corrected by how much longer a picture really took
+    here, the median over the pairs of this run: one pass that other work held up does not count.
+
+    Args:
+        latency: of the pair that would be screened.
+        costs: what passes took so far.
+        priced: the latencies of those pairs.
+        target: where latencies were measured.
+    """
+    ratios = [s * _speed(priced[pair].latency, target) for pair, s in costs.forward_s.items() if pair in priced]
+    slowness = statistics.median(ratios) if ratios else 1.0
+    return (costs.n_train + costs.n_validation) / _speed(latency, target) * slowness * _MARGIN
+
+
+def _speed(latency: Latency, target: Target) -> float:
+    """Pictures a second on the target in large batches; from single passes where a batch of 32 does not fit (NaN)."""
+    return latency.images_per_s if latency.images_per_s > 0 else 1000 * target.batch_size / latency.p50_ms
 
 
 def _reading_s(shop: Workshop, priced: Priced) -> float:
