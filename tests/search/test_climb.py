@@ -145,12 +145,14 @@ def test_the_search_ends_where_nothing_fits_any_more(make_search):
     assert len(read_trials(search.study)) == 3
 
 
-def test_what_is_so_rare_that_no_draw_finds_it_ends_the_search_with_a_reason(make_search):
-    search = make_search(seconds=lambda c: 1.0 if c.n_unfrozen == 1 and c.lr == c_lr else 100.0, left_s=lambda: 50.0)
-    climb(search)
-    stopped = [trial for trial in read_trials(search.study) if trial.state == "stopped"]
-    assert len(stopped) == 2
-    assert all(trial.reason.startswith("not begun") for trial in stopped)
+def test_what_fits_at_one_rate_alone_is_found_too(make_search):
+    def seconds(candidate):
+        return 1.0 if candidate.n_unfrozen == 1 and candidate.lr == c_lr else 100.0
+
+    search = make_search(seconds=seconds, left_s=lambda: 50.0, n_trials=3)
+    assert climb(search) == 3
+    tuned = [trial for trial in read_trials(search.study) if trial.n_unfrozen]
+    assert {(trial.state, trial.n_unfrozen, trial.lr) for trial in tuned} == {("finished", 1, c_lr)}
 
 
 c_lr = Space(image_sizes=SIZES, n_blocks=BLOCKS).typical_lr

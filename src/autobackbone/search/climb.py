@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import optuna
 
 from autobackbone.errors import TrialError
 from autobackbone.records import Candidate, Evaluator, Trial
+from autobackbone.search.fitting import Fitting
 from autobackbone.search.sampling import AllowedSampler
 from autobackbone.search.space import Space
 from autobackbone.search.study import read_trials, record, tell
 
-# Each is the last of many draws; so many in a row, and nothing fits any more.
-_MAX_MISFITS = 2
 # How far the opening trials unfreeze: shares of the blocks, the cheaper first.
 _OPENING_DEPTHS = (0.25, 0.5)
 _OPENING_LR = 5e-4
@@ -50,18 +48,21 @@ class Search:
     n_trials: int | None = None
     on_trial: Callable[[Trial], None] = lambda _: None
 
+    @property
+    def fitting(self) -> Fitting:
+        """What can still end in time."""
+        return Fitting(space=self.space, expected_s=self.evaluator.expected_s, left_s=self.left_s)
+
 
 def climb(search: Search) -> int:
-    """Try candidates until the time or the number of trials is used up; returns how many were trained."""
-    distributions = search.space.distributions()
-    search.study.sampler = AllowedSampler(search.study.sampler, distributions, lambda asked: _fits(search, asked))
+    """Try candidates as long as any fits the time and the number of trials; returns how many were trained."""
+    distributions, fitting = search.space.distributions(), search.fitting
+    search.study.sampler = AllowedSampler(search.study.sampler, distributions, fitting.allows, fitting.nearest)
     opening = openings(read_trials(search.study), search)
-    n_trained = n_misfits = 0
-    while n_misfits < _MAX_MISFITS and n_trained != search.n_trials and _something_fits(search):
+    n_trained = 0
+    while n_trained != search.n_trials and fitting.is_any():
         _enqueue_next(search, opening)
-        state = _try(search, search.study.ask(distributions))
-        n_misfits = n_misfits + 1 if state == "stopped" else 0
-        n_trained += state != "stopped"
+        n_trained += _try(search, search.study.ask(distributions)) != "stopped"
     return n_trained
 
 
@@ -84,29 +85,10 @@ def _enqueue_next(search: Search, opening: list[Candidate]) -> None:
         candidate = opening.pop(0)
         lowest, _ = search.space.depths(candidate.backbone)
         shallower = [replace(candidate, n_unfrozen=k) for k in range(candidate.n_unfrozen, lowest - 1, -1)]
-        allowed_s = search.left_s() * _OPENING_SHARE
-        fitting = next((one for one in shallower if _is_in_time(search.evaluator.expected_s(one), allowed_s)), None)
+        fitting = next(search.fitting.among(shallower, _OPENING_SHARE), None)
         if fitting is not None:
             search.study.enqueue_trial(search.space.suggestion(fitting), skip_if_exists=True)
             return
-
-
-def _something_fits(search: Search) -> bool:
-    cheapest = (
-        Candidate(backbone=name, image_size=size, n_unfrozen=search.space.depths(name)[0], lr=search.space.typical_lr)
-        for name, size in search.space.reachable_pairs()
-    )
-    left_s = search.left_s()
-    return left_s > 0 and any(_is_in_time(search.evaluator.expected_s(one), left_s) for one in cheapest)
-
-
-def _fits(search: Search, asked: Mapping[str, Any]) -> bool:
-    return _is_in_time(search.evaluator.expected_s(search.space.candidate(asked)), search.left_s())
-
-
-def _is_in_time(expected_s: float, left_s: float) -> bool:
-    """Without a limit of time all is in time but what cannot be trained at all."""
-    return math.isfinite(expected_s) and expected_s <= left_s
 
 
 def _is_better(one: Trial, other: Trial, search: Search) -> bool:
@@ -131,10 +113,10 @@ def _try(search: Search, asked: optuna.Trial) -> Literal["finished", "stopped", 
     candidate = search.space.candidate(asked.params)
     known = replace(search.evaluator.begin(candidate), number=asked.number)
     record(asked, known)
-    expected_s, left_s = search.evaluator.expected_s(candidate), search.left_s()
-    if not _is_in_time(expected_s, left_s):
-        reason = "not begun: what was left of the time is too short for any candidate that was drawn"
+    if not search.fitting.allows(asked.params):
+        reason = "not begun: what was left of the time became too short for it"
         return _end(search, asked, replace(known, reason=reason), "stopped")
+    expected_s, left_s = search.evaluator.expected_s(candidate), search.left_s()
     begun = time.monotonic()
     try:
         trial = search.evaluator.evaluate(asked.number, candidate, _until(expected_s, left_s))

@@ -1,4 +1,4 @@
-"""Suggestions that can be carried out: a sampler's own, drawn again until one is allowed."""
+"""Suggestions that can be carried out: a sampler's own, drawn again until one is allowed, else what is like it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _MAX_DRAWS = 32
 class AllowedSampler(BaseSampler):
     """Wraps a sampler and rejects what cannot be tried: what is asked follows its model, given that it can be.
 
-    What it does not find in some draws it lets pass, and the search sees to it.
-
     Args:
         base: the sampler that draws.
         distributions: the whole search space.
         is_allowed: told a whole suggestion.
+        fallback: told the last suggestion where none of some draws is allowed; gives one that is, or `None` if there is
+            none, and then the last one passes.
     """
 
     def __init__(
@@ -32,10 +32,12 @@ class AllowedSampler(BaseSampler):
         base: BaseSampler,
         distributions: Mapping[str, BaseDistribution],
         is_allowed: Callable[[Suggestion], bool],
+        fallback: Callable[[Suggestion], Suggestion | None],
     ) -> None:
         self._base = base
         self._distributions = dict(distributions)
         self._is_allowed = is_allowed
+        self._fallback = fallback
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """All of it: every parameter is drawn before any is suggested."""
@@ -45,13 +47,13 @@ class AllowedSampler(BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """A whole suggestion, allowed if one was found."""
+        """A whole suggestion, allowed if any is."""
         suggestion: dict[str, Any] = {}
         for _ in range(_MAX_DRAWS):
             suggestion = self._draw(study, trial, search_space)
             if self._is_allowed(suggestion):
-                break
-        return suggestion
+                return suggestion
+        return dict(self._fallback(suggestion) or suggestion)
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
