@@ -7,8 +7,11 @@ optimum in seconds, and the best starting head for fine-tuning (linear probing f
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +25,10 @@ from autobackbone.exporting.transform import normalise
 from autobackbone.memory import memory_errors_translated
 from autobackbone.passes import passes
 from autobackbone.records import ImageSize, Normalisation
+
+Tap = Callable[[Tensor], None]
+"""Told what enters a module, (n, …), chunk by chunk in the order of the pass, on the CPU."""
+_NO_TAPS: Mapping[str, Tap] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +76,7 @@ def screen(
     until: float | None = None,
     head_until: float | None = None,
     on_progress: Callable[[float], None] | None = None,
+    taps: Mapping[str, Tap] = _NO_TAPS,
 ) -> Screened | None:
     """Fit a convex head on the frozen features of a network.
 
@@ -83,6 +91,7 @@ def screen(
             classes and parts in proportion, so that a part of the pass is still a fair, smaller data set.
         head_until: `time.monotonic()` by which the head is fitted, as well as the time allows.
         on_progress: told the share of pictures done.
+        taps: by the name of a module, told what enters it, picture after picture in the fair order.
 
     Returns:
         The frozen network's head and its validation predictions; `None` if `until` came before there was enough to fit.
@@ -93,7 +102,15 @@ def screen(
     begun = time.monotonic()
     order = fair_order(bundle, seed=seed)
     reached = extract(
-        network, bundle, order, image_size, normalisation, device=device, until=until, on_progress=on_progress
+        network,
+        bundle,
+        order,
+        image_size,
+        normalisation,
+        device=device,
+        until=until,
+        on_progress=on_progress,
+        taps=taps,
     )
     is_train = bundle.parts[reached.indices] == TRAIN
     labels = bundle.labels[reached.indices]
@@ -126,6 +143,7 @@ def extract(
     device: torch.device,
     until: float | None = None,
     on_progress: Callable[[float], None] | None = None,
+    taps: Mapping[str, Tap] = _NO_TAPS,
 ) -> Features:
     """One forward pass over stored pictures, up to what enters the classifier.
 
@@ -143,8 +161,10 @@ def extract(
 
     chunks: list[Floats] = []
     n_done = 0
-    for some, (values,) in passes(_ToFeatures(network), look, indices):
+    for some, (values, *entering) in passes(_ToFeatures(network, tuple(taps)), look, indices):
         chunks.append(values.float().numpy())
+        for tap, activations in zip(taps.values(), entering, strict=True):
+            tap(activations)
         n_done += len(some)
         if on_progress is not None:
             on_progress(n_done / len(indices))
@@ -177,14 +197,25 @@ def predict(
 
 
 class _ToFeatures(nn.Module):
-    """What enters the classifier, as a network of its own."""
+    """What enters the classifier and some other modules, as a network of its own."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, entries: tuple[str, ...]) -> None:
         super().__init__()
         self.network = network
+        self.entries = entries
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return (network_features(self.network, x),)
+        caught: dict[str, Tensor] = {}
+        with ExitStack() as stack:
+            for name in self.entries:
+
+                def catch(_: nn.Module, arguments: tuple[Any, ...], name: str = name) -> None:
+                    # A copy: a layer behind the door may work in place.
+                    caught[name] = arguments[0].clone()
+
+                stack.callback(self.network.get_submodule(name).register_forward_pre_hook(catch).remove)
+            features = network_features(self.network, x)
+        return (features, *(caught[name] for name in self.entries))
 
 
 class _ToLogits(nn.Module):

@@ -55,6 +55,7 @@ def test_a_trial_that_is_too_slow_teaches_how_slow_it_is(pictures, tmp_path, n_p
     screened = screen(source.network(TINY, SIZE), bundle, SIZE, normalisation(TINY), seed=0, device=CPU)
     n_train = len(bundle.indices("train"))
     shop = SimpleNamespace(
+        stores=stores,
         costs=Costs(n_train=n_train, n_validation=8, n_blocks={TINY: 5}, forward_s={(TINY, SIZE): 1e-4}),
         heads={(TINY, SIZE): (0, screened.head)},
         reporter=Silent(),

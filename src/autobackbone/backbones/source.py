@@ -31,6 +31,7 @@ class TimmSource:
         self.seed = seed
         # Two: a stage works on one backbone at a time, and the next one is often the one before.
         self._state_dict = lru_cache(maxsize=2)(self._read)
+        self._digest = lru_cache(maxsize=None)(self._digested)
 
     def network(self, backbone: str, image_size: ImageSize) -> nn.Module:
         """A new network with pre-trained weights, in eval mode on the CPU, the caller's own.
@@ -75,6 +76,9 @@ class TimmSource:
 
     def weights_digest(self, backbone: str) -> str:
         """Names the weights by their content."""
+        return self._digest(backbone)
+
+    def _digested(self, backbone: str) -> str:
         digest = hashlib.sha256()
         for name, tensor in sorted(self._state_dict(backbone).items()):
             digest.update(f"{name} {tuple(tensor.shape)}".encode())

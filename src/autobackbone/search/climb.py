@@ -16,8 +16,6 @@ from autobackbone.search.sampling import AllowedSampler
 from autobackbone.search.space import Space
 from autobackbone.search.study import read_trials, record, tell
 
-# How far the opening trials unfreeze: shares of the blocks, the cheaper first.
-_OPENING_DEPTHS = (0.25, 0.5)
 _OPENING_LR = 5e-4
 # An opening is as deep as its shortest training fits this share of the time left: in 90 s on 2,000 small pictures one
 # trial of two blocks reached 0.96, and three trials, the first held to half of the time, 0.89.
@@ -76,7 +74,8 @@ def openings(trials: Sequence[Trial], search: Search) -> list[Candidate]:
         if is_screened and (trial.backbone not in best or _is_better(trial, best[trial.backbone], search)):
             best[trial.backbone] = trial
     fastest_first = sorted(best.values(), key=lambda trial: trial.latency_ms or 0.0)
-    return [_opening(trial, share, search) for share in _OPENING_DEPTHS for trial in fastest_first]
+    by_depth = zip(*(_openings_of(trial, search) for trial in fastest_first), strict=True)
+    return [candidate for of_depth in by_depth for candidate in of_depth]
 
 
 def _enqueue_next(search: Search, opening: list[Candidate]) -> None:
@@ -97,16 +96,13 @@ def _is_better(one: Trial, other: Trial, search: Search) -> bool:
     return (one.score > other.score) == search.is_higher_better and one.score != other.score
 
 
-def _opening(screened: Trial, share: float, search: Search) -> Candidate:
-    lowest, highest = search.space.depths(screened.backbone)
+def _openings_of(screened: Trial, search: Search) -> list[Candidate]:
     bounds = search.space.lr
     lr = min(max(_OPENING_LR, bounds[0]), bounds[1]) if isinstance(bounds, tuple) else bounds
-    return Candidate(
-        backbone=screened.backbone,
-        image_size=screened.image_size,
-        n_unfrozen=min(max(lowest, round(screened.n_blocks * share)), highest),
-        lr=lr,
-    )
+    return [
+        Candidate(backbone=screened.backbone, image_size=screened.image_size, n_unfrozen=depth, lr=lr)
+        for depth in search.space.opening_depths(screened.backbone)
+    ]
 
 
 def _try(search: Search, asked: optuna.Trial) -> Literal["finished", "stopped", "failed"]:

@@ -33,16 +33,22 @@ class Costs:
     _epochs: dict[tuple[str, ImageSize, int], float] = field(default_factory=dict)
     _ratios: list[float] = field(default_factory=list)
 
-    def expected_s(self, candidate: Candidate, n_epochs: int) -> float:
-        """Seconds of a training of so many epochs, its setup included; infinite for a pair that was never run."""
+    def expected_s(self, candidate: Candidate, n_epochs: int, *, is_stored: bool = False) -> float:
+        """Seconds of a training of so many epochs, its setup included; infinite for a pair that was never run.
+
+        Args:
+            candidate: something to try.
+            n_epochs: how long it would train.
+            is_stored: whether what its frozen part gives is stored already.
+        """
         pair = (candidate.backbone, candidate.image_size)
         if pair not in self.forward_s:
             return float("inf")
         known = (*pair, candidate.n_unfrozen)
         is_known = known in self._epochs
         epoch_s = self._epochs[known] if is_known else self._guess_epoch_s(candidate) * self._correction()
-        # What is known has its activations stored already.
-        prefix_s = 0.0 if is_known else self.forward_s[pair] * (self.n_train + self.n_validation)
+        # What was trained before has been stored, or cannot be.
+        prefix_s = 0.0 if is_known or is_stored else self.forward_s[pair] * (self.n_train + self.n_validation)
         return _SETUP_S + prefix_s + n_epochs * epoch_s
 
     def learn(self, candidate: Candidate, epoch_s: float) -> None:

@@ -28,7 +28,8 @@ class NetworkEvaluator:
     def expected_s(self, candidate: Candidate) -> float:
         """Seconds of the shortest useful training."""
         n_epochs = int(candidate.extras.get("n_epochs", MIN_EPOCHS))
-        return self.shop.costs.expected_s(candidate, n_epochs)
+        is_stored = self.shop.stores.is_stored(candidate.backbone, candidate.image_size, candidate.n_unfrozen)
+        return self.shop.costs.expected_s(candidate, n_epochs, is_stored=is_stored)
 
     def begin(self, candidate: Candidate) -> Trial:
         """What is known before training."""

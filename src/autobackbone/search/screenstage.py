@@ -130,17 +130,20 @@ def broken_limit(priced: Priced, limits: Limits) -> str | None:
 def _screen_one(shop: Workshop, priced: Priced, until: float | None, head_until: float | None) -> None:
     pair = (priced.backbone, priced.image_size)
     network = shop.source.network(*pair).to(shop.device)
-    screened = screen(
-        network,
-        shop.bundle,
-        priced.image_size,
-        shop.source.normalisation(priced.backbone),
-        seed=shop.seed,
-        device=shop.device,
-        until=until,
-        head_until=head_until,
-        on_progress=lambda done: shop.reporter.progress(shop.use_share(), f"screening {_name(pair)}: {done:.0%}"),
-    )
+    depths = () if shop.space.is_frozen_only else shop.space.opening_depths(priced.backbone)
+    with shop.stores.filling(network, *pair, depths) as taps:
+        screened = screen(
+            network,
+            shop.bundle,
+            priced.image_size,
+            shop.source.normalisation(priced.backbone),
+            seed=shop.seed,
+            device=shop.device,
+            until=until,
+            head_until=head_until,
+            on_progress=lambda done: shop.reporter.progress(shop.use_share(), f"screening {_name(pair)}: {done:.0%}"),
+            taps=taps,
+        )
     if screened is None or not math.isfinite(shop.validation_score(screened.probabilities)):
         return
     trial = _trial(shop, priced, screened)

@@ -26,6 +26,8 @@ _EXTRAS: Mapping[str, tuple[type, bool]] = {
     "batch_size": (int, True),
     "n_epochs": (int, False),
 }
+# How far the opening trials unfreeze: shares of the blocks, the cheaper first.
+_OPENING_DEPTHS = (0.25, 0.5)
 _DEFAULT_LR: Bound = (3e-5, 3e-3)
 
 
@@ -49,6 +51,12 @@ class Space:
     n_unfrozen: int | tuple[int, int] | None = None
     extras: Mapping[str, float | int | Bound] = field(default_factory=dict)
     reachable: frozenset[tuple[str, ImageSize]] | None = None
+
+    def opening_depths(self, backbone: str) -> tuple[int, ...]:
+        """How many blocks the first trials of a backbone unfreeze, the cheaper first."""
+        lowest, highest = self.depths(backbone)
+        wanted = (round(self.n_blocks[backbone] * share) for share in _OPENING_DEPTHS)
+        return tuple(min(max(lowest, depth), highest) for depth in wanted)
 
     @property
     def is_frozen_only(self) -> bool:

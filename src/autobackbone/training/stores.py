@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from autobackbone.backbones.split import Prefix, Split, split_at
 from autobackbone.data import TRAIN, DataBundle
+from autobackbone.errors import TrialError
 from autobackbone.exporting.transform import normalise
 from autobackbone.passes import passes
 from autobackbone.records import ImageSize, Normalisation
-from autobackbone.screening import fair_order
-from autobackbone.training.activations import ActivationCache, NoRoomError, StoreWriter, stored
+from autobackbone.screening import Tap, fair_order
+from autobackbone.training.activations import ActivationCache, NoRoomError, StoreWriter, TooLargeError, stored
 from autobackbone.training.views import Augment
 
 Ints = NDArray[np.int64]
@@ -111,10 +112,30 @@ class Stores:
             places.append(place)
         return np.stack([place[train] for place in places]), places[0][validation][None]
 
-    def writer(self, backbone: str, image_size: ImageSize, n_unfrozen: int) -> StoreWriter | None:
-        """Writes the first view while another pass runs in the same order; `None` where it is there already."""
-        path = self._path(backbone, image_size, n_unfrozen, 0)
-        return None if path.is_file() else StoreWriter(self.cache, path, len(self._order(0)))
+    @contextmanager
+    def filling(
+        self, network: nn.Module, backbone: str, image_size: ImageSize, depths: Collection[int]
+    ) -> Iterator[dict[str, Tap]]:
+        """Fill the first views of some depths while a pass in the order of screening runs anyway.
+
+        Args:
+            network: the one that passes.
+            backbone: its name.
+            image_size: height and width in pixels.
+            depths: numbers of unfrozen blocks; what is stored already, or has no verified cut, is passed over.
+
+        Yields:
+            What is to be told what enters a module, by the module's name. A pass that ends early leaves nothing.
+        """
+        with ExitStack() as stack:
+            taps: dict[str, Tap] = {}
+            for depth in depths:
+                path = self._path(backbone, image_size, depth, 0)
+                split = None if path.is_file() else self.split(network, backbone, image_size, depth)
+                if split is not None and split.entry not in taps:
+                    writer = stack.enter_context(StoreWriter(self.cache, path, len(self._order(0))))
+                    taps[split.entry] = _until_it_fails(writer)
+            yield taps
 
     def is_stored(self, backbone: str, image_size: ImageSize, n_unfrozen: int) -> bool:
         """Whether the first view is there."""
@@ -146,6 +167,21 @@ class Stores:
             order=["fair", self.seed],
             torch=torch.__version__,
         )
+
+
+def _until_it_fails(writer: StoreWriter) -> Tap:
+    """A store is a convenience: where it cannot be, the pass that fills it goes on."""
+    is_failed = False
+
+    def add(values: Tensor) -> None:
+        nonlocal is_failed
+        if not is_failed:
+            try:
+                writer.add(values)
+            except (NoRoomError, TooLargeError, TrialError):
+                is_failed = True
+
+    return add
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from autobackbone.backbones.build import build, normalisation
+from autobackbone.data import decode, survey
+from autobackbone.screening import screen
+from autobackbone.training.activations import ActivationCache
+from autobackbone.training.stores import Stores
+
+NET, SIZE, CPU = "test_efficientnet.r160_in1k", (64, 64), torch.device("cpu")
+
+
+class Source:
+    """Random weights, the same ones for the same name."""
+
+    def network(self, backbone, image_size):
+        return build(backbone, n_classes=3, image_size=image_size, seed=0)
+
+    def normalisation(self, backbone):
+        return normalisation(backbone)
+
+    def weights_digest(self, backbone):
+        return backbone
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    pictures = [Image.fromarray(rng.integers(0, 256, (20, 20, 3), np.uint8)) for _ in range(90)]
+    return decode(survey((pictures, [0, 1, 2] * 30)), [SIZE], cache_dir=tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def stores(bundle, tmp_path):
+    cache = ActivationCache(folder=tmp_path / "activations", max_bytes=10**9)
+    return Stores(bundle=bundle, source=Source(), cache=cache, device=CPU, seed=0)
+
+
+def screened_with(stores, depths, **given):
+    network = stores.source.network(NET, SIZE)
+    with stores.filling(network, NET, SIZE, depths) as taps:
+        assert len(taps) == len(depths)
+        return screen(network, stores.bundle, SIZE, normalisation(NET), seed=0, device=CPU, taps=taps, **given)
+
+
+def test_the_pass_of_screening_leaves_the_stores_that_training_would_make(stores, bundle, tmp_path):
+    screened = screened_with(stores, (1, 3))
+    alone = screen(stores.source.network(NET, SIZE), bundle, SIZE, normalisation(NET), seed=0, device=CPU)
+    np.testing.assert_allclose(screened.probabilities, alone.probabilities, atol=1e-4)
+    anew = Stores(
+        bundle=bundle,
+        source=Source(),
+        cache=ActivationCache(folder=tmp_path / "anew", max_bytes=10**9),
+        device=CPU,
+        seed=0,
+    )
+    for depth in (1, 3):
+        assert stores.is_stored(NET, SIZE, depth)
+        split = stores.split(stores.source.network(NET, SIZE), NET, SIZE, depth)
+        (given,) = stores.views(split, NET, SIZE, depth, n_views=1, until=0.0)  # no time to compute anything
+        (made,) = anew.views(split, NET, SIZE, depth, n_views=1, until=None)
+        np.testing.assert_allclose(given.astype(np.float32), made.astype(np.float32), atol=2e-3)
+    assert not stores.is_stored(NET, SIZE, 2)
+
+
+def test_rows_say_where_each_picture_lies(stores, bundle):
+    network = stores.source.network(NET, SIZE)
+    split = stores.split(network, NET, SIZE, 2)
+    views = stores.views(split, NET, SIZE, 2, n_views=2, until=None)
+    train, validation = stores.rows(2)
+    assert [len(view) for view in views] == [
+        len(bundle.indices("train")) + len(bundle.indices("validation")),
+        len(train[0]),
+    ]
+    look = stores._look(NET, SIZE)
+    for part, places in (("train", train[0]), ("validation", validation[0])):
+        wanted = split.prefix(look(bundle.indices(part))).numpy()
+        np.testing.assert_allclose(views[0][places].astype(np.float32), wanted, atol=5e-3)
+    # The second view shows the same picture moved: nearer to its own first view than others are, on the whole.
+    own = np.abs(views[1][train[1]].astype(np.float32) - views[0][train[0]].astype(np.float32)).mean()
+    other = np.abs(views[1][np.roll(train[1], 1)].astype(np.float32) - views[0][train[0]].astype(np.float32)).mean()
+    assert 0 < own < other
+
+
+def test_a_pass_that_ends_early_leaves_no_store(stores):
+    screened_with(stores, (1,), until=0.0)
+    assert not stores.is_stored(NET, SIZE, 1)
+    assert list(stores.cache.folder.iterdir()) == []
+
+
+def test_without_room_for_a_store_the_pass_goes_on(bundle, tmp_path):
+    cache = ActivationCache(folder=tmp_path / "none", max_bytes=1)
+    stores = Stores(bundle=bundle, source=Source(), cache=cache, device=CPU, seed=0)
+    assert screened_with(stores, (1, 2)).n_train == len(bundle.indices("train"))
+    assert list(cache.folder.iterdir()) == []
