@@ -115,6 +115,10 @@ def test_only_the_front_keeps_weights(selection):
             selection.model(trial)
     with pytest.raises(RunError, match="there is no trial 999"):
         selection.model(999)
+    with pytest.raises(RunError, match=r"there is no trial \[0\]"):
+        selection.model([0])
+    with pytest.raises(ArgumentError, match="latency_ms must be milliseconds above 0, not None"):
+        selection.best_under(None)
 
 
 def test_a_run_opens_in_a_new_process_after_it_was_moved_and_is_not_written(selection, tmp_path, pictures):

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from autobackbone.choosing import (
     settled_tolerance,
     trial_line,
 )
-from autobackbone.errors import LimitsError, RunError
+from autobackbone.errors import ArgumentError, LimitsError, RunError
 from autobackbone.metrics import metric_for
 from autobackbone.records import Trial
 
@@ -152,6 +153,17 @@ def test_a_limit_of_latency_takes_the_most_accurate_inside_it():
     assert choose_under(front, 2.5, ACCURACY).trial.number == 1
     with pytest.raises(LimitsError, match=r"within 0.5 ms; the fastest takes 1.00 ms"):
         choose_under(front, 0.5, ACCURACY)
+
+
+@pytest.mark.parametrize("latency_ms", [None, "fast", True, 0, -2.0, math.nan])
+def test_a_limit_that_is_no_time_is_named(latency_ms):
+    with pytest.raises(ArgumentError, match=f"latency_ms must be milliseconds above 0, not {latency_ms!r}. Without"):
+        choose_under([trial(0, 0.7, 1.0)], latency_ms, ACCURACY)
+
+
+def test_a_limit_may_be_any_number():
+    for limit in (3, np.float32(3), np.int64(3), math.inf):
+        assert choose_under([trial(0, 0.7, 1.0)], limit, ACCURACY).trial.number == 0
 
 
 def test_without_a_finished_trial_there_is_nothing_to_choose():

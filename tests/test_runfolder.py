@@ -8,11 +8,30 @@ import pytest
 from autobackbone.errors import RunError, RunLockedError
 from autobackbone.runfolder import RunFolder, cache_folder, new_run_path
 
+# All that a run must tell.
+FACTS = {
+    "format_version": 1,
+    "arguments": {"seed": 0},
+    "classes": ["a", "b"],
+    "data_digest": "12",
+    "hardware": {"chip": "a chip"},
+    "image_sizes": [["net", [[96, 96], [96, 128]]]],
+    "limits": {"latency_ms": 5.0, "latency_p95_ms": None, "n_params": None, "megabytes": None},
+    "metric": "accuracy",
+    "notes": ["one picture left out"],
+    "preparation": {"resize": "squash"},
+    "split_digest": "34",
+    "target_line": "cpu",
+    "task": "classification",
+    "tolerance": 0.5,
+    "weights": None,
+}
+
 
 def test_facts_come_back_as_written(tmp_path):
     run = RunFolder(path=tmp_path)
-    run.write_facts({"classes": ["a", "b"], "tolerance": 0.5})
-    assert run.read_facts() == {"classes": ["a", "b"], "tolerance": 0.5, "format_version": 1}
+    run.write_facts({name: value for name, value in FACTS.items() if name != "format_version"})
+    assert run.read_facts() == FACTS
     assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
 
 
@@ -31,6 +50,47 @@ def test_a_folder_without_a_readable_run_says_so(tmp_path, text, message):
         (tmp_path / "run.json").write_text(text)
     with pytest.raises(RunError, match=message):
         RunFolder(path=tmp_path).read_facts()
+
+
+@pytest.mark.parametrize("name", sorted(FACTS.keys() - {"format_version"}))
+def test_a_fact_that_is_missing_or_of_another_kind_is_named(tmp_path, name):
+    others = {key: value for key, value in FACTS.items() if key != name}
+    for facts, came in ((others, "it is missing"), (FACTS | {name: 3.5}, "3.5 came"), (FACTS | {name: [[]]}, "")):
+        (tmp_path / "run.json").write_text(json.dumps(facts))
+        if name == "tolerance" and came == "3.5 came":
+            assert RunFolder(path=tmp_path).read_facts() == facts
+            continue
+        with pytest.raises(RunError, match=rf"run\.json' is damaged: '{name}' must be a .*{came}.*Put it back"):
+            RunFolder(path=tmp_path).read_facts()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("classes", ["a"]),
+        ("classes", ["a", None]),
+        ("image_sizes", [["net", [96]]]),
+        ("image_sizes", [["net", 96]]),
+        ("image_sizes", [[5, [[96, 96]]]]),
+        ("limits", {"latency_ms": "fast"}),
+        ("limits", {"latency_ms": -1}),
+        ("limits", {"speed": 3}),
+        ("notes", "one"),
+        ("tolerance", -1),
+        ("tolerance", True),
+        ("weights", {"net": 3}),
+    ],
+)
+def test_a_fact_that_means_nothing_is_named(tmp_path, name, value):
+    (tmp_path / "run.json").write_text(json.dumps(FACTS | {name: value}))
+    with pytest.raises(RunError, match=f"'{name}' must be a .* came. Put it back"):
+        RunFolder(path=tmp_path).read_facts()
+
+
+@pytest.mark.parametrize(("name", "value"), [("tolerance", None), ("weights", "w.pth"), ("weights", {"net": "w.pth"})])
+def test_facts_that_may_be_left_open_or_told_otherwise(tmp_path, name, value):
+    (tmp_path / "run.json").write_text(json.dumps(FACTS | {name: value}))
+    assert RunFolder(path=tmp_path).read_facts()[name] == value
 
 
 def test_a_second_process_is_told_who_holds_the_run(tmp_path):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autobackbone.errors import LimitsError, RunError
+from autobackbone.errors import ArgumentError, LimitsError, RunError
 from autobackbone.metrics import Metric, paired_loss, to_maximised
 from autobackbone.pareto import front_mask, good_enough
 from autobackbone.records import Trial
@@ -140,8 +141,13 @@ def choose_under(front: Sequence[Trial], latency_ms: float, metric: Metric) -> C
     """The most accurate trial of the front within a latency.
 
     Raises:
+        ArgumentError: `latency_ms` is no number above 0.
         LimitsError: none is that fast.
     """
+    if not isinstance(latency_ms, Real) or isinstance(latency_ms, bool) or not latency_ms > 0:
+        raise ArgumentError(
+            f"latency_ms must be milliseconds above 0, not {latency_ms!r}. Without a limit, take the best of the run."
+        )
     fitting = [trial for trial in front if _latency(trial) <= latency_ms]
     if not fitting:
         fastest = min(front, key=_latency, default=None)

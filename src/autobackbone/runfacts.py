@@ -98,9 +98,9 @@ def _check_same(run: RunFolder, prepared: Prepared, bundle: DataBundle) -> None:
     facts = run.read_facts()
     asked = prepared.settings.decisive()
     for name, before in facts["arguments"].items():
-        if asked[name] != before:
+        if asked.get(name) != before:
             raise RunError(
-                f"the run {str(run.path)!r} was begun with {name}={before!r}, and {name}={asked[name]!r} came. "
+                f"the run {str(run.path)!r} was begun with {name}={before!r}, and {name}={asked.get(name)!r} came. "
                 "Give the same to continue it, or another run_dir."
             )
     _check_facts(run, facts, prepared, bundle)

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import json
 import os
+import reprlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,7 +25,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from autobackbone.errors import RunError, RunLockedError
+from autobackbone.errors import LimitsError, RunError, RunLockedError
+from autobackbone.records import Limits, as_image_sizes
 
 FORMAT_VERSION = 1
 
@@ -67,7 +69,8 @@ class RunFolder:
         """The facts of the run.
 
         Raises:
-            RunError: there is no run here, it cannot be read, or its format is newer than this version knows.
+            RunError: there is no run here, it cannot be read, its format is newer than this version knows, or a fact is
+                missing or of another kind, as after a slip of an editor.
         """
         if not self.exists():
             raise RunError(f"{str(self.path)!r} holds no run: it has no run.json. Give the folder that a search made.")
@@ -81,7 +84,17 @@ class RunFolder:
                 f"{str(self.path)!r} has run format {version}, and this version reads up to {FORMAT_VERSION}. "
                 "Update autobackbone."
             )
+        for name, (kind, is_right) in _FACTS.items():
+            if name not in facts or not is_right(facts[name]):
+                came = f"{reprlib.repr(facts[name])} came" if name in facts else "it is missing"
+                raise self.damaged(f"{name!r} must be {kind}, and {came}")
         return dict(facts)
+
+    def damaged(self, why: str) -> RunError:
+        """The error for facts that cannot be used."""
+        return RunError(
+            f"{str(self.facts_file)!r} is damaged: {why}. Put it back as the search wrote it, or search again."
+        )
 
     def write_facts(self, facts: Mapping[str, Any]) -> None:
         """Write the facts of the run, whole or not at all."""
@@ -121,6 +134,64 @@ class RunFolder:
         finally:
             holder.unlink(missing_ok=True)
             lock.release()
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_tolerance(value: Any) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _are_classes(value: Any) -> bool:
+    return isinstance(value, list) and len(value) >= 2 and all(isinstance(one, (str, int)) for one in value)
+
+
+def _are_limits(value: Any) -> bool:
+    try:
+        Limits(**value)
+    except (TypeError, LimitsError):
+        return False
+    return True
+
+
+def _are_image_sizes(value: Any) -> bool:
+    try:
+        return all(_is_text(name) and as_image_sizes(sizes) == tuple(map(tuple, sizes)) for name, sizes in value)
+    except (TypeError, ValueError):
+        return False
+
+
+def _are_weights(value: Any) -> bool:
+    return value is None or _is_text(value) or (_is_mapping(value) and all(map(_is_text, value.values())))
+
+
+# What a run must tell to be opened and continued: in words, and as a check.
+_FACTS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "arguments": ("a mapping", _is_mapping),
+    "classes": ("a list of at least two names or numbers", _are_classes),
+    "data_digest": ("a text", _is_text),
+    "hardware": ("a mapping", _is_mapping),
+    "image_sizes": ("a list of [backbone, [[height, width], …]]", _are_image_sizes),
+    "limits": ("a mapping of limits to numbers or null", _are_limits),
+    "metric": ("a text", _is_text),
+    "notes": ("a list of texts", _are_texts),
+    "preparation": ("a mapping", _is_mapping),
+    "split_digest": ("a text", _is_text),
+    "target_line": ("a text", _is_text),
+    "task": ("a text", _is_text),
+    "tolerance": ("a number of at least 0 or null", _is_tolerance),
+    "weights": ("a path, a mapping of backbones to paths, or null", _are_weights),
+}
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,8 @@ from autobackbone.backbones.head import set_head
 from autobackbone.backbones.weights import find_weights, load_state_dict
 from autobackbone.choosing import Choice, choose, choose_under, front_of, mark_front
 from autobackbone.data import Preparation
-from autobackbone.errors import DataError, RunError
-from autobackbone.exporting.transform import Transform
+from autobackbone.errors import ArgumentError, DataError, RunError
+from autobackbone.exporting.transform import Transform, as_pictures, to_input
 from autobackbone.metrics import Metric, metric_for
 from autobackbone.records import Limits, Trial
 from autobackbone.runfolder import RunFolder
@@ -73,6 +74,7 @@ class Selection:
     def __init__(self, path: Path) -> None:
         self._run = RunFolder(path=path)
         self._facts = self._run.read_facts()
+        self._preparation = _preparation(self._run, self._facts)
         self._models: dict[int, nn.Module] = {}
 
     @property
@@ -103,7 +105,7 @@ class Selection:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was skipped, made or left out, one line each."""
-        return tuple(self._facts.get("notes", ()))
+        return tuple(self._facts["notes"])
 
     @cached_property
     def trials(self) -> list[Trial]:
@@ -140,6 +142,7 @@ class Selection:
         """The most accurate trial of the front within a latency.
 
         Raises:
+            ArgumentError: `latency_ms` is no number above 0.
             LimitsError: none is that fast.
         """
         return choose_under(self.front, latency_ms, self.metric).trial
@@ -194,12 +197,12 @@ class Selection:
         model = self.model(trial)
         transform = model.transform
         assert isinstance(transform, Transform)
-        pictures = _as_list(images)
+        pictures = as_pictures(images)
         chunks = []
         with torch.inference_mode():
             for start in range(0, len(pictures), _BATCH_SIZE):
                 some = pictures[start : start + _BATCH_SIZE]
-                batch = torch.stack([_transformed(transform, picture) for picture in some])
+                batch = torch.stack([to_input(transform, picture) for picture in some])
                 chunks.append(torch.softmax(model(batch).float(), dim=1).numpy())
         return np.concatenate(chunks) if chunks else np.empty((0, len(self.classes)), dtype=np.float32)
 
@@ -228,10 +231,10 @@ class Selection:
         if trial is None:
             return self.best
         number = trial.number if isinstance(trial, Trial) else trial
-        by_number = {one.number: one for one in self.trials}
-        if number not in by_number:
-            raise RunError(f"there is no trial {number!r}; there are {len(by_number)}, numbered from 0.")
-        return by_number[number]
+        found = next((one for one in self.trials if one.number == number), None)
+        if found is None:
+            raise RunError(f"there is no trial {number!r}; there are {len(self.trials)}, numbered from 0.")
+        return found
 
     def _load(self, trial: Trial) -> nn.Module:
         if trial.state != "finished":
@@ -243,7 +246,7 @@ class Selection:
         elif trial.n_unfrozen == 0:
             # Frozen: the backbone's own weights, as they came, and the head.
             head = trialfiles.load_head(self._run, trial.number)
-            source = find_weights(trial.backbone, self._facts.get("weights"))
+            source = find_weights(trial.backbone, self._facts["weights"])
             state_dict = load_state_dict(trial.backbone, source)
             network = build(trial.backbone, n_classes=n_classes, image_size=trial.image_size, state_dict=state_dict)
             set_head(network, torch.from_numpy(head.weight), torch.from_numpy(head.bias))
@@ -254,7 +257,7 @@ class Selection:
             )
         network.transform = Transform(  # type: ignore[assignment]
             image_size=trial.image_size,
-            preparation=Preparation.from_json(self._facts["preparation"]),
+            preparation=self._preparation,
             normalisation=normalisation(trial.backbone),
         )
         network.classes = self.classes  # type: ignore[assignment]
@@ -272,39 +275,22 @@ def open_run(path: str | Path) -> Selection:
     """Open a run that was made earlier, here or elsewhere; nothing is written.
 
     Raises:
+        ArgumentError: `path` is no path.
         RunError: there is no run, or it is damaged, or its format is newer than this version.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise ArgumentError(f"open_run takes the path of a run folder, not {path!r}. Give the one that a search made.")
     return Selection(Path(path).expanduser().absolute())
 
 
-def _transformed(transform: Transform, picture: Any) -> torch.Tensor:
+def _preparation(run: RunFolder, facts: Mapping[str, Any]) -> Preparation:
     try:
-        return transform(picture)
-    except (OSError, SyntaxError) as error:  # what Pillow raises for files that are no pictures, or broken ones
-        named = str(picture) if isinstance(picture, (str, Path)) else f"a {type(picture).__name__}"
-        raise DataError(f"{named!r} cannot be read as a picture: {error}. Leave it out.") from error
+        return Preparation.from_json(facts["preparation"])
+    except (TypeError, DataError) as error:
+        raise run.damaged(f"'preparation' cannot be read ({error})") from error
 
 
 def _searched(trial: Trial) -> dict[str, Any]:
     own = {"strength", "forward_s", "scored_share"}
     extras: Mapping[str, Any] = trial.extras
     return {name: value for name, value in extras.items() if name not in own}
-
-
-def _as_list(images: Any) -> Sequence[Any]:
-    is_one = isinstance(images, (str, Path)) or hasattr(images, "convert")
-    # (height, width, 3) is one colour picture, not a stack of narrow grey ones.
-    is_colour = isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[-1] in (3, 4)
-    if is_one or is_colour:
-        images = [images]
-    if not isinstance(images, (np.ndarray, Sequence)):
-        raise DataError(f"pictures come as a list of paths, PIL images or arrays, or as one array; {images!r} came.")
-    if isinstance(images, np.ndarray) and images.ndim < 3:
-        raise DataError(
-            f"pictures come as a list, or as an array (n, height, width) or (n, height, width, channels); "
-            f"an array of shape {images.shape} came. Put a single picture into a list."
-        )
-    missing = [one for one in images if isinstance(one, (str, Path)) and not Path(one).is_file()]
-    if missing:
-        raise DataError(f"{len(missing)} of {len(images)} pictures are not there, the first {str(missing[0])!r}.")
-    return list(images)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from autobackbone.data import Preparation, to_pixels
+from autobackbone.errors import DataError
 from autobackbone.records import ImageSize, Normalisation
 
 
@@ -60,6 +62,47 @@ class Transform:
                 mean=tuple(norm["mean"]), std=tuple(norm["std"]), interpolation=norm["interpolation"]
             ),
         )
+
+
+def to_input(transform: Transform, picture: Any) -> Tensor:
+    """One picture of a user's as an input of the network, (3, height, width) float32.
+
+    Raises:
+        DataError: it cannot be read as a picture.
+    """
+    try:
+        return transform(picture)
+    except (OSError, SyntaxError) as error:  # what Pillow raises for files that are no pictures, or broken ones
+        named = str(picture) if isinstance(picture, (str, Path)) else f"a {type(picture).__name__}"
+        raise DataError(f"{named!r} cannot be read as a picture: {error}. Leave it out.") from error
+
+
+def as_pictures(images: Any) -> Sequence[Any]:
+    """Pictures in any form that users give, as a list; files are not opened.
+
+    Raises:
+        DataError: they are no pictures, or are not there.
+
+    Example:
+        >>> len(as_pictures(np.zeros((5, 16, 16))))
+        5
+    """
+    is_one = isinstance(images, (str, Path)) or hasattr(images, "convert")
+    # (height, width, 3) is one colour picture, not a stack of narrow grey ones.
+    is_colour = isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[-1] in (3, 4)
+    if is_one or is_colour:
+        images = [images]
+    if not isinstance(images, (np.ndarray, Sequence)):
+        raise DataError(f"pictures come as a list of paths, PIL images or arrays, or as one array; {images!r} came.")
+    if isinstance(images, np.ndarray) and images.ndim < 3:
+        raise DataError(
+            f"pictures come as a list, or as an array (n, height, width) or (n, height, width, channels); "
+            f"an array of shape {images.shape} came. Put a single picture into a list."
+        )
+    missing = [one for one in images if isinstance(one, (str, Path)) and not Path(one).is_file()]
+    if missing:
+        raise DataError(f"{len(missing)} of {len(images)} pictures are not there, the first {str(missing[0])!r}.")
+    return list(images)
 
 
 def normalise(pixels: Tensor, normalisation: Normalisation) -> Tensor:
