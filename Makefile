@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Waiting threads that spin make two cores with other work on one of them a hundred times slower.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: setup demo test test-slow lint format doctor clean
+.PHONY: setup demo test test-slow lint format doctor bench clean
 
 setup: $(READY)
 
@@ -35,6 +35,13 @@ lint: setup
 format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# PICTURES is a folder with one sub-folder per class; nothing else may run on the machine meanwhile.
+bench: setup
+	@test -n "$(PICTURES)" || { echo "usage: make bench PICTURES=folder"; exit 2; }
+	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/throughput.py $(PICTURES)
+	$(BIN)/python benchmarks/time_to_quality.py $(PICTURES)
 
 doctor: setup
 	$(BIN)/autobackbone doctor
