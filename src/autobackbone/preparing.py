@@ -73,6 +73,8 @@ def prepare(settings: Settings, known: Known | None = None) -> Prepared:
     )
     metric = metric_for(settings.metric, settings.task or "classification", n_classes=len(found.classes))
     target = resolve(settings.target)
+    if isinstance(settings.weights, Mapping):
+        resolve_names(tuple(settings.weights))  # a name that nobody knows is told, not passed over
     whys, notes = _backbones(settings, known_sizes)
     sources = {name: find_weights(name, settings.weights) for name in whys}
     sources, download_mb, dropped = _within_download(settings, sources, known_sizes)

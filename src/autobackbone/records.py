@@ -7,6 +7,7 @@ Every record validates itself once, when it is made; deeper code trusts it. What
 from __future__ import annotations
 
 import math
+import numbers
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,15 @@ Part = Literal["train", "validation", "test"]
 
 _UNIT_SECONDS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "hour": 3600, "hours": 3600, "d": 86400}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
+
+
+def _is_number(value: object) -> bool:
+    """A number of Python or NumPy, and no truth value."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +61,10 @@ class Budget:
                 "a budget needs wall_clock_s, n_trials or both; neither came. Try Budget(wall_clock_s=600)."
             )
         seconds = self.wall_clock_s
-        if seconds is not None and (isinstance(seconds, bool) or not seconds > 0 or math.isinf(seconds)):
+        if seconds is not None and (not _is_number(seconds) or not seconds > 0 or math.isinf(seconds)):
             raise BudgetError(f"wall_clock_s must be a finite number of seconds above 0, not {seconds!r}.")
         trials = self.n_trials
-        if trials is not None and (isinstance(trials, bool) or not isinstance(trials, int) or trials < 0):
+        if trials is not None and (not _is_whole(trials) or trials < 0):
             raise BudgetError(f"n_trials must be a whole number of at least 0, not {trials!r}.")
 
 
@@ -71,7 +81,7 @@ def as_budget(value: Budget | float | str) -> Budget:
         return value
     if isinstance(value, str):
         return Budget(wall_clock_s=_seconds(value))
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not _is_number(value):
         raise BudgetError(f"a budget is seconds, a text such as '10min', or Budget(…), not {value!r}.")
     return Budget(wall_clock_s=float(value))
 
@@ -104,7 +114,7 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("latency_ms", "latency_p95_ms", "n_params", "megabytes"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not value > 0):
+            if value is not None and (not _is_number(value) or not value > 0):
                 raise LimitsError(f"limits.{name} must be above 0, not {value!r}; leave it out for no limit.")
 
 
@@ -127,13 +137,13 @@ class Target:
     def __post_init__(self) -> None:
         if re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", str(self.device)) is None:
             raise TargetError(f"target.device must be 'auto', 'cpu', 'mps', 'cuda' or 'cuda:N', not {self.device!r}.")
-        if not isinstance(self.batch_size, int) or self.batch_size < 1:
+        if not _is_whole(self.batch_size) or self.batch_size < 1:
             raise TargetError(f"target.batch_size must be a whole number of at least 1, not {self.batch_size!r}.")
         if self.precision not in ("auto", "float32", "bfloat16", "float16"):
             raise TargetError(
                 f"target.precision must be 'auto', 'float32', 'bfloat16' or 'float16', not {self.precision!r}."
             )
-        if self.n_threads is not None and (not isinstance(self.n_threads, int) or self.n_threads < 1):
+        if self.n_threads is not None and (not _is_whole(self.n_threads) or self.n_threads < 1):
             raise TargetError(f"target.n_threads must be a whole number of at least 1, not {self.n_threads!r}.")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -102,7 +103,15 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     _require(resize in get_args(Resize), f"resize is 'squash', 'pad' or 'crop', not {resize!r}.")
     _require(rare in ("leave_out", "error"), f"rare is 'leave_out' or 'error', not {rare!r}.")
     _require(batch_norm in ("fixed", "batch"), f"batch_norm is 'fixed' or 'batch', not {batch_norm!r}.")
-    _require(isinstance(seed, int) and seed >= 0, f"seed is a whole number of at least 0, not {seed!r}.")
+    is_seed = isinstance(seed, int) and 0 <= seed < 2**32
+    _require(is_seed, f"seed is a whole number from 0 to 4294967295, not {seed!r}.")
+    is_metric = metric is None or isinstance(metric, str)
+    _require(is_metric, f"metric is the name of one, such as 'accuracy', or None, not {metric!r}.")
+    is_groups = groups is None or callable(groups) or hasattr(groups, "__len__")
+    _require(is_groups, f"groups has one entry a picture, or is a function of its name, not {groups!r}.")
+    is_channels = channels is None or hasattr(channels, "__len__")
+    _require(is_channels, f"channels is (i, j, k) or (i,), whole numbers from 0, or None, not {channels!r}.")
+    _require_weights(weights)
     is_tolerance = tolerance is None or (_is_number(tolerance) and tolerance >= 0)
     _require(is_tolerance, f"tolerance is at least 0 points (nats of log_loss), or None, not {tolerance!r}.")
     _require(
@@ -136,6 +145,13 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
         batch_norm=batch_norm,
         sampler=sampler,
     )
+
+
+def _require_weights(weights: object) -> None:
+    paths = list(weights.values()) if isinstance(weights, Mapping) else [weights] if weights is not None else []
+    for path in paths:
+        is_path = isinstance(path, (str, PathLike)) and not isinstance(path, bytes)
+        _require(is_path, f"weights is a file, a folder, or files by name of backbone; {path!r} came.")
 
 
 def _require(is_good: object, message: str) -> None:

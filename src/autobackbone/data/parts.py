@@ -13,6 +13,8 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from autobackbone.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from autobackbone.records import Part
 
 TRAIN, VALIDATION, TEST, LEFT_OUT = 0, 1, 2, -1
@@ -122,7 +124,7 @@ def encode_groups(groups: Any, names: tuple[str, ...]) -> Codes | None:
     """
     if groups is None:
         return None
-    values = [groups(name) for name in names] if callable(groups) else list(groups)
+    values = [_group_of(groups, name) for name in names] if callable(groups) else list(groups)
     if len(values) != len(names):
         raise DataError(f"groups has one entry a picture; {len(values)} entries and {len(names)} pictures came.")
     try:
@@ -134,6 +136,15 @@ def encode_groups(groups: Any, names: tuple[str, ...]) -> Codes | None:
     if len(found) < 2:
         raise DataError(f"groups must differ, or no split can keep them whole; all are {found[0]!r}.")
     return codes.astype(np.int64)
+
+
+def _group_of(groups: Callable[[str], Any], name: str) -> Any:
+    try:
+        return groups(name)
+    except Exception as error:
+        raise DataError(
+            f"groups is a function of a picture's name; for '{name}' it raised {error!r}. Give each picture a group."
+        ) from error
 
 
 def _leaks(parts: Parts, groups: Codes | None) -> tuple[str, ...]:

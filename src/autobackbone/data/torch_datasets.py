@@ -69,7 +69,10 @@ def from_dataset(dataset: Any) -> Found:
         >>> from_dataset([(np.zeros((4, 4), np.uint8), "cat"), (np.ones((4, 4), np.uint8), "ant")]).classes
         ('ant', 'cat')
     """
-    n = len(dataset)
+    try:
+        n = len(dataset)
+    except Exception as error:
+        raise DataError(f"{_FORM}; the length of {type(dataset).__name__} raised {error!r}.") from error
     if n == 0:
         raise DataError(f"{_FORM}; an empty {type(dataset).__name__} came.")
     _label(dataset, 0)

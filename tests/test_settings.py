@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from autobackbone import Budget, Limits, Target, plan
+from autobackbone.errors import ArgumentError, AutobackboneError, BackboneError, BudgetError, DataError
+
+DIGITS = load_digits()
+DATA = (DIGITS.images[:60], DIGITS.target[:60] % 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"metric": ["accuracy"]}, "metric is the name of one"),
+        ({"groups": 5}, "groups has one entry a picture"),
+        ({"channels": 3}, r"channels is \(i, j, k\)"),
+        ({"weights": 5}, "weights is a file, a folder"),
+        ({"weights": {"resnet18": 5}}, "weights is a file, a folder"),
+        ({"weights": b"/weights"}, "weights is a file, a folder"),
+        ({"seed": 2**32}, "seed is a whole number from 0 to 4294967295"),
+        ({"seed": 1.5}, "seed is a whole number"),
+    ],
+)
+def test_an_argument_of_the_wrong_kind_is_told_at_the_door(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        plan(DATA, 60, **arguments)
+
+
+def test_a_group_function_that_fails_names_the_picture() -> None:
+    with pytest.raises(DataError, match="for '0' it raised ZeroDivisionError"):
+        plan(DATA, 60, groups=lambda _: 1 // 0)
+
+
+def test_weights_of_a_name_that_nobody_knows_are_told(tmp_path: Any) -> None:
+    (tmp_path / "net.pth").touch()
+    with pytest.raises(BackboneError, match="resnet1888"):
+        plan(DATA, 60, weights={"resnet1888": tmp_path / "net.pth"})
+
+
+@pytest.mark.parametrize("value", ["10min", [1], True, float("nan"), -1])
+def test_records_take_numbers_only(value: Any) -> None:
+    for make in (
+        lambda: Budget(wall_clock_s=value),
+        lambda: Limits(latency_ms=value),
+        lambda: Limits(megabytes=value),
+        lambda: Target(n_threads=value),
+        lambda: Target(batch_size=value),
+    ):
+        with pytest.raises(AutobackboneError, match="must be"):
+            make()
+
+
+def test_records_take_numpy_numbers() -> None:
+    assert Budget(wall_clock_s=float(np.float64(60)), n_trials=int(np.int64(3))) == Budget(
+        wall_clock_s=np.float32(60),  # type: ignore[arg-type]
+        n_trials=np.int64(3),  # type: ignore[arg-type]
+    )
+    with pytest.raises(BudgetError, match="n_trials must be a whole number"):
+        Budget(n_trials=True)
