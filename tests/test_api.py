@@ -210,7 +210,7 @@ def test_continuing_adds_trials_and_keeps_the_old_ones(search, pictures, tmp_pat
     after = [(trial.number, trial.score) for trial in second.trials if trial.state == "finished"]
     assert set(before) < set(after)
     assert len(after) == len(before) + 2
-    with pytest.raises(RunError, match="begun with seed=0, and seed=1 came"):
+    with pytest.raises(RunError, match=r"begun with seed=0 \(now 1\)"):
         search(pictures, run_dir=tmp_path / "run", seed=1)
     same = search(pictures, Budget(n_trials=0), run_dir=tmp_path / "run", tolerance=0.5)  # the default, by its name
     assert len(same.trials) == len(second.trials)

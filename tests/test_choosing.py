@@ -7,6 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from autobackbone.choosing import (
+    Choice,
     choose,
     choose_under,
     front_of,
@@ -15,6 +16,7 @@ from autobackbone.choosing import (
     name_of,
     settled_tolerance,
     trial_line,
+    with_caution,
 )
 from autobackbone.errors import ArgumentError, LimitsError, RunError
 from autobackbone.metrics import metric_for
@@ -175,3 +177,10 @@ def test_lines_name_the_trial():
     assert "frozen" in name_of(trial(0, 0.9, 1.0))
     assert trial_line(trial(3, None, 1.0, state="failed"), ACCURACY).endswith("failed, ")
     assert "accuracy 0.900, 1.0 ms" in trial_line(trial(3, 0.9, 1.0), ACCURACY)
+
+
+def test_a_choice_by_a_part_of_the_pictures_says_so():
+    whole = Choice(trial=trial(0, 0.9, 5.0), reason="it is alone.")
+    assert with_caution(whole) == whole
+    part = with_caution(replace(whole, trial=replace(whole.trial, extras={"scored_share": 0.05})))
+    assert part.reason.startswith("it is alone. Caution: the time was too short to score more than 5% of")

@@ -70,3 +70,14 @@ def test_what_cannot_keep_the_limits_is_not_even_planned(pictures, tmp_path, mon
     planned = plan(pictures, "1min", limits=Limits(megabytes=18), cache_dir=tmp_path / "cache")
     assert set(planned.image_sizes) == {"tf_efficientnet_lite0.in1k", "tf_efficientnet_lite1.in1k"}
     assert "Left out: 1 with more parameters than the limits allow." in str(planned)
+
+
+def test_a_glob_leaves_out_what_cannot_be_loaded_and_a_name_must_be(pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    made = plan(pictures, "1min", backbones="*lite0*", image_sizes=[32], cache_dir=tmp_path)
+    assert list(made.image_sizes) == ["tf_efficientnet_lite0.in1k"]
+    assert "left out, since their weights cannot be had here: 1, efficientnet_lite0.ra_in1k" in str(made)
+    with pytest.raises(WeightsError, match=r"'efficientnet_lite0\.ra_in1k' are not on this machine"):
+        plan(pictures, "1min", backbones=["*lite0*", "efficientnet_lite0"], image_sizes=[32], cache_dir=tmp_path)
+    with pytest.raises(WeightsError, match="are not on this machine"):
+        plan(pictures, "1min", backbones="resnet1*", image_sizes=[32], cache_dir=tmp_path)

@@ -1,8 +1,10 @@
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tests.test_runfolder import FACTS
 
 from autobackbone import Selection, open_run
@@ -14,12 +16,19 @@ def test_pictures_come_in_many_forms():
     assert len(as_pictures(np.zeros((5, 16, 16)))) == 5
     assert len(as_pictures(np.zeros((5, 16, 16, 3)))) == 5
     assert len(as_pictures(np.zeros((16, 16, 3)))) == 1
+    assert len(as_pictures(np.zeros((16, 16)))) == 1
     assert as_pictures([]) == []
 
 
 @pytest.mark.parametrize(
     ("images", "message"),
-    [(None, "a list of paths"), (["gone.jpg"], "1 of 1 pictures are not there"), (np.zeros((4, 4)), "shape")],
+    [
+        (None, "a list of paths"),
+        (["gone.jpg"], "1 of 1 pictures are not there"),
+        (np.zeros(4), "shape"),
+        ([torch.zeros(3, 4, 4)], "a picture is a path, .* Tensor came"),
+        ([str(Path.cwd())], "is a folder. Give its pictures"),
+    ],
 )
 def test_what_is_no_picture_is_named(images, message):
     with pytest.raises(DataError, match=message):

@@ -206,11 +206,11 @@ def plan(  # noqa: PLR0913  the facade names every argument
         sampler=sampler,
     )
     run = None if settings.run_dir is None else RunFolder(path=settings.run_dir)
-    return prepare(settings, known(run) if run and run.exists() else None).plan
+    return prepare(settings, known(run, settings) if run and run.exists() else None).plan
 
 
 def _run(settings: Settings, run: RunFolder, reporter: Reporter, begun: float) -> Selection:
-    prepared = prepare(settings, known(run) if run.exists() else None)
+    prepared = prepare(settings, known(run, settings) if run.exists() else None)
     reporter.say(str(prepared.plan))
     prepared.source.check_given()
     shop = _open_workshop(prepared, run, reporter, begun)

@@ -163,6 +163,18 @@ def choose_under(front: Sequence[Trial], latency_ms: float, metric: Metric) -> C
     return Choice(trial=best, reason=reason)
 
 
+def with_caution(choice: Choice) -> Choice:
+    """The same choice, its reason saying so where scores stand on a part of the validation pictures."""
+    share = float(choice.trial.extras.get("scored_share", 1.0))
+    if share == 1.0:
+        return choice
+    return replace(
+        choice,
+        reason=f"{choice.reason} Caution: the time was too short to score more than {share:.0%} of the validation "
+        "pictures, so that such a score says little. Give more time.",
+    )
+
+
 def name_of(trial: Trial) -> str:
     """A trial in a few words.
 

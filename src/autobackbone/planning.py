@@ -11,7 +11,7 @@ import pandas as pd
 from autobackbone.backbones.catalogue import info
 from autobackbone.backbones.weights import WeightSource
 from autobackbone.data import Survey
-from autobackbone.records import Budget, ImageSize, Limits
+from autobackbone.records import Budget, ImageSize, Limits, counted
 
 # Decoding and resizing with Pillow, megapixels of originals a second and thread.
 _DECODED_MEGAPIXELS_PER_S = 25.0
@@ -73,7 +73,7 @@ class Plan:
             f"download: {self.download_megabytes:,.0f} MB; disk for decoded pictures: {self.disk_megabytes:,.0f} MB",
             "expected: "
             + ", ".join(f"{stage} {seconds:,.0f} s" for stage, seconds in self.stage_seconds.items())
-            + f"; about {self.n_trials} trials",
+            + f"; about {counted(self.n_trials, 'trial')}",
             *self.notes,
         ]
         return "\n".join(lines)
@@ -184,7 +184,7 @@ def _class_lines(counts: pd.DataFrame) -> list[str]:
 
 def _budget(budget: Budget) -> str:
     seconds = None if budget.wall_clock_s is None else f"{budget.wall_clock_s:,.0f} s"
-    trials = None if budget.n_trials is None else f"{budget.n_trials} trials after screening"
+    trials = None if budget.n_trials is None else f"{counted(budget.n_trials, 'trial')} after screening"
     return " or ".join(part for part in (seconds, trials) if part)
 
 

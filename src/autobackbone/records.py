@@ -274,6 +274,28 @@ class Trial:
     test_score: float | None = None
     folder: str | None = None
 
+    def __str__(self) -> str:
+        """The trial in one line."""
+        parts = [f"{self.image_size[0]}x{self.image_size[1]} px", f"{self.n_unfrozen}/{self.n_blocks} unfrozen"]
+        for value, text in (
+            (self.lr, "lr {:.1e}"),
+            (self.score, "score {:.4f}"),
+            (self.test_score, "test {:.4f}"),
+            (self.latency_ms, "{:.2f} ms"),
+        ):
+            parts += [] if value is None else [text.format(value)]
+        return f"trial {self.number}, {self.state}: {self.backbone}, {', '.join(parts)}"
+
+
+def counted(n: int, noun: str) -> str:
+    """A number with its noun.
+
+    Example:
+        >>> counted(1, "trial"), counted(1200, "trial")
+        ('1 trial', '1,200 trials')
+    """
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
 
 def as_image_sizes(value: Sequence[int | Sequence[int]] | int | None) -> tuple[ImageSize, ...] | None:
     """Read image sizes in any form that users write.

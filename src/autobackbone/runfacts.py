@@ -21,6 +21,7 @@ from autobackbone.errors import RunError
 from autobackbone.latency.target import hardware
 from autobackbone.preparing import Known, Prepared
 from autobackbone.runfolder import RunFolder, write_text
+from autobackbone.settings import Settings
 
 _PACKAGES = (
     "autobackbone",
@@ -49,9 +50,24 @@ def begin_or_continue(run: RunFolder, prepared: Prepared, bundle: DataBundle) ->
     run.write_facts(_facts(prepared, bundle))
 
 
-def known(run: RunFolder) -> Known:
-    """What a run has settled for those who continue it."""
+def known(run: RunFolder, settings: Settings) -> Known:
+    """What a run has settled for those who continue it.
+
+    Raises:
+        RunError: an argument that decides what is comparable has changed.
+    """
     facts = run.read_facts()
+    asked = settings.decisive()
+    changed = [
+        f"{name}={before!r} (now {asked.get(name)!r})"
+        for name, before in facts["arguments"].items()
+        if asked.get(name) != before
+    ]
+    if changed:
+        raise RunError(
+            f"the run {str(run.path)!r} was begun with {', '.join(changed)}. Give the same to continue it, or another "
+            "run_dir."
+        )
     names = None
     if facts.get("is_excerpt"):
         names = frozenset(pd.read_csv(run.pictures_file, dtype=str, keep_default_na=False)["name"])
@@ -96,13 +112,6 @@ def _facts(prepared: Prepared, bundle: DataBundle) -> dict[str, Any]:
 
 def _check_same(run: RunFolder, prepared: Prepared, bundle: DataBundle) -> None:
     facts = run.read_facts()
-    asked = prepared.settings.decisive()
-    for name, before in facts["arguments"].items():
-        if asked.get(name) != before:
-            raise RunError(
-                f"the run {str(run.path)!r} was begun with {name}={before!r}, and {name}={asked.get(name)!r} came. "
-                "Give the same to continue it, or another run_dir."
-            )
     _check_facts(run, facts, prepared, bundle)
     if facts["data_digest"] != bundle.digest or facts["split_digest"] != bundle.split_digest:
         raise RunError(

@@ -17,12 +17,12 @@ from torch import nn
 from autobackbone.backbones.build import build, normalisation
 from autobackbone.backbones.head import set_head
 from autobackbone.backbones.weights import find_weights, load_state_dict
-from autobackbone.choosing import Choice, choose, choose_under, front_of, mark_front
+from autobackbone.choosing import Choice, choose, choose_under, front_of, mark_front, with_caution
 from autobackbone.data import Preparation
 from autobackbone.errors import ArgumentError, DataError, RunError
 from autobackbone.exporting.transform import Transform, as_pictures, to_input
 from autobackbone.metrics import Metric, metric_for
-from autobackbone.records import Limits, Trial
+from autobackbone.records import Limits, Trial, counted
 from autobackbone.runfolder import RunFolder
 from autobackbone.search import trialfiles
 from autobackbone.search.study import load_study, read_trials
@@ -126,9 +126,15 @@ class Selection:
         """
         limit_ms = Limits(**self._facts["limits"]).latency_ms
         if limit_ms is not None:
-            return choose_under(self.front, limit_ms, self.metric)
-        return choose(
-            self.front, self._validation, self._labels("validation"), self.metric, tolerance=self._facts["tolerance"]
+            return with_caution(choose_under(self.front, limit_ms, self.metric))
+        return with_caution(
+            choose(
+                self.front,
+                self._validation,
+                self._labels("validation"),
+                self.metric,
+                tolerance=self._facts["tolerance"],
+            )
         )
 
     @property
@@ -213,7 +219,7 @@ class Selection:
 
     def __repr__(self) -> str:
         """The front in a few lines."""
-        lines = [f"Selection of {len(self.trials)} trials on {self.target}, in {str(self.path)!r}"]
+        lines = [f"Selection of {counted(len(self.trials), 'trial')} on {self.target}, in {str(self.path)!r}"]
         lines += [self._line(trial) for trial in self.front]
         return "\n".join(lines)
 

@@ -90,7 +90,8 @@ def as_pictures(images: Any) -> Sequence[Any]:
     is_one = isinstance(images, (str, Path)) or hasattr(images, "convert")
     # (height, width, 3) is one colour picture, not a stack of narrow grey ones.
     is_colour = isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[-1] in (3, 4)
-    if is_one or is_colour:
+    is_grey = isinstance(images, np.ndarray) and images.ndim == 2
+    if is_one or is_colour or is_grey:
         images = [images]
     if not isinstance(images, (np.ndarray, Sequence)):
         raise DataError(f"pictures come as a list of paths, PIL images or arrays, or as one array; {images!r} came.")
@@ -99,10 +100,24 @@ def as_pictures(images: Any) -> Sequence[Any]:
             f"pictures come as a list, or as an array (n, height, width) or (n, height, width, channels); "
             f"an array of shape {images.shape} came. Put a single picture into a list."
         )
+    foreign = next((one for one in images if not _is_picture(one)), None)
+    if foreign is not None:
+        raise DataError(
+            f"a picture is a path, a PIL image or an array (height, width[, channels]); {type(foreign).__name__} came."
+        )
+    folder = next((one for one in images if isinstance(one, (str, Path)) and Path(one).is_dir()), None)
+    if folder is not None:
+        raise DataError(
+            f"{str(folder)!r} is a folder. Give its pictures, such as list(Path({str(folder)!r}).iterdir())."
+        )
     missing = [one for one in images if isinstance(one, (str, Path)) and not Path(one).is_file()]
     if missing:
         raise DataError(f"{len(missing)} of {len(images)} pictures are not there, the first {str(missing[0])!r}.")
     return list(images)
+
+
+def _is_picture(one: Any) -> bool:
+    return isinstance(one, (str, Path, np.ndarray)) or hasattr(one, "convert")
 
 
 def normalise(pixels: Tensor, normalisation: Normalisation) -> Tensor:

@@ -63,6 +63,11 @@ def _screen_if_it_fits(shop: Workshop, pair: Pair, until: float) -> None:
         return
     priced = price(shop, pair)
     broken = broken_limit(priced, shop.limits)
+    if broken is not None and broken.startswith("latency"):
+        # Once more: what other work has disturbed is not remembered, and must not exclude.
+        del shop.priced[pair]
+        priced = price(shop, pair)
+        broken = broken_limit(priced, shop.limits)
     if broken is not None:
         shop.reporter.say(f"left out: {_name(pair)}: {broken}")
         return
@@ -159,19 +164,21 @@ def _screen_one(shop: Workshop, priced: Priced, until: float | None, head_until:
 
 def _trial(shop: Workshop, priced: Priced, screened: Screened) -> Trial:
     n_train = len(shop.bundle.indices("train"))
-    part = "" if screened.n_train == n_train else f" of {screened.n_train} of {n_train} training pictures"
+    part = "" if screened.n_train == n_train else f" of {screened.n_train:,} of {n_train:,} training pictures"
+    is_scored = np.logical_not(np.isnan(screened.probabilities).any(axis=1))
+    scored = "" if is_scored.all() else f", scored on {is_scored.sum():,} of {len(is_scored):,} validation pictures"
     candidate = Candidate(backbone=priced.backbone, image_size=priced.image_size, n_unfrozen=0)
     return replace(
         begun_trial(shop, priced, candidate),
         state="finished",
-        reason=f"a linear head on frozen features{part}",
+        reason=f"a linear head on frozen features{part}{scored}",
         score=shop.validation_score(screened.probabilities),
         train_seconds=screened.seconds,
         finished_at_s=shop.clock.run_s(),
         extras={
             "strength": screened.head.strength,
             "forward_s": screened.seconds_per_image,
-            "scored_share": float((~np.isnan(screened.probabilities).any(axis=1)).mean()),
+            "scored_share": float(is_scored.mean()),
         },
     )
 
