@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 from tests.conftest import TINY, make_pictures
 
 from autobackbone import Budget, Limits, Target, open_run, plan, select_backbone
@@ -31,6 +33,7 @@ from autobackbone.errors import (
     TargetError,
     WeightsError,
 )
+from autobackbone.progress import Silent
 from autobackbone.runfolder import RunFolder
 
 COLUMNS = [
@@ -279,6 +282,46 @@ print("left with", len(result.trials), result.best.number, flush=True)
     again = search(pictures, Budget(n_trials=1), run_dir=tmp_path / "run")
     assert len(again.trials) >= before
     assert not [trial for trial in again.trials if trial.state == "running"]
+
+
+class Keeps(Silent):
+    """Keeps what was said."""
+
+    def __init__(self):
+        self.said = []
+
+    def say(self, line):
+        self.said.append(line)
+
+
+@pytest.fixture
+def heeding_ctrl_c():
+    """Also where the whole suite runs in the background, and so was begun with the signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_in_the_midst_of_a_read_of_the_study_does_not_lock_it(search, pictures, tmp_path, heeding_ctrl_c):
+    reporter, asked, pressed = Keeps(), [], []
+
+    def press(_connection, _cursor, statement, *_):
+        """At the first read between two parameters of the trial that is asked after the fourth."""
+        if any(line.startswith("trial 4") for line in reporter.said) and not pressed:
+            if asked and statement.startswith("SELECT"):
+                pressed.append(statement)
+                signal.raise_signal(signal.SIGINT)
+            asked.extend([statement] if statement.startswith("INSERT INTO trial_params") else [])
+
+    event.listen(Engine, "after_cursor_execute", press)
+    try:
+        left = search(pictures, Budget(n_trials=10_000), run_dir=tmp_path / "run", progress=reporter)
+    finally:
+        event.remove(Engine, "after_cursor_execute", press)
+    assert pressed
+    assert any("interrupted" in line for line in reporter.said)
+    assert left.trials[-1].state == "failed"
+    assert "interrupted" in left.trials[-1].reason
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -289,10 +290,12 @@ def _search(shop: Workshop) -> bool:
     except KeyboardInterrupt:
         if not shop.heads:
             raise
-        adopt_abandoned(shop.study)
-        shop.reporter.say("interrupted: what is there so far is kept; give the same run_dir to go on")
-        return True
-    return False
+    else:
+        return False
+    _let_go_of_what_was_interrupted()
+    adopt_abandoned(shop.study)
+    shop.reporter.say("interrupted: what is there so far is kept; give the same run_dir to go on")
+    return True
 
 
 def _climb(shop: Workshop) -> None:
@@ -331,9 +334,19 @@ def _is_ending_interrupted(shop: Workshop, *, is_confirming: bool) -> bool:
             shop.reporter.stage("confirm")
             confirm(shop, front)
     except KeyboardInterrupt:
-        shop.reporter.say("interrupted: some scores stay unconfirmed; give the same run_dir to go on")
-        return True
-    return False
+        pass
+    else:
+        return False
+    _let_go_of_what_was_interrupted()
+    shop.reporter.say("interrupted: some scores stay unconfirmed; give the same run_dir to go on")
+    return True
+
+
+def _let_go_of_what_was_interrupted() -> None:
+    """To be called outside of `except`: the frames of an interrupt may hold a half-read answer of the study's database,
+    which is locked against writing as long as they live.
+    """
+    gc.collect()
 
 
 def _tell_trial(shop: Workshop, trial: Trial) -> None:
