@@ -16,6 +16,7 @@ from autobackbone.choosing import choose, front_of, trial_line
 from autobackbone.clock import Clock
 from autobackbone.confirm import confirm, expected_s
 from autobackbone.data import decode
+from autobackbone.errors import ArgumentError
 from autobackbone.metrics import to_maximised
 from autobackbone.planning import Plan
 from autobackbone.preparing import Prepared, n_workers, prepare
@@ -211,7 +212,7 @@ def plan(  # noqa: PLR0913  the facade names every argument
 
 
 def _run(settings: Settings, run: RunFolder, reporter: Reporter, begun: float) -> Selection:
-    prepared = prepare(settings, known(run, settings) if run.exists() else None)
+    prepared = prepare(settings, known(run, settings) if run.exists() else None, begun=begun)
     reporter.say(str(prepared.plan))
     prepared.source.check_given()
     shop = _open_workshop(prepared, run, reporter, begun)
@@ -225,6 +226,10 @@ def _run(settings: Settings, run: RunFolder, reporter: Reporter, begun: float) -
 
 def _open_workshop(prepared: Prepared, run: RunFolder, reporter: Reporter, begun: float) -> Workshop:
     settings = prepared.settings
+    try:
+        settings.cache_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArgumentError(f"cache_dir is a folder that can be written; making it failed: {error}.") from error
     reporter.stage("read")
     sizes = prepared.plan.first_sizes
     bundle = decode(
@@ -235,6 +240,7 @@ def _open_workshop(prepared: Prepared, run: RunFolder, reporter: Reporter, begun
         on_progress=lambda done, n: reporter.progress(0.0, f"reading pictures: {done:,} of {n:,}"),
     )
     begin_or_continue(run, prepared, bundle)
+    run.require_study()
     study = open_study(
         run.study_file,
         is_higher_better=prepared.metric.is_higher_better,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,9 @@ from autobackbone.settings import Settings
 
 # Of measuring for a forecast, which is no surer than its guesses.
 _GLANCE_S = 0.5
+
+
+_LEAST_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -53,13 +57,15 @@ class Known:
     names: frozenset[str] | None
 
 
-def prepare(settings: Settings, known: Known | None = None) -> Prepared:
+def prepare(settings: Settings, known: Known | None = None, *, begun: float | None = None) -> Prepared:
     """Survey the data, find the backbones, and plan.
 
     Args:
         settings: what was asked.
         known: what the run that is continued has settled; `None` for a new run.
+        begun: `time.monotonic()` at which the budget's clock began; `None` for now.
     """
+    begun = time.monotonic() if begun is None else begun
     known_sizes = None if known is None else known.image_sizes
     found = survey(
         settings.dataset,
@@ -83,7 +89,7 @@ def prepare(settings: Settings, known: Known | None = None) -> Prepared:
     book = LatencyBook(settings.cache_dir / "latency.json")
     seconds_per_gmac = _seconds_per_gmac(source, sizes, target, book)
     expected = forecast(found, sizes, settings.budget, seconds_per_gmac=seconds_per_gmac, n_workers=n_workers())
-    readable = _readable(found, expected.first_sizes, settings, known)
+    readable = _readable(found, expected.first_sizes, settings, known, begun)
     if readable is not found:
         found = readable
         expected = forecast(found, sizes, settings.budget, seconds_per_gmac=seconds_per_gmac, n_workers=n_workers())
@@ -117,14 +123,19 @@ def prepare(settings: Settings, known: Known | None = None) -> Prepared:
     )
 
 
-def _readable(found: Survey, sizes: Sequence[ImageSize], settings: Settings, known: Known | None) -> Survey:
+def _readable(
+    found: Survey, sizes: Sequence[ImageSize], settings: Settings, known: Known | None, begun: float
+) -> Survey:
     """The pictures that the budget has time to read; those of the run, where one is continued."""
     if known is not None:
         return found if known.names is None else restricted(found, known.names)
+    whole_s = settings.budget.wall_clock_s
+    # Planning has taken its part already: of a budget of three seconds, most.
+    left_s = None if whole_s is None else max(_LEAST_SHARE * whole_s, whole_s - (time.monotonic() - begun))
     return within_time(
         found,
         sizes,
-        settings.budget.wall_clock_s,
+        left_s,
         seed=settings.seed,
         cache_dir=settings.cache_dir,
         n_workers=n_workers(),

@@ -16,11 +16,12 @@ import torch
 
 from autobackbone.backbones.weights import GivenWeights
 from autobackbone.choosing import settled_tolerance
-from autobackbone.data import PART_CODES, DataBundle, PartSource
+from autobackbone.data import PART_CODES, DataBundle, PartSource, printable
 from autobackbone.errors import RunError
 from autobackbone.latency.target import hardware
 from autobackbone.preparing import Known, Prepared
 from autobackbone.runfolder import RunFolder, write_text
+from autobackbone.search.trialfiles import read_pictures
 from autobackbone.settings import Settings
 
 _PACKAGES = (
@@ -57,6 +58,8 @@ def known(run: RunFolder, settings: Settings) -> Known:
         RunError: an argument that decides what is comparable has changed.
     """
     facts = run.read_facts()
+    if not facts["image_sizes"] or not all(of for _, of in facts["image_sizes"]):
+        raise run.damaged("'image_sizes' must name at least one backbone with a size")
     asked = settings.decisive()
     changed = [
         f"{name}={before!r} (now {asked.get(name)!r})"
@@ -70,7 +73,7 @@ def known(run: RunFolder, settings: Settings) -> Known:
         )
     names = None
     if facts.get("is_excerpt"):
-        names = frozenset(pd.read_csv(run.pictures_file, dtype=str, keep_default_na=False)["name"])
+        names = frozenset(read_pictures(run)["name"])
     return Known(
         image_sizes={name: tuple((int(h), int(w)) for h, w in of) for name, of in facts["image_sizes"]}, names=names
     )
@@ -80,7 +83,8 @@ def _write_pictures(run: RunFolder, bundle: DataBundle) -> None:
     """Name, label and part of each picture, one row each, as CSV."""
     part_names = {code: name for name, code in PART_CODES.items()}
     parts = [part_names.get(int(code), "left out") for code in bundle.parts]
-    table = pd.DataFrame({"name": bundle.names, "label": bundle.labels, "part": parts})
+    names = [printable(name) for name in bundle.names]
+    table = pd.DataFrame({"name": names, "label": bundle.labels, "part": parts})
     write_text(run.pictures_file, table.to_csv(index=False))
 
 

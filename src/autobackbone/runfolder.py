@@ -100,6 +100,19 @@ class RunFolder:
         """Write the facts of the run, whole or not at all."""
         write_text(self.facts_file, json.dumps({"format_version": FORMAT_VERSION, **facts}, indent=1, sort_keys=True))
 
+    def require_study(self) -> None:
+        """Make sure that trials which have files are in a study: a new study would count them anew.
+
+        Raises:
+            RunError: there are files of trials, and no study.
+        """
+        is_missing = not self.study_file.is_file() or self.study_file.stat().st_size == 0
+        if is_missing and any((self.path / "trials").glob("*/*")):
+            raise RunError(
+                f"{str(self.study_file)!r} is missing or empty, and there are files of trials beside it. Put it back, "
+                "or give another run_dir."
+            )
+
     def remove_trial_files(self, number: int, *names: str) -> None:
         """Remove the named files of a trial, all of them if none is named."""
         folder = self.trial_folder(number)
@@ -126,7 +139,7 @@ class RunFolder:
             raise RunLockedError(
                 f"the run {str(self.path)!r} is being worked on by {by}. Wait for it, or give another run_dir."
             ) from error
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
             raise RunError(f"cannot write a run to {str(self.path)!r}: {error}. Give another run_dir.") from error
         try:
             write_text(holder, f"process {os.getpid()}")

@@ -26,6 +26,7 @@ from autobackbone.records import Limits, Trial, counted
 from autobackbone.runfolder import RunFolder
 from autobackbone.search import trialfiles
 from autobackbone.search.study import load_study, read_trials
+from autobackbone.search.trialfiles import read_pictures
 
 if TYPE_CHECKING:
     import optuna
@@ -258,8 +259,8 @@ class Selection:
             set_head(network, torch.from_numpy(head.weight), torch.from_numpy(head.bias))
         else:
             raise RunError(
-                f"the weights of trial {trial.number} were not kept, since it is not on the front. Choose one of "
-                f"{[one.number for one in self.front]}."
+                f"trial {trial.number} has no weights here: they are kept for the front alone, or the file was "
+                f"removed. On the front are {[one.number for one in self.front]}."
             )
         network.transform = Transform(  # type: ignore[assignment]
             image_size=trial.image_size,
@@ -270,10 +271,11 @@ class Selection:
         return network.eval()
 
     def _validation(self, trial: Trial) -> NDArray[np.float32]:
-        return trialfiles.load_predictions(self._run, trial.number, trialfiles.VALIDATION)
+        shape = (len(self._labels("validation")), len(self.classes))
+        return trialfiles.load_predictions(self._run, trial.number, trialfiles.VALIDATION, shape=shape)
 
     def _labels(self, part: str) -> NDArray[np.int64]:
-        pictures = pd.read_csv(self._run.pictures_file, keep_default_na=False)
+        pictures = read_pictures(self._run)
         return np.asarray(pictures.loc[pictures["part"] == part, "label"], dtype=np.int64)
 
 

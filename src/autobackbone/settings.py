@@ -103,7 +103,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     _require(resize in get_args(Resize), f"resize is 'squash', 'pad' or 'crop', not {resize!r}.")
     _require(rare in ("leave_out", "error"), f"rare is 'leave_out' or 'error', not {rare!r}.")
     _require(batch_norm in ("fixed", "batch"), f"batch_norm is 'fixed' or 'batch', not {batch_norm!r}.")
-    is_seed = isinstance(seed, int) and 0 <= seed < 2**32
+    is_seed = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**32
     _require(is_seed, f"seed is a whole number from 0 to 4294967295, not {seed!r}.")
     is_metric = metric is None or isinstance(metric, str)
     _require(is_metric, f"metric is the name of one, such as 'accuracy', or None, not {metric!r}.")
@@ -112,6 +112,9 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     is_channels = channels is None or hasattr(channels, "__len__")
     _require(is_channels, f"channels is (i, j, k) or (i,), whole numbers from 0, or None, not {channels!r}.")
     _require_weights(weights)
+    for name, path in (("run_dir", run_dir), ("cache_dir", cache_dir)):
+        is_path = path is None or isinstance(path, (str, PathLike))
+        _require(is_path, f"{name} is the path of a folder, or None, not {path!r}.")
     is_tolerance = tolerance is None or (_is_number(tolerance) and tolerance >= 0)
     _require(is_tolerance, f"tolerance is at least 0 points (nats of log_loss), or None, not {tolerance!r}.")
     _require(
@@ -120,6 +123,9 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     _require(cache_gb is None or (_is_number(cache_gb) and cache_gb > 0), f"cache_gb is above 0, not {cache_gb!r}.")
     for name, value, kind in (("target", target, Target), ("limits", limits, Limits)):
         _require(value is None or isinstance(value, kind), f"{name} is a {kind.__name__}(…) or None, not {value!r}.")
+    cache = Path(cache_dir).expanduser() if cache_dir else runfolder.cache_folder()
+    nearest = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
+    _require(nearest.is_dir(), f"cache_dir is a folder that can be made; {str(nearest)!r} is a file.")
     return Settings(
         dataset=dataset,
         budget=as_budget(budget),
@@ -140,7 +146,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
         channels=None if channels is None else tuple(channels),
         weights=weights,
         max_download_mb=float(max_download_mb),
-        cache_dir=Path(cache_dir).expanduser() if cache_dir else runfolder.cache_folder(),
+        cache_dir=cache,
         cache_gb=cache_gb,
         batch_norm=batch_norm,
         sampler=sampler,

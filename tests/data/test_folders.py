@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
+from autobackbone.data import decode, printable, restricted, survey
 from autobackbone.data.folders import from_folder
 from autobackbone.data.parts import TEST, TRAIN, VALIDATION
-from autobackbone.data.sources import printable
 from autobackbone.errors import DataError
 
 if TYPE_CHECKING:
@@ -141,3 +141,19 @@ def test_a_name_that_is_no_text_elsewhere_is_read(tmp_path):
     index = next(i for i, name in enumerate(source.names) if name.endswith(".png"))
     assert source.picture_size(index) == (2, 3)
     assert printable(source.names[index]) == "a/\\xff.png"
+
+
+def test_names_that_are_no_text_are_read_and_written_as_numbers(tmp_path):
+    for name in (b"a\xff", b"b"):
+        folder = os.path.join(os.fsencode(tmp_path), name)  # noqa: PTH118  a path of bytes
+        os.mkdir(folder)  # noqa: PTH102
+        for index in range(6):
+            with open(os.path.join(folder, b"p\xfe%d.png" % index), "wb") as file:  # noqa: PTH118, PTH123
+                Image.new("RGB", (8, 8), (40 * index, 0, 0)).save(file, "PNG")
+    found = survey(tmp_path)
+    assert found.classes == ("a\\xff", "b")
+    bundle = decode(found, [8], cache_dir=tmp_path / "cache")
+    assert len(bundle.skipped) == len(found.skipped)  # all of them could be read
+    names = frozenset(printable(name) for name in found.names)
+    assert all(name.isascii() for name in names)
+    assert restricted(found, names).names == found.names

@@ -41,7 +41,8 @@ def read_tensors(path: Path) -> Tensors:
         EOFError,
         OSError,
         ValueError,
-        KeyError,
+        LookupError,
+        TypeError,
         AttributeError,
     ) as error:
         raise WeightsError(

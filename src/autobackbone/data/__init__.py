@@ -9,7 +9,7 @@ from autobackbone.data.excerpt import PartSource, excerpt, restricted, within_ti
 from autobackbone.data.parts import LEFT_OUT, PART_CODES, TEST, TRAIN, VALIDATION, fair_order
 from autobackbone.data.pictures import Picture
 from autobackbone.data.preparation import Preparation, to_pixels
-from autobackbone.data.sources import Fingerprint, Source
+from autobackbone.data.sources import Fingerprint, Source, printable
 from autobackbone.data.surveying import DataWarning, Survey, survey
 from autobackbone.data.timing import preprocess_ms
 
@@ -31,6 +31,7 @@ __all__ = [
     "excerpt",
     "fair_order",
     "preprocess_ms",
+    "printable",
     "restricted",
     "survey",
     "to_pixels",

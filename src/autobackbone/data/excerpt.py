@@ -11,6 +11,7 @@ import numpy as np
 from autobackbone.data.bundle import is_decoded
 from autobackbone.data.parts import LEFT_OUT, TRAIN, Codes, fair_order
 from autobackbone.data.pictures import quiet_pillow
+from autobackbone.data.sources import printable
 from autobackbone.data.timing import read_once
 from autobackbone.errors import BudgetError
 
@@ -132,8 +133,9 @@ def excerpt(survey: Survey, n: int, *, seed: int) -> Survey:
 
 
 def restricted(survey: Survey, names: Collection[str]) -> Survey:
-    """The pictures of these names alone."""
-    return _taken(survey, np.array([index for index, name in enumerate(survey.names) if name in names], np.int64))
+    """The pictures of these names alone, which are written as `printable` writes them."""
+    chosen = [index for index, name in enumerate(survey.names) if printable(name) in names]
+    return _taken(survey, np.array(chosen, np.int64))
 
 
 def _taken(survey: Survey, chosen: Codes) -> Survey:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,13 +12,11 @@ import numpy as np
 
 from autobackbone.data.parts import TEST, TRAIN, VALIDATION
 from autobackbone.data.pictures import header_size, is_deep, open_bytes, open_picture
-from autobackbone.data.sources import UNREADABLE, Fingerprint, Found, natural_key
+from autobackbone.data.sources import UNREADABLE, Fingerprint, Found, natural_key, printable
 from autobackbone.data.walking import Tally, list_folder, walk_pictures
 from autobackbone.errors import DataError
 
 if TYPE_CHECKING:
-    import os
-
     from PIL import Image
 
     from autobackbone.records import ImageSize
@@ -70,6 +69,8 @@ def from_folder(folder: str | os.PathLike[str]) -> Found:
     Raises:
         DataError: no folder, or another layout.
     """
+    if not os.fspath(folder):
+        raise DataError("a dataset is a folder with one sub-folder per class; an empty text came.")
     root = Path(folder).expanduser()
     if not root.is_dir():
         what = "a file" if root.exists() else "nothing"
@@ -120,7 +121,7 @@ def _class_trees(root: Path, under: str, part: int, tally: Tally) -> list[_Tree]
         path = f"{under}/{folder}" if under else folder
         names = walk_pictures(root, path, tally)
         if names:
-            trees.append((part, folder, names))
+            trees.append((part, printable(folder), names))
         else:
             empty.append(path)
     tally.note_folders(empty, "without pictures")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
@@ -22,6 +23,21 @@ HEAD = "head.safetensors"
 WEIGHTS = "weights.safetensors"
 VALIDATION = "validation.npy"
 TEST = "test.npy"
+
+
+def read_pictures(run: RunFolder) -> pd.DataFrame:
+    """Name, label and part of each picture of a run.
+
+    Raises:
+        RunError: the table is not there, or is none.
+    """
+    try:
+        table = pd.read_csv(run.pictures_file, dtype={"name": str, "part": str}, keep_default_na=False)
+        return table.astype({"label": "int64"})[["name", "label", "part"]]
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(
+            f"{str(run.pictures_file)!r} cannot be read ({error}). Put it back as the search wrote it, or search again."
+        ) from error
 
 
 def save_head(run: RunFolder, number: int, head: Head) -> None:
@@ -78,17 +94,22 @@ def save_predictions(run: RunFolder, number: int, name: str, probabilities: NDAr
     _whole(_file(run, number, name), write)
 
 
-def load_predictions(run: RunFolder, number: int, name: str) -> NDArray[np.float32]:
-    """(n_images, n_classes) probabilities.
+def load_predictions(
+    run: RunFolder, number: int, name: str, *, shape: tuple[int, int] | None = None
+) -> NDArray[np.float32]:
+    """(n_images, n_classes) probabilities; `shape` is what they must have.
 
     Raises:
         RunError: they are not there or damaged.
     """
     file = _existing(run, number, name)
     try:
-        return np.asarray(np.load(file, allow_pickle=False), dtype=np.float32)
+        predictions = np.asarray(np.load(file, allow_pickle=False), dtype=np.float32)
     except (ValueError, EOFError) as error:
         raise RunError(f"{str(file)!r} is damaged: {error}") from error
+    if shape is not None and predictions.shape != shape:
+        raise RunError(f"{str(file)!r} is damaged: its shape must be {shape}, and {predictions.shape} came.")
+    return predictions
 
 
 def _file(run: RunFolder, number: int, name: str) -> Path:
@@ -101,7 +122,8 @@ def _existing(run: RunFolder, number: int, name: str) -> Path:
     file = run.trial_folder(number) / name
     if not file.is_file():
         raise RunError(
-            f"trial {number} has no {name}: files are kept for the trials of the front only. Choose one of those."
+            f"{str(file)!r} is not there: weights are kept for the trials of the front alone, heads and predictions "
+            "for all. If it was removed, put it back, or search again in another run_dir."
         )
     return file
 

@@ -94,7 +94,8 @@ class Workshop:
 
     def validation_of(self, trial: Trial) -> NDArray[np.float32]:
         """A finished trial's validation probabilities, (n_validation, n_classes)."""
-        return trialfiles.load_predictions(self.run, trial.number, trialfiles.VALIDATION)
+        shape = (len(self.bundle.indices("validation")), len(self.bundle.classes))
+        return trialfiles.load_predictions(self.run, trial.number, trialfiles.VALIDATION, shape=shape)
 
     def keep_network(self, trial: Trial) -> None:
         """Keep a trial's whole network, so that it can be used wherever the run folder goes."""
@@ -114,7 +115,10 @@ class Workshop:
             head = trialfiles.load_head(self.run, trial.number)
             set_head(network, torch.from_numpy(head.weight), torch.from_numpy(head.bias))
         else:
-            raise RunError(f"the weights of trial {trial.number} are not kept: it is not on the front.")
+            raise RunError(
+                f"trial {trial.number} has no weights in {str(self.run.path)!r}: they are kept for the front alone, or "
+                "the file was removed. Put it back, or search again in another run_dir."
+            )
         return network.eval()
 
     def preprocess_ms(self, image_size: ImageSize) -> float:

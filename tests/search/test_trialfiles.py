@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from autobackbone.errors import RunError
+from autobackbone.runfolder import RunFolder
+from autobackbone.search import trialfiles
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PICTURES = "name,label,part\nant/1.png,0,train\nNA,1,validation\n"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder(path=tmp_path)
+
+
+def test_the_table_of_pictures_takes_names_as_they_are(run):
+    run.pictures_file.write_text(PICTURES)
+    table = trialfiles.read_pictures(run)
+    assert table["name"].tolist() == ["ant/1.png", "NA"]
+    assert table["label"].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff\x00", b"x,y\n1,2\n", b"name,label,part\na,ant,train\n"])
+def test_a_damaged_table_of_pictures_is_an_error_that_names_it(run, content):
+    if content is not None:
+        run.pictures_file.write_bytes(content)
+    with pytest.raises(RunError, match=r"pictures\.csv' cannot be read .* Put it back"):
+        trialfiles.read_pictures(run)
+
+
+def test_predictions_of_another_shape_are_damaged(run):
+    trialfiles.save_predictions(run, 3, trialfiles.VALIDATION, np.zeros((4, 2), np.float32))
+    assert trialfiles.load_predictions(run, 3, trialfiles.VALIDATION, shape=(4, 2)).shape == (4, 2)
+    with pytest.raises(RunError, match=r"is damaged: its shape must be \(5, 2\), and \(4, 2\) came"):
+        trialfiles.load_predictions(run, 3, trialfiles.VALIDATION, shape=(5, 2))
+    with pytest.raises(RunError, match=r"test\.npy' is not there"):
+        trialfiles.load_predictions(run, 3, trialfiles.TEST)
+
+
+def test_trials_without_their_study_are_not_counted_anew(run):
+    run.require_study()  # nothing was tried yet
+    trialfiles.save_predictions(run, 0, trialfiles.VALIDATION, np.zeros((4, 2), np.float32))
+    with pytest.raises(RunError, match=r"study\.db' is missing or empty"):
+        run.require_study()
+    run.study_file.touch()
+    with pytest.raises(RunError, match=r"study\.db' is missing or empty"):
+        run.require_study()
+    run.study_file.write_bytes(b"SQLite")
+    run.require_study()
