@@ -1,6 +1,12 @@
 """Small real data and small real networks for the whole suite."""
 
+import contextlib
+import io
 import os
+import signal
+import sys
+import threading
+from types import SimpleNamespace
 
 # Threads before torch is imported: two pools of threads on two cores cost more than they bring.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -29,6 +35,43 @@ def make_pictures(n_per_class=14, n_classes=3, side=40, seed=0):
         picture = 128 + 60 * wave[..., None] + generator.normal(0, 25, (side, side, 3))
         pictures.append(picture.clip(0, 255).astype(np.uint8))
     return np.stack(pictures), labels
+
+
+class Heard(io.StringIO):
+    """Text that somebody hears while it is written."""
+
+    def __init__(self, hear):
+        super().__init__()
+        self._hear = hear
+
+    def write(self, text):
+        self._hear(text)
+        return super().write(text)
+
+
+def command(*arguments, hear=lambda _: None):
+    """What `autobackbone` does with arguments, in this process, which has torch loaded already: code, out and err.
+
+    `hear` is told each piece of standard error as it comes.
+    """
+    from autobackbone.cli import main
+
+    out, err = io.StringIO(), Heard(hear)
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setenv("OMP_WAIT_POLICY", "passive")  # set by the command line, and put back after it
+        patch.setenv("COLUMNS", "100")
+        patch.setattr(sys, "argv", ["autobackbone", *map(str, arguments)])
+        with pytest.raises(SystemExit, match=r"^\d+$") as ended:
+            main()
+    return SimpleNamespace(code=ended.value.code, out=out.getvalue(), err=err.getvalue())
+
+
+@pytest.fixture
+def press_ctrl_c():
+    """A function that presses it in a moment, also where the suite was begun in the background, deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -1,19 +1,17 @@
-import contextlib
 import csv
-import io
 import os
 import re
-import signal
+import shutil
 import subprocess
 import sys
-from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
-from tests.conftest import TINY, make_pictures
+from tests.conftest import TINY, command, make_pictures
 
 from autobackbone import open_run
-from autobackbone.cli import main
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,18 +45,6 @@ def run_folder(photos, tiny, tmp_path_factory):
     return folder, done
 
 
-def run(*arguments):
-    """The same command in this process, which has torch loaded already."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setenv("OMP_WAIT_POLICY", "passive")  # set by the command line, and put back after it
-        patch.setenv("COLUMNS", "100")
-        patch.setattr(sys, "argv", ["autobackbone", *map(str, arguments)])
-        with pytest.raises(SystemExit, match=r"^\d+$") as ended:
-            main()
-    return SimpleNamespace(code=ended.value.code, out=out.getvalue(), err=err.getvalue())
-
-
 def test_select_tells_target_front_choice_and_where_things_are(run_folder):
     folder, done = run_folder
     lines = done.stdout.splitlines()
@@ -75,17 +61,33 @@ def test_select_tells_target_front_choice_and_where_things_are(run_folder):
 
 def test_show_lists_the_front_or_all_trials(run_folder):
     folder, done = run_folder
-    front = run("show", folder)
+    front = command("show", folder)
     assert (front.code, front.out) == (0, done.stdout)
-    every = run("show", folder, "--all")
+    every = command("show", folder, "--all")
     rows = [line for line in every.out.splitlines() if TINY in line and "finished" in line]
     assert len(rows) == len(open_run(folder).trials)
     assert "a linear head on frozen features" in every.out
 
 
+def test_a_run_of_another_process_opens_after_it_was_moved_and_is_not_written(run_folder, photos, tmp_path):
+    folder, done = run_folder
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(folder, moved)
+    before = {file: file.read_bytes() for file in moved.rglob("*") if file.is_file()}
+    there, here = open_run(folder), open_run(moved)
+    files = sorted(photos.rglob("*.png"))
+    assert f"choose: trial {here.best.number} " in done.stdout
+    assert list(here.predict(files)) == list(there.predict(files))
+    table = pd.read_csv(moved / "pictures.csv")
+    tested = [photos / name for name in table.loc[table["part"] == "test", "name"]]
+    by_the_other = np.load(moved / "trials" / f"{here.best.number:04d}" / "test.npy")
+    np.testing.assert_allclose(here.predict_proba(tested), by_the_other, atol=0.02)
+    assert {file: file.read_bytes() for file in moved.rglob("*") if file.is_file()} == before
+
+
 def test_predict_walks_folders_and_agrees_with_the_library(run_folder, photos):
     folder, _ = run_folder
-    done = run("predict", folder, photos)
+    done = command("predict", folder, photos)
     assert done.code == 0
     rows = [line.split("\t") for line in done.out.splitlines()]
     assert [path for path, *_ in rows] == sorted(map(str, photos.rglob("*.png")))
@@ -98,7 +100,7 @@ def test_predict_leaves_out_what_is_no_picture_and_says_so(run_folder, photos, t
     (tmp_path / "note.png").write_text("not a picture")
     (tmp_path / "half.png").write_bytes(good.read_bytes()[:300])
     paths = (tmp_path / "note.png", tmp_path / "half.png", tmp_path / "gone.png", good)
-    done = run("predict", run_folder[0], *paths, "--csv", tmp_path / "classes.csv")
+    done = command("predict", run_folder[0], *paths, "--csv", tmp_path / "classes.csv")
     assert done.code == 1
     assert [line.split(": ")[1] for line in done.err.splitlines()] == [str(path) for path in paths[:3]]
     assert "object at" not in done.err
@@ -109,7 +111,7 @@ def test_predict_leaves_out_what_is_no_picture_and_says_so(run_folder, photos, t
 
 
 def test_a_dry_run_prints_the_plan_and_leaves_nothing(photos, tiny, tmp_path):
-    done = run("select", photos, "--dry-run", "--run-dir", tmp_path / "run", *tiny)
+    done = command("select", photos, "--dry-run", "--run-dir", tmp_path / "run", *tiny)
     assert done.code == 0
     assert done.out.startswith("target: cpu")
     assert "budget: 600 s" in done.out
@@ -120,26 +122,23 @@ def test_names_and_sizes_may_stand_in_one_list(photos, random_weights):
     names = (TINY, "test_vit.r160_in1k")
     (folder,) = {random_weights(name).parent for name in names}
     given = ("--backbone", ", ".join(names), "--image-size", "32,64x48", "--weights", folder)
-    done = run("select", photos, "--dry-run", *given)
+    done = command("select", photos, "--dry-run", *given)
     assert done.code == 0, done.err
     assert all(f"{name} at 32, 64x48 px" in done.out for name in names)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has another Ctrl-C")
-def test_ctrl_c_prints_what_there_is_and_ends_with_130(photos, tiny, tmp_path):
-    line = ("select", str(photos), "--budget", "5min", "--run-dir", str(tmp_path / "run"), *tiny)
-    with subprocess.Popen(
-        [sys.executable, "-m", "autobackbone", *line], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr is not None
-        said = iter(process.stderr)
-        assert any(text.startswith("trial 0") for text in said)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "choose: trial" in out
-    assert f"--run-dir {tmp_path / 'run'}" in err
-    assert "Traceback" not in err
+def test_ctrl_c_prints_what_there_is_and_ends_with_130(photos, tiny, tmp_path, press_ctrl_c):
+    def hear(text):
+        if text.startswith("trial 0"):
+            press_ctrl_c()
+
+    line = ("select", photos, "--budget", "5min", "--run-dir", tmp_path / "run", *tiny)
+    done = command(*line, hear=hear)
+    assert done.code == 130
+    assert "choose: trial" in done.out
+    assert f"--run-dir {tmp_path / 'run'}" in done.err
+    assert "Traceback" not in done.err
 
 
 @pytest.mark.parametrize(
@@ -157,13 +156,13 @@ def test_ctrl_c_prints_what_there_is_and_ends_with_130(photos, tiny, tmp_path):
     ],
 )
 def test_mistakes_are_one_message_and_a_code(arguments, code, message):
-    done = run(*arguments)
+    done = command(*arguments)
     assert (done.code, done.out) == (code, "")
     assert re.search(message, done.err)
 
 
 def test_a_trial_that_is_not_there_is_a_mistake(run_folder, photos):
-    done = run("predict", run_folder[0], photos, "--trial", "99")
+    done = command("predict", run_folder[0], photos, "--trial", "99")
     assert (done.code, done.out) == (1, "")
     assert "there is no trial 99" in done.err
 
@@ -174,30 +173,30 @@ def test_help_and_version_are_light():
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert expected in done.stdout
         assert not {"torch", "timm", "optuna", "pandas", "numpy", "PIL"} & set(done.stdout.split())
-    helped = run("--help")
+    helped = command("--help")
     assert helped.code == 0
     assert all(word in helped.out for word in ("select", "demo", "show", "predict", "catalogue", "shortlist", "doctor"))
 
 
 def test_the_catalogue_is_listed_written_and_drawn(tmp_path):
-    listed = run("catalogue", "--glob", "resnet50.*", "--limit", "3")
+    listed = command("catalogue", "--glob", "resnet50.*", "--limit", "3")
     assert listed.code == 0
     assert sum(line.startswith("resnet50.") for line in listed.out.splitlines()) == 3
-    written = run("catalogue", "--csv", tmp_path / "all.csv", "--plot", tmp_path / "all.png")
+    written = command("catalogue", "--csv", tmp_path / "all.csv", "--plot", tmp_path / "all.png")
     assert written.code == 0
     assert (tmp_path / "all.csv").read_text().count("\n") > 1500
     assert (tmp_path / "all.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_catalogue_is_filtered_by_family_and_by_what_is_here():
-    listed = run("catalogue", "--family", "efficientnet", "--loadable", "--limit", "0")
+    listed = command("catalogue", "--family", "efficientnet", "--loadable", "--limit", "0")
     assert listed.code == 0
     names = [line.split()[0] for line in listed.out.splitlines()[3:]]
     assert "tf_efficientnet_lite0.in1k" in names
-    assert run("catalogue", "--family", "nosuch").out.startswith("0 of 0 networks")
+    assert command("catalogue", "--family", "nosuch").out.startswith("0 of 0 networks")
 
 
 def test_the_shortlist_says_why():
-    listed = run("shortlist", "3")
+    listed = command("shortlist", "3")
     assert listed.code == 0
     assert "tf_efficientnet_lite" in listed.out

@@ -80,7 +80,7 @@ def test_standard_error_is_how_far_scores_of_resampled_pictures_spread(name):
     probabilities, labels = predictions(1, n_images=150)
     metric = metric_for(name, n_classes=8)
     generator = np.random.default_rng(7)
-    draws = [generator.integers(0, 150, 150) for _ in range(300)]
+    draws = [generator.integers(0, 150, 150) for _ in range(150)]
     spread = np.std([score(metric, probabilities[rows], labels[rows]) for rows in draws])
     assert standard_error(metric, probabilities, labels) == pytest.approx(spread, rel=0.2)
 
@@ -91,7 +91,7 @@ def test_paired_error_is_how_far_losses_on_resampled_pictures_spread(name):
     other = 0.3 * top + 0.7 * predictions(2, n_images=150, sharpness=0.0)[0]
     metric = metric_for(name, n_classes=8)
     generator = np.random.default_rng(7)
-    draws = [generator.integers(0, 150, 150) for _ in range(300)]
+    draws = [generator.integers(0, 150, 150) for _ in range(150)]
     spread = np.std(
         [score(metric, top[rows], labels[rows]) - score(metric, other[rows], labels[rows]) for rows in draws]
     )

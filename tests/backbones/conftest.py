@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from functools import lru_cache
+
 import pytest
 import torch
 
@@ -14,7 +17,9 @@ from autobackbone.backbones.head import head_weights, set_head
 def awake():
     """Build a network whose zero-initialised branches (layer scale, last batch norm of a block) take part."""
 
-    def make(name, image_size, *, n_classes=3, seed=0):
+    # The last one is often wanted again, and to copy a network takes a tenth of building it.
+    @lru_cache(maxsize=1)
+    def build_awake(name, image_size, n_classes, seed):
         model = build(name, n_classes=n_classes, image_size=image_size, seed=seed)
         generator = torch.Generator().manual_seed(seed)
         head = set(head_parameter_names(model))
@@ -26,6 +31,9 @@ def awake():
         weight, bias = head_weights(model)
         set_head(model, torch.empty_like(weight).normal_(generator=generator), bias)
         return model
+
+    def make(name, image_size, *, n_classes=3, seed=0):
+        return copy.deepcopy(build_awake(name, image_size, n_classes, seed))
 
     return make
 

@@ -134,7 +134,7 @@ def test_default_sizes_hold_the_own_one_and_at_most_three_smaller(name):
     assert sizes == tuple(sorted(set(sizes)))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     name=st.sampled_from([NET, VIT, "tf_efficientnet_lite0.in1k"]),
     size=st.tuples(st.integers(33, 200), st.integers(33, 200)),

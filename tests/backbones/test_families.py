@@ -127,15 +127,15 @@ def test_every_family_is_either_shown_or_left_out():
     assert sorted((*QUICK, *SLOW, *LEFT_OUT)) == sorted(timm.list_modules())
 
 
-@pytest.mark.parametrize("family", QUICK)
 @pytest.mark.parametrize("depth", ["last", "middle", "all"])
+@pytest.mark.parametrize("family", QUICK)
 def test_exactly_the_last_blocks_and_the_head_change(family, depth, awake):
     show(*QUICK[family], depth, awake)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", SLOW)
 @pytest.mark.parametrize("depth", ["last", "middle", "all"])
+@pytest.mark.parametrize("family", SLOW)
 def test_exactly_the_last_blocks_and_the_head_change_in_every_family(family, depth, awake):
     show(*SLOW[family], depth, awake)
 

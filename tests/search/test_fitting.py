@@ -1,7 +1,6 @@
 import math
 from collections import Counter
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -115,13 +114,12 @@ def search_for_the_rare(file, seed, left):
     return climb(search), read_trials(study)[1:]
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_one_of_500_is_found_and_tried_until_not_even_it_fits(tmp_path, seed):
+def test_one_of_500_is_found_and_tried_until_not_even_it_fits(tmp_path):
     left = [6.5]
-    n_trained, tried = search_for_the_rare(tmp_path / "study.db", seed, left)
+    n_trained, tried = search_for_the_rare(tmp_path / "study.db", 0, left)
     assert left == [0.5]
     assert n_trained == len(tried) == 6
     assert {(one.state, one.backbone, one.image_size, one.n_unfrozen) for one in tried} == {("finished", *RARE)}
     assert len({one.lr for one in tried}) == 6
-    _, again = search_for_the_rare(tmp_path / "again.db", seed, [6.5])
+    _, again = search_for_the_rare(tmp_path / "again.db", 0, [6.5])
     assert [one.lr for one in again] == [one.lr for one in tried]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 import timm
@@ -145,6 +145,8 @@ def _converted(name: str, wanted: Mapping[str, tuple[int, ...]], tensors: Tensor
     return converted
 
 
+# Each reading of weights is held against one, and to make it takes longer than to read a small file.
+@lru_cache(maxsize=4)
 def _skeleton(name: str) -> torch.nn.Module:
     with torch.device("meta"):
         model: torch.nn.Module = timm.create_model(name)
