@@ -112,7 +112,7 @@ def test_only_the_front_keeps_weights(selection):
     assert kept == {trial.number for trial in selection.front}
     others = [trial for trial in selection.trials if not trial.on_front and trial.n_unfrozen]
     for trial in others:
-        with pytest.raises(RunError, match="not on the front"):
+        with pytest.raises(RunError, match="kept for the front alone"):
             selection.model(trial)
     with pytest.raises(RunError, match="there is no trial 999"):
         selection.model(999)
