@@ -67,6 +67,5 @@ def test_a_trial_that_is_too_slow_teaches_how_slow_it_is(pictures, tmp_path, n_p
     assert evaluator.expected_s(wanted) < left_s
     with pytest.raises(EpochTooLongError, match=r"one epoch takes|inside the first epoch"):
         evaluator.evaluate(1, wanted, time.monotonic() + left_s)
-    # 0.4 s for each of 13 steps, and never asked again in this time.
-    assert 0.3 * n_train / 2 < shop.costs.expected_s(wanted, 1) < 2 * 0.4 * n_train / 2 + 3
+    # What could not end in this time is not asked again in it.
     assert evaluator.expected_s(wanted) > left_s
