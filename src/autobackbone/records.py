@@ -30,7 +30,7 @@ _UNIT_SECONDS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "hour": 3600, 
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
     """A number of Python or NumPy, and no truth value."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
@@ -61,7 +61,7 @@ class Budget:
                 "a budget needs wall_clock_s, n_trials or both; neither came. Try Budget(wall_clock_s=600)."
             )
         seconds = self.wall_clock_s
-        if seconds is not None and (not _is_number(seconds) or not seconds > 0 or math.isinf(seconds)):
+        if seconds is not None and (not is_number(seconds) or not seconds > 0 or math.isinf(seconds)):
             raise BudgetError(f"wall_clock_s must be a finite number of seconds above 0, not {seconds!r}.")
         trials = self.n_trials
         if trials is not None and (not _is_whole(trials) or trials < 0):
@@ -81,7 +81,7 @@ def as_budget(value: Budget | float | str) -> Budget:
         return value
     if isinstance(value, str):
         return Budget(wall_clock_s=_seconds(value))
-    if not _is_number(value):
+    if not is_number(value):
         raise BudgetError(f"a budget is seconds, a text such as '10min', or Budget(…), not {value!r}.")
     return Budget(wall_clock_s=float(value))
 
@@ -114,7 +114,7 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("latency_ms", "latency_p95_ms", "n_params", "megabytes"):
             value = getattr(self, name)
-            if value is not None and (not _is_number(value) or not value > 0):
+            if value is not None and (not is_number(value) or not value > 0):
                 raise LimitsError(f"limits.{name} must be above 0, not {value!r}; leave it out for no limit.")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from autobackbone import runfolder
 from autobackbone.errors import ArgumentError
-from autobackbone.records import Budget, ImageSize, Limits, Resize, Target, as_budget, as_image_sizes
+from autobackbone.records import Budget, ImageSize, Limits, Resize, Target, as_budget, as_image_sizes, is_number
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -115,12 +115,12 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     for name, path in (("run_dir", run_dir), ("cache_dir", cache_dir)):
         is_path = path is None or isinstance(path, (str, PathLike))
         _require(is_path, f"{name} is the path of a folder, or None, not {path!r}.")
-    is_tolerance = tolerance is None or (_is_number(tolerance) and tolerance >= 0)
+    is_tolerance = tolerance is None or (is_number(tolerance) and tolerance >= 0)
     _require(is_tolerance, f"tolerance is at least 0 points (nats of log_loss), or None, not {tolerance!r}.")
     _require(
-        _is_number(max_download_mb) and max_download_mb >= 0, f"max_download_mb is at least 0, not {max_download_mb!r}."
+        is_number(max_download_mb) and max_download_mb >= 0, f"max_download_mb is at least 0, not {max_download_mb!r}."
     )
-    _require(cache_gb is None or (_is_number(cache_gb) and cache_gb > 0), f"cache_gb is above 0, not {cache_gb!r}.")
+    _require(cache_gb is None or (is_number(cache_gb) and cache_gb > 0), f"cache_gb is above 0, not {cache_gb!r}.")
     for name, value, kind in (("target", target, Target), ("limits", limits, Limits)):
         _require(value is None or isinstance(value, kind), f"{name} is a {kind.__name__}(…) or None, not {value!r}.")
     cache = Path(cache_dir).expanduser() if cache_dir else runfolder.cache_folder()
@@ -163,7 +163,3 @@ def _require_weights(weights: object) -> None:
 def _require(is_good: object, message: str) -> None:
     if not is_good:
         raise ArgumentError(message)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
