@@ -19,13 +19,12 @@ from autobackbone.latency.remembered import LatencyBook
 from autobackbone.latency.target import describe, resolve
 from autobackbone.metrics import Metric, metric_for
 from autobackbone.planning import Plan, forecast, gmacs, stored_megabytes
-from autobackbone.records import ImageSize, Target
+from autobackbone.records import Budget, ImageSize, Target
 from autobackbone.settings import Settings
 
-# Of measuring for a forecast, which is no surer than its guesses.
+# Of measuring for a forecast, which is no surer than its guesses; less of a budget of seconds.
 _GLANCE_S = 0.5
-
-
+_GLANCE_SHARE = 0.02
 _LEAST_SHARE = 0.1
 
 
@@ -87,7 +86,7 @@ def prepare(settings: Settings, known: Known | None = None, *, begun: float | No
     sizes, refused = _sizes(settings, sources) if known_sizes is None else (dict(known_sizes), ())
     source = TimmSource(sources, n_classes=len(found.classes), seed=settings.seed)
     book = LatencyBook(settings.cache_dir / "latency.json")
-    seconds_per_gmac = _seconds_per_gmac(source, sizes, target, book)
+    seconds_per_gmac = _seconds_per_gmac(source, sizes, target, book, _glance_s(settings.budget))
     expected = forecast(found, sizes, settings.budget, seconds_per_gmac=seconds_per_gmac, n_workers=n_workers())
     readable = _readable(found, expected.first_sizes, settings, known, begun)
     if readable is not found:
@@ -221,8 +220,16 @@ def _within_download(
     return kept, total, (note,) if dropped else ()
 
 
+def _glance_s(budget: Budget) -> float:
+    return _GLANCE_S if budget.wall_clock_s is None else min(_GLANCE_S, _GLANCE_SHARE * budget.wall_clock_s)
+
+
 def _seconds_per_gmac(
-    source: TimmSource, sizes: Mapping[str, tuple[ImageSize, ...]], target: Target, book: LatencyBook
+    source: TimmSource,
+    sizes: Mapping[str, tuple[ImageSize, ...]],
+    target: Target,
+    book: LatencyBook,
+    seconds: float,
 ) -> float:
     """Measured on the cheapest pair, without its weights: they may still be on the hub, and a plan fetches nothing.
 
@@ -231,7 +238,7 @@ def _seconds_per_gmac(
     """
     name, size = min(((name, size) for name, of in sizes.items() for size in of), key=lambda pair: gmacs(*pair))
     known = book.find(name, size, target)
-    latency = known or measure(source.skeleton(name, size), size, target, seconds=_GLANCE_S)
+    latency = known or measure(source.skeleton(name, size), size, target, seconds=seconds)
     # NaN where a batch of 32 does not fit the device.
     speed = latency.images_per_s if latency.images_per_s > 0 else 1000 * target.batch_size / latency.p50_ms
     return 1 / speed / gmacs(name, size)

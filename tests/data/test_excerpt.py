@@ -77,7 +77,7 @@ def test_what_is_decoded_already_is_used_whole(tmp_path):
 
 def test_more_classes_than_can_be_read_is_an_error(tmp_path):
     dataset = survey(SlowPictures([str(index % 100) for index in range(600)], 0.02))
-    with pytest.raises(BudgetError, match=r"one picture of each of 100 classes .* the budget is 1 s. Give at least"):
+    with pytest.raises(BudgetError, match=r"each of 100 classes .* 1 s of the budget are left. Give at least"):
         bounded(dataset, 1.0, tmp_path)
 
 

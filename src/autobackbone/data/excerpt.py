@@ -76,7 +76,7 @@ class PartSource:
 def within_time(
     survey: Survey,
     image_sizes: Sequence[ImageSize],
-    wall_clock_s: float | None,
+    left_s: float | None,
     *,
     seed: int,
     cache_dir: Path,
@@ -89,7 +89,7 @@ def within_time(
     Args:
         survey: the dataset.
         image_sizes: that will be decoded at once.
-        wall_clock_s: the whole budget; `None` for no limit.
+        left_s: seconds of the budget that are left; `None` for no limit.
         seed: of the choice of pictures.
         cache_dir: where decoded pictures may lie already.
         n_workers: threads that will decode.
@@ -97,10 +97,10 @@ def within_time(
     Raises:
         BudgetError: not even one picture of each class can be read.
     """
-    if wall_clock_s is None:
+    if left_s is None:
         return survey
     n_used = int((survey.parts != LEFT_OUT).sum())
-    allowed_s = READING_SHARE * wall_clock_s
+    allowed_s = READING_SHARE * left_s
     digest_s, decode_s = _seconds_a_picture(survey, image_sizes, allowed_s * _LOOKING_SHARE, n_workers=n_workers)
     one_s = digest_s + decode_s
     if n_used * one_s <= allowed_s:
@@ -109,10 +109,10 @@ def within_time(
     if is_quickly_told and is_decoded(survey, image_sizes, cache_dir=cache_dir, n_workers=n_workers):
         return survey
     n_classes = len(survey.classes)
-    if n_classes * one_s > wall_clock_s:
+    if n_classes * one_s > left_s:
         raise BudgetError(
-            f"one picture of each of {n_classes:,} classes takes about {n_classes * one_s:,.0f} s to read, and the "
-            f"budget is {wall_clock_s:,.0f} s. Give at least {3 * n_classes * one_s / READING_SHARE:,.0f} s."
+            f"one picture of each of {n_classes:,} classes takes about {n_classes * one_s:,.0f} s to read, and "
+            f"{left_s:,.0f} s of the budget are left. Give at least {3 * n_classes * one_s / READING_SHARE:,.0f} s."
         )
     part = excerpt(survey, int(allowed_s / one_s), seed=seed)
     line = (

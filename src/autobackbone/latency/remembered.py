@@ -61,7 +61,7 @@ class LatencyBook:
         latency = measure(network, image_size, resolve(target), seconds=seconds)
         if latency.n_repeats >= _KEPT_REPEATS and latency.noise_ms <= _KEPT_NOISE_SHARE * latency.p50_ms:
             self.remember(backbone, image_size, target, latency)
-        else:
+        elif seconds >= 1.0:  # who asks for a glance knows that it is one
             _LOG.warning(
                 "the latency of %s is uncertain, %.2f ± %.2f ms from %d passes: is something else running here?",
                 backbone,

@@ -28,6 +28,9 @@ _FIRST_PASS_SHARE = 0.6
 _HEAD_SHARE = 0.95
 # A first pass may take this share of the time; where it is longer, a cheaper pair goes first.
 _SHORT_SHARE = 0.25
+# Of the time left, for measuring a latency: the usual second, but not of a budget of seconds.
+_PRICING_SHARE = 0.05
+_LEAST_PRICING_S = 0.1
 # For the head and whatever else a pass brings with it.
 _MARGIN = 1.1
 
@@ -107,7 +110,7 @@ def price(shop: Workshop, pair: Pair) -> Priced:
         shop.priced[pair] = Priced(
             backbone=backbone,
             image_size=image_size,
-            latency=shop.book.measure(network, backbone, image_size, shop.target),
+            latency=shop.book.measure(network, backbone, image_size, shop.target, seconds=_pricing_s(shop)),
             n_blocks=n_blocks,
             n_params=n_params,
             megabytes=round(n_values * 4 / 1e6, 2),
@@ -115,6 +118,10 @@ def price(shop: Workshop, pair: Pair) -> Priced:
         )
         shop.costs.n_blocks[backbone] = n_blocks
     return shop.priced[pair]
+
+
+def _pricing_s(shop: Workshop) -> float:
+    return max(_LEAST_PRICING_S, min(1.0, _PRICING_SHARE * shop.clock.left_s()))
 
 
 def broken_limit(priced: Priced, limits: Limits) -> str | None:
@@ -135,7 +142,9 @@ def broken_limit(priced: Priced, limits: Limits) -> str | None:
 def _screen_one(shop: Workshop, priced: Priced, until: float | None, head_until: float | None) -> None:
     pair = (priced.backbone, priced.image_size)
     network = shop.source.network(*pair).to(shop.device)
-    depths = () if shop.space.is_frozen_only else shop.space.opening_depths(priced.backbone)
+    # Cutting a network costs time, too: not where a pass is all that fits.
+    is_all = shop.space.is_frozen_only or _seconds(shop, priced.latency) > _SHORT_SHARE * shop.clock.left_s()
+    depths = () if is_all else shop.space.opening_depths(priced.backbone)
     with shop.stores.filling(network, *pair, depths) as taps:
         screened = screen(
             network,
