@@ -101,7 +101,8 @@ def test_nothing_in_the_returned_network_is_older_than_its_weights(tuner, bundle
     fresh.load_state_dict(network.state_dict())
     pictures = torch.rand(4, 3, *SIZE, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        assert torch.equal(network(pictures), fresh(pictures))
+        # Their weights lie in other layouts, which round differently on some processors.
+        torch.testing.assert_close(network(pictures), fresh(pictures), rtol=1e-5, atol=1e-5)
     again = predict(network, bundle, bundle.indices("validation"), SIZE, normalisation(name), device=CPU)
     np.testing.assert_allclose(again, outcome.probabilities, atol=0.02)
 
