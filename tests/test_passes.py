@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from autobackbone.backbones.build import build
 from autobackbone.errors import TrialMemoryError
-from autobackbone.passes import _channels_last, _fused, _manners, passes
+from autobackbone.passes import Manner, _bfloat16, _channels_last, _fused, _manners, _mixed, passes
 
 
 class Answers(nn.Module):
@@ -104,3 +104,57 @@ def test_where_memory_is_too_small_for_a_batch_its_parts_pass():
     assert torch.allclose(torch.cat([answers[0] for _, answers in chunks]), PICTURES[:50].mean((1, 2, 3)))
     with pytest.raises(TrialMemoryError, match="out of memory"):
         list(passes(Narrow(0).eval(), look, np.arange(50)))
+
+
+def in_order_of_speed(monkeypatch, *, is_bfloat16_fast):
+    """Let the first look at bfloat16 find what a processor with matrix units, or one without, would show."""
+    seconds = iter([1.0, 2.0] if is_bfloat16_fast else [2.0, 1.0])
+    monkeypatch.setattr("autobackbone.passes._best_of_two_s", lambda *_: next(seconds))
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_vit", "test_convnext"])
+def test_bfloat16_answers_nearly_as_the_network_does(name, monkeypatch):
+    network = network_of(name)
+    in_order_of_speed(monkeypatch, is_bfloat16_fast=True)
+    manner = _bfloat16(network, look, np.arange(600))
+    assert manner is not None
+    with torch.inference_mode():
+        wanted, got = network(look(np.arange(40)))[0], manner.run(look(np.arange(40)))[0]
+    assert got.dtype == torch.float32
+    assert not torch.equal(wanted, got)
+    assert torch.nn.functional.cosine_similarity(wanted, got).min() >= 0.95
+
+
+def test_bfloat16_is_not_used_where_it_is_emulated_or_answers_otherwise(monkeypatch):
+    in_order_of_speed(monkeypatch, is_bfloat16_fast=False)
+    assert _bfloat16(network_of("test_resnet"), look, np.arange(600)) is None
+
+    class OtherInHalf(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            answers = x.flatten(1)[:, :64] @ torch.eye(64)
+            return (answers if answers.dtype == torch.float32 else answers.flip(1),)
+
+    in_order_of_speed(monkeypatch, is_bfloat16_fast=True)
+    assert _bfloat16(OtherInHalf().eval(), look, np.arange(600)) is None
+
+
+def test_what_must_not_be_rounded_is_not():
+    network = network_of("test_efficientnet")
+    may_round = np.arange(600) % 7 != 0
+    chunks = list(passes(network, look, np.arange(600), may_round=may_round))
+    got = torch.cat([answers[0] for _, answers in chunks])
+    with torch.inference_mode():
+        wanted = network(PICTURES)[0]
+    assert torch.allclose(got[~may_round], wanted[~may_round], rtol=1e-3, atol=1e-4)
+    assert torch.nn.functional.cosine_similarity(wanted, got).min() >= 0.9
+
+
+@pytest.mark.parametrize("n_rough", [0, 1, 3, 5])
+def test_rows_keep_their_places_whichever_way_they_were_answered(n_rough):
+    exact = Manner(way="plain", n_at_once=2, run=lambda x: (x.flatten(1).sum(1), x))
+    rough = Manner(way="bfloat16", n_at_once=2, run=lambda x: (x.flatten(1).sum(1) + 1000, x))
+    is_rough = np.random.default_rng(n_rough).permutation(np.arange(5) < n_rough)
+    chunk = np.array([4, 2, 0, 9, 7])
+    sums, inputs = _mixed(rough, exact, look, chunk, is_rough)
+    assert torch.equal(inputs, look(chunk))
+    assert torch.allclose(sums, look(chunk).flatten(1).sum(1) + 1000 * torch.from_numpy(is_rough))

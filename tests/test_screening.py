@@ -87,6 +87,14 @@ def test_where_memory_is_too_small_for_a_batch_its_parts_say_the_same(bundle, ne
     handle.remove()
 
 
+def test_what_scores_is_in_the_precision_of_the_target(bundle, network):
+    given = (network, bundle, bundle.indices("validation"), SIZE, normalisation(TINY))
+    whole, half = (predict(*given, device=CPU, precision=name) for name in ("float32", "bfloat16"))
+    assert not np.array_equal(whole, half)
+    np.testing.assert_allclose(half, whole, atol=0.05)
+    np.testing.assert_allclose(half.sum(axis=1), 1, atol=1e-5)
+
+
 def test_the_end_of_the_head_is_given_on_and_leaves_small_data_as_they_are(bundle, network):
     now = time.monotonic()
     ends = {"ample": now + 600, "over": now - 1}

@@ -16,6 +16,8 @@ from autobackbone.search.costs import Pair
 from autobackbone.search.study import note_test_score
 from autobackbone.search.workshop import Workshop
 
+# Screening rounds where it may; what scores takes up to so much longer.
+_EXACT_FACTOR = 1.6
 # Building a network and reading its weights, beside its forward passes.
 _SETUP_S = 0.5
 
@@ -23,7 +25,7 @@ _SETUP_S = 0.5
 def expected_s(shop: Workshop, front: Sequence[Trial]) -> float:
     """Seconds that confirming a front takes."""
     n_test = len(shop.bundle.indices("test"))
-    passes = [shop.costs.forward_s.get(_pair(trial), 0.0) * n_test * 1.1 + _SETUP_S for trial in front]
+    passes = [shop.costs.forward_s.get(_pair(trial), 0.0) * n_test * _EXACT_FACTOR + _SETUP_S for trial in front]
     return sum(passes) + 1.0
 
 
@@ -53,7 +55,15 @@ def confirm(shop: Workshop, front: Sequence[Trial]) -> None:
 def _confirm_one(shop: Workshop, trial: Trial, indices: NDArray[np.int64]) -> None:
     network = shop.network_of(trial).to(shop.device)
     normalisation = shop.source.normalisation(trial.backbone)
-    probabilities = predict(network, shop.bundle, indices, trial.image_size, normalisation, device=shop.device)
+    probabilities = predict(
+        network,
+        shop.bundle,
+        indices,
+        trial.image_size,
+        normalisation,
+        device=shop.device,
+        precision=shop.target.precision,
+    )
     trialfiles.save_predictions(shop.run, trial.number, trialfiles.TEST, probabilities)
     note_test_score(shop.study, trial.number, score(shop.metric, probabilities, shop.bundle.labels[indices]))
 

@@ -4,12 +4,17 @@ How many pictures at once keep a processor's caches warm, which layout of memory
 depends on the network, the machine and the libraries: on two cores of a server with 32 MB of cache, EfficientNet-Lite0
 at 160 px ran 66 pictures a second fused and 8 at once, 47 as it came and 32 at once, and 37 fused and 32 at once. So
 each way takes its turn with real work, and the fastest one does the rest; one whose answers differ is never used.
+
+Where the caller allows rounding, bfloat16 takes its turn, too. On a processor with matrix units it is the fastest by
+far, on others up to 13 times slower. Heads fitted on features so rounded scored as others do, to half a point either
+way on 400 pictures; what scores must not be rounded.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,11 +26,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from autobackbone.errors import TrialMemoryError
 from autobackbone.memory import memory_errors_translated
 
-Way = Literal["plain", "channels last", "fused"]
+Way = Literal["plain", "channels last", "fused", "bfloat16"]
 Ints = NDArray[np.int64]
 Look = Callable[[Ints], Tensor]
 Answers = tuple[Tensor, ...]
@@ -33,6 +39,9 @@ Answers = tuple[Tensor, ...]
 _LOG = logging.getLogger(__name__)
 # Rounding in another order moves a feature by about a millionth of the largest one; a wrong answer is off by far more.
 _TOLERANCE = 1e-3
+# Of each picture's answers in bfloat16 to those in float32. Features of 2,000 photographs: median 0.998, least 0.984.
+_LEAST_COSINE = 0.95
+_N_COMPARED = 8
 # Each way has so many turns, of so many pictures.
 _N_TURNS = 2
 _TURN = 32
@@ -50,7 +59,9 @@ class Manner:
     run: Callable[[Tensor], Answers]
 
 
-def passes(network: nn.Module, look: Look, indices: Ints) -> Iterator[tuple[Ints, Answers]]:
+def passes(
+    network: nn.Module, look: Look, indices: Ints, *, may_round: NDArray[np.bool_] | None = None
+) -> Iterator[tuple[Ints, Answers]]:
     """Pass pictures through a network, without a graph.
 
     Args:
@@ -58,6 +69,8 @@ def passes(network: nn.Module, look: Look, indices: Ints) -> Iterator[tuple[Ints
             work on copies.
         look: numbers of pictures (n,) to the network's input (n, 3, height, width) on its device.
         indices: (n_pictures,) numbers of the pictures, at least one.
+        may_round: (n_pictures,) which of them may be answered in bfloat16, where that is faster: each answer then has
+            a cosine of 0.95 or more to its own; `None` for none.
 
     Yields:
         Some of the numbers and the network's answers to them, on the CPU, in the order of `indices`.
@@ -75,28 +88,45 @@ def passes(network: nn.Module, look: Look, indices: Ints) -> Iterator[tuple[Ints
         [16, 18]
     """
     # Each step on its own: inference mode must not stay on while the caller works on what was yielded.
+    is_rough = np.zeros(len(indices), np.bool_) if may_round is None else may_round
     manners = _manners(network, look, indices)
-    best_s = dict.fromkeys(range(len(manners)), 0.0)
+    rough = _bfloat16(network, look, indices) if is_rough.sum() >= _WORTH_TRYING else None
+    # How rows are answered that may be rounded, and how the others.
+    pairs = [(manner, manner) for manner in manners] + ([] if rough is None else [(rough, manners[0])])
+    best_s = [math.inf] * len(pairs)
     start = 0
-    for turn in range(_N_TURNS if len(manners) > 1 else 0):
-        for number in best_s:
-            chunk = indices[start : start + _TURN]
+    for turn in range(_N_TURNS if len(pairs) > 1 else 0):
+        for number, pair in enumerate(pairs):
+            chunk = slice(start, start + _TURN)
             # The first turn also pays for memory and kernels, so that it counts only if there is no second.
             begun = time.perf_counter()
-            answers = _answers(manners[number], look, chunk)
+            answers = _mixed(*pair, look, indices[chunk], is_rough[chunk])
             seconds = time.perf_counter() - begun
             best_s[number] = seconds if turn == 0 else min(best_s[number], seconds)
-            start += len(chunk)
-            yield chunk, answers
+            start += _TURN
+            yield indices[chunk], answers
     # The first of the list among those that are about as fast: rounding depends on the way, so that noise in the clock
     # must not decide.
-    limit = _CLEARLY * min(best_s.values())
-    manner = next(manners[number] for number, seconds in best_s.items() if seconds <= limit)
-    _LOG.debug("%s, %d at once", manner.way, manner.n_at_once)
+    limit = _CLEARLY * min(best_s[: len(manners)])
+    exact, exact_s = next(one for one in zip(manners, best_s, strict=False) if one[1] <= limit)
+    roughly = exact if rough is None or _CLEARLY * best_s[-1] > exact_s else rough
+    _LOG.debug("%s, %d at once; where rounding is allowed %s", exact.way, exact.n_at_once, roughly.way)
     while start < len(indices):
-        chunk = indices[start : start + max(_TURN, manner.n_at_once)]
-        start += len(chunk)
-        yield chunk, _answers(manner, look, chunk)
+        chunk = slice(start, start + _TURN)
+        start += _TURN
+        yield indices[chunk], _mixed(roughly, exact, look, indices[chunk], is_rough[chunk])
+
+
+def _mixed(roughly: Manner, exactly: Manner, look: Look, chunk: Ints, is_rough: NDArray[np.bool_]) -> Answers:
+    """Answers to a chunk: in one manner where rounding is allowed, in another where it is not."""
+    if roughly is exactly or not is_rough.any():
+        return _answers(exactly, look, chunk)
+    if is_rough.all():
+        return _answers(roughly, look, chunk)
+    rough, exact = np.flatnonzero(is_rough), np.flatnonzero(~is_rough)
+    place = torch.from_numpy(np.argsort(np.concatenate([rough, exact])))
+    parts = _answers(roughly, look, chunk[rough]), _answers(exactly, look, chunk[exact])
+    return tuple(torch.cat(both)[place] for both in zip(*parts, strict=True))
 
 
 def _manners(network: nn.Module, look: Look, indices: Ints) -> list[Manner]:
@@ -145,6 +175,48 @@ def _fused(network: nn.Module, sample: Tensor) -> Callable[[Tensor], Answers] | 
         except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError):
             return None
     return partial(_as_tuple, frozen)
+
+
+def _bfloat16(network: nn.Module, look: Look, indices: Ints) -> Manner | None:
+    """Matrices multiplied in bfloat16; `None` where that is slow, not to be had, or answers too roughly."""
+    laid_out = _channels_last(network)
+
+    @torch.inference_mode()
+    def run(x: Tensor) -> Answers:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            answers = laid_out(x.contiguous(memory_format=torch.channels_last))
+        return tuple(answer.float() for answer in answers)
+
+    try:
+        # One picture alone tells already where a processor has to emulate it, and costs little even there.
+        is_slow = _best_of_two_s(run, look(indices[:1])) > _best_of_two_s(network, look(indices[:1]))
+        if is_slow or not _is_like(run, network, look(indices[:_N_COMPARED])):
+            return None
+    except (RuntimeError, TypeError, ValueError):
+        return None
+    return Manner(way="bfloat16", n_at_once=_TURN, run=run)
+
+
+@torch.inference_mode()
+def _best_of_two_s(run: Callable[[Tensor], Answers], x: Tensor) -> float:
+    seconds = []
+    for _ in range(2):  # the first one also pays for memory and kernels
+        begun = time.perf_counter()
+        _ = [answer.cpu() for answer in run(x)]
+        seconds.append(time.perf_counter() - begun)
+    return min(seconds)
+
+
+@torch.inference_mode()
+def _is_like(run: Callable[[Tensor], Answers], network: nn.Module, x: Tensor) -> bool:
+    """Whether each picture's answers point where the network's own do."""
+    for wanted, got in zip(network(x), run(x), strict=True):
+        if wanted.shape != got.shape or len(got) != len(x):
+            return False
+        cosines = functional.cosine_similarity(wanted.flatten(1).float(), got.flatten(1))
+        if not bool((cosines >= _LEAST_COSINE).all()):
+            return False
+    return True
 
 
 def _channels_last(network: nn.Module) -> nn.Module:

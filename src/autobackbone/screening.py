@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -22,9 +22,10 @@ from autobackbone.convexhead import Floats, Head, Ints, fit_head
 from autobackbone.data import LEFT_OUT, TEST, TRAIN, DataBundle
 from autobackbone.data import fair_order as in_fair_order
 from autobackbone.exporting.transform import normalise
+from autobackbone.latency.target import dtype_of
 from autobackbone.memory import memory_errors_translated
 from autobackbone.passes import passes
-from autobackbone.records import ImageSize, Normalisation
+from autobackbone.records import ImageSize, Normalisation, Precision
 
 Tap = Callable[[Tensor], None]
 """Told what enters a module, (n, …), chunk by chunk in the order of the pass, on the CPU."""
@@ -73,6 +74,7 @@ def screen(
     *,
     seed: int,
     device: torch.device,
+    precision: Precision = "float32",
     until: float | None = None,
     head_until: float | None = None,
     on_progress: Callable[[float], None] | None = None,
@@ -87,6 +89,7 @@ def screen(
         normalisation: how pixels enter the network.
         seed: of the inner folds and of the order of pictures.
         device: where the forward pass runs.
+        precision: in which validation pictures are scored: the target's.
         until: `time.monotonic()` at which the forward pass ends, whatever it has reached; the order of pictures keeps
             classes and parts in proportion, so that a part of the pass is still a fair, smaller data set.
         head_until: `time.monotonic()` by which the head is fitted, as well as the time allows.
@@ -108,6 +111,7 @@ def screen(
         image_size,
         normalisation,
         device=device,
+        precision=precision,
         until=until,
         on_progress=on_progress,
         taps=taps,
@@ -141,11 +145,14 @@ def extract(
     normalisation: Normalisation,
     *,
     device: torch.device,
+    precision: Precision = "float32",
     until: float | None = None,
     on_progress: Callable[[float], None] | None = None,
     taps: Mapping[str, Tap] = _NO_TAPS,
 ) -> Features:
     """One forward pass over stored pictures, up to what enters the classifier.
+
+    Training pictures may pass in bfloat16, where that is faster; those that score pass in the precision that is asked.
 
     Returns:
         Features in the order of `indices`, as many as were reached before `until`, at least one batch.
@@ -161,7 +168,9 @@ def extract(
 
     chunks: list[Floats] = []
     n_done = 0
-    for some, (values, *entering) in passes(_ToFeatures(network, tuple(taps)), look, indices):
+    may_round = bundle.parts[indices] == TRAIN
+    passing = _ToFeatures(network, tuple(taps), precision)
+    for some, (values, *entering) in passes(passing, look, indices, may_round=may_round):
         chunks.append(values.float().numpy())
         for tap, activations in zip(taps.values(), entering, strict=True):
             tap(activations)
@@ -181,6 +190,7 @@ def predict(
     normalisation: Normalisation,
     *,
     device: torch.device,
+    precision: Precision = "float32",
 ) -> Floats:
     """Probabilities of a whole network, (n_images, n_classes) float32, in the order of `indices`.
 
@@ -192,17 +202,18 @@ def predict(
     def look(some: Ints) -> Tensor:
         return normalise(torch.from_numpy(pixels[some]).to(device), normalisation)
 
-    chunks = passes(_ToLogits(network), look, indices)
+    chunks = passes(_ToLogits(network, precision), look, indices)
     return np.concatenate([torch.softmax(logits.float(), dim=1).numpy() for _, (logits,) in chunks])
 
 
 class _ToFeatures(nn.Module):
     """What enters the classifier and some other modules, as a network of its own."""
 
-    def __init__(self, network: nn.Module, entries: tuple[str, ...]) -> None:
+    def __init__(self, network: nn.Module, entries: tuple[str, ...], precision: Precision) -> None:
         super().__init__()
         self.network = network
         self.entries = entries
+        self.precision = precision
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         caught: dict[str, Tensor] = {}
@@ -214,19 +225,28 @@ class _ToFeatures(nn.Module):
                     caught[name] = arguments[0].clone()
 
                 stack.callback(self.network.get_submodule(name).register_forward_pre_hook(catch).remove)
-            features = network_features(self.network, x)
+            with _in_precision(self.precision, x.device):
+                features = network_features(self.network, x)
         return (features, *(caught[name] for name in self.entries))
 
 
 class _ToLogits(nn.Module):
     """The network, its answer in a tuple."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, precision: Precision) -> None:
         super().__init__()
         self.network = network
+        self.precision = precision
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return (self.network(x),)
+        with _in_precision(self.precision, x.device):
+            return (self.network(x),)
+
+
+def _in_precision(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
+    """As the target computes; whoever computes in half precision already is left alone."""
+    is_half = precision != "float32"
+    return torch.autocast(device.type, dtype_of(precision)) if is_half else nullcontext()
 
 
 def fair_order(bundle: DataBundle, *, seed: int) -> Ints:

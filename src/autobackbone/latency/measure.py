@@ -16,17 +16,13 @@ import torch
 from torch import nn
 
 from autobackbone.errors import TargetError
-from autobackbone.records import ImageSize, Latency, Precision, Target
+from autobackbone.latency.target import dtype_of
+from autobackbone.records import ImageSize, Latency, Target
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LOG = logging.getLogger(__name__)
-_DTYPES: dict[Precision, torch.dtype] = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 
 _THREAD_CLOCK_S = time.get_clock_info("thread_time").resolution
 _WARM_UP_SHARE = 0.15
@@ -135,7 +131,7 @@ class _Forward:
 
     @classmethod
     def of(cls, network: nn.Module, image_size: ImageSize, target: Target) -> _Forward:
-        dtype, device = _DTYPES[target.precision], torch.device(target.device)
+        dtype, device = dtype_of(target.precision), torch.device(target.device)
         is_autocast = device.type == "cpu" and dtype != torch.float32
         own_dtype = torch.float32 if is_autocast else dtype
         # A copy: eval mode, casts and tensors that a network caches inside inference mode must not reach the original.

@@ -11,7 +11,18 @@ from pathlib import Path
 import torch
 
 from autobackbone.errors import TargetError
-from autobackbone.records import Target
+from autobackbone.records import Precision, Target
+
+_DTYPES: dict[Precision, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def dtype_of(precision: Precision) -> torch.dtype:
+    """The type of numbers of a settled precision."""
+    return _DTYPES[precision]
 
 
 def resolve(target: Target | None) -> Target:

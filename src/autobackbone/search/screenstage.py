@@ -153,6 +153,7 @@ def _screen_one(shop: Workshop, priced: Priced, until: float | None, head_until:
             shop.source.normalisation(priced.backbone),
             seed=shop.seed,
             device=shop.device,
+            precision=shop.target.precision,
             until=until,
             head_until=head_until,
             on_progress=lambda done: shop.reporter.progress(shop.use_share(), f"screening {_name(pair)}: {done:.0%}"),

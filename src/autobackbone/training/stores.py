@@ -89,7 +89,9 @@ class Stores:
 
                 def compute(order: Ints = order, view: int = view) -> Iterator[Tensor]:
                     prefix = Prefix(split.model, split.entry)
-                    for _, (values,) in passes(prefix, self._look(backbone, image_size, view), order):
+                    may_round = self.bundle.parts[order] == TRAIN
+                    look = self._look(backbone, image_size, view)
+                    for _, (values,) in passes(prefix, look, order, may_round=may_round):
                         yield values
 
                 path = self._path(backbone, image_size, n_unfrozen, view)
