@@ -16,6 +16,7 @@ from autobackbone.metrics import metric_for, score
 from autobackbone.records import Candidate
 from autobackbone.screening import predict, screen
 from autobackbone.training.activations import ActivationCache
+from autobackbone.training.fit import Leg
 from autobackbone.training.stores import Stores
 from autobackbone.training.tuner import Tuner, _seconds_a_step
 
@@ -275,3 +276,47 @@ def test_augmented_views_are_stored_beside_the_first_and_only_training_sees_them
     one, _ = tuner.tune(candidate(), screened.head, n_views=1)
     three, _ = tuner.tune(candidate(), screened.head, n_views=3)
     assert any(not torch.equal(a, b) for a, b in zip(one.parameters(), three.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("is_same_process", [True, False])
+def test_a_training_that_pauses_goes_on_as_if_it_had_not(tuner, screened, tmp_path, is_same_process):
+    wanted = candidate(n_unfrozen=2, extras={"n_epochs": 5})
+    unbroken, whole = tuner.tune(wanted, screened.head, n_views=2)
+    checkpoint = tmp_path / "checkpoint.ckpt"
+    paused, first = tuner.tune(wanted, screened.head, n_views=2, leg=Leg(checkpoint=checkpoint, pause_at=1))
+    assert (first.n_epochs, first.is_cut_short, checkpoint.is_file()) == (1, False, True)
+    of_pause = {name: value.clone() for name, value in paused.state_dict().items()}
+    later = tuner if is_same_process else replace(tuner, score=tuner.score)
+    _, second = later.tune(wanted, screened.head, n_views=2, leg=Leg(checkpoint=checkpoint, n_before=1, pause_at=3))
+    resumed, third = later.tune(wanted, screened.head, n_views=2, leg=Leg(checkpoint=checkpoint, n_before=3))
+    assert (second.n_epochs, third.n_epochs) == (2, 2)
+    assert third.rung_scores == whole.rung_scores
+    assert third.rung_scores[:3] == second.rung_scores
+    assert third.best_epoch == whole.best_epoch
+    np.testing.assert_array_equal(third.probabilities, whole.probabilities)
+    for name, value in unbroken.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    # What a pause gave is the caller's own.
+    assert all(torch.equal(value, of_pause[name]) for name, value in paused.state_dict().items())
+
+
+def test_a_resumed_training_may_be_the_best_where_it_paused(tuner, screened, tmp_path):
+    n_scored = itertools.count()
+    first_is_best = replace(tuner, score=lambda _: -float(next(n_scored)))
+    wanted, checkpoint = candidate(n_unfrozen=2, lr=1e-2, extras={"n_epochs": 3}), tmp_path / "checkpoint.ckpt"
+    paused, first = first_is_best.tune(wanted, screened.head, leg=Leg(checkpoint=checkpoint, pause_at=1))
+    again = replace(first_is_best, score=first_is_best.score)
+    ended, last = again.tune(wanted, screened.head, leg=Leg(checkpoint=checkpoint, n_before=1))
+    assert (last.best_epoch, len(last.rung_scores)) == (0, 3)
+    np.testing.assert_array_equal(first.probabilities, last.probabilities)
+    assert all(torch.equal(value, ended.state_dict()[name]) for name, value in paused.state_dict().items())
+
+
+def test_a_resumed_training_ends_within_its_time(tuner, screened, tmp_path):
+    wanted, checkpoint = candidate(extras={"n_epochs": 10_000}), tmp_path / "checkpoint.ckpt"
+    tuner.tune(wanted, screened.head, leg=Leg(checkpoint=checkpoint, pause_at=2))
+    _, outcome = tuner.tune(
+        wanted, screened.head, until=time.monotonic() + 2.0, leg=Leg(checkpoint=checkpoint, n_before=2)
+    )
+    assert len(outcome.rung_scores) == 2 + outcome.n_epochs
+    assert 1 <= outcome.n_epochs < 9_998

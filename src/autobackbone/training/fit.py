@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +27,7 @@ from torch.nn import functional
 from autobackbone.errors import EpochTooLongError, TrialError
 from autobackbone.memory import memory_errors_translated
 from autobackbone.training.recipe import Recipe, lr_factor
-from autobackbone.training.rows import Rows, in_order, shuffled
+from autobackbone.training.rows import Rows, epoch_seed, in_order, shuffled
 
 Scorer = Callable[[NDArray[np.float32]], float]
 """Validation probabilities (n_validation, n_classes) to a score that is maximised."""
@@ -37,12 +40,13 @@ class Outcome:
     """What training gave.
 
     Args:
-        rung_scores: maximised validation score after each epoch, of the averaged weights.
+        rung_scores: maximised validation score after each epoch since the start, of the averaged weights.
         best_epoch: the epoch, from 0, whose weights are kept.
         probabilities: (n_validation, n_classes) of those weights.
         weights: what training moved, by name, of the trained module: its parameters, and running statistics if they
             were not fixed.
-        seconds: of the fit.
+        seconds: of this fit.
+        n_epochs: that this fit trained.
         is_cut_short: time ran out before the last rung.
     """
 
@@ -51,7 +55,23 @@ class Outcome:
     probabilities: NDArray[np.float32]
     weights: Mapping[str, Tensor]
     seconds: float
+    n_epochs: int
     is_cut_short: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leg:
+    """Which part of a training is trained now.
+
+    Args:
+        checkpoint: where it pauses, and where it goes on from.
+        n_before: epochs that it has trained already; from 1 on it goes on from the checkpoint.
+        pause_at: the epoch after which it pauses; `None` trains to the end, the rate falling towards it.
+    """
+
+    checkpoint: Path
+    n_before: int = 0
+    pause_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,14 +99,19 @@ class Trainee:
         return self
 
 
-def fit(trainee: Trainee, recipe: Recipe, score: Scorer, *, until: float | None = None) -> Outcome:
+def fit(
+    trainee: Trainee, recipe: Recipe, score: Scorer, *, until: float | None = None, leg: Leg | None = None
+) -> Outcome:
     """Train the module in place; it ends with the weights of its best rung.
+
+    A training that pauses and goes on, perhaps in another process, gives what an unbroken one gives.
 
     Args:
         trainee: the module and its rows; `requires_grad` says what trains.
         recipe: numbers of the training.
         score: of validation probabilities, maximised.
         until: `time.monotonic()` after which no step is begun.
+        leg: the part of the training; `None` for all of it.
 
     Raises:
         TrialError: the loss is no number any more, or time ended before the first rung.
@@ -95,18 +120,19 @@ def fit(trainee: Trainee, recipe: Recipe, score: Scorer, *, until: float | None 
         KeyboardInterrupt: Ctrl-C, as ever.
     """
     begun = time.monotonic()
-    loop = _Loop(trainee, recipe)
-    rungs = _Rungs(score, trainee.module)
+    pause_at = None if leg is None else leg.pause_at
     n_steps_an_epoch = math.ceil(math.ceil(len(trainee.train) / recipe.batch_size) / recipe.accumulate)
+    loop = _Loop(trainee, recipe, n_steps_an_epoch, is_decaying=pause_at is None)
+    rungs = _Rungs(score, trainee.module)
     # The averaging forgets within half an epoch: long enough to smooth steps, short enough to follow a rung's progress.
     averaging = EMAWeightAveraging(decay=1 - 1 / max(2.0, n_steps_an_epoch / 2), use_buffers=False)
     with _quiet_lightning(), _ctrl_c_as_ever(), torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         trainer = pl.Trainer(
             **_where(trainee.device),
-            max_epochs=recipe.n_epochs,
+            max_epochs=recipe.n_epochs if pause_at is None else pause_at,
             accumulate_grad_batches=recipe.accumulate,
-            callbacks=[_TimeGuard(until), rungs, averaging],
+            callbacks=[_TimeGuard(until), rungs, averaging, *([] if leg is None else [_Pause(leg)])],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -117,7 +143,9 @@ def fit(trainee: Trainee, recipe: Recipe, score: Scorer, *, until: float | None 
         with contextlib.suppress(_TimeIsUp), memory_errors_translated():
             # A pass without gradients takes less than half of the memory.
             validation = in_order(trainee.validation, min(_VALIDATION_BATCH_SIZE, 2 * recipe.batch_size))
-            trainer.fit(loop, shuffled(trainee.train, recipe.batch_size, seed=recipe.seed), validation)
+            training = shuffled(trainee.train, recipe.batch_size, seed=recipe.seed)
+            begun_at = None if leg is None or leg.n_before == 0 else leg.checkpoint
+            trainer.fit(loop, training, validation, ckpt_path=begun_at, weights_only=True)
     if rungs.best is None:
         raise TrialError("time ended before the first epoch did")
     loop.module.load_state_dict(dict(rungs.best.weights), strict=False)
@@ -127,20 +155,24 @@ def fit(trainee: Trainee, recipe: Recipe, score: Scorer, *, until: float | None 
         probabilities=rungs.best.probabilities,
         weights=rungs.best.weights,
         seconds=time.monotonic() - begun,
-        is_cut_short=len(rungs.scores) < recipe.n_epochs,
+        n_epochs=len(rungs.scores) - rungs.n_before,
+        is_cut_short=len(rungs.scores) < (recipe.n_epochs if pause_at is None else pause_at),
     )
 
 
 class _Loop(pl.LightningModule):
-    def __init__(self, trainee: Trainee, recipe: Recipe) -> None:
+    def __init__(self, trainee: Trainee, recipe: Recipe, n_steps_an_epoch: int, *, is_decaying: bool) -> None:
         super().__init__()
         self.module = trainee.module
         self.recipe = recipe
+        self.lr_factor = partial(lr_factor, n_steps_an_epoch=n_steps_an_epoch, recipe=recipe, is_decaying=is_decaying)
         self._trainee = trainee
         self.probabilities: list[Tensor] = []
 
     def on_train_epoch_start(self) -> None:
         self._trainee.set_mode()
+        # What is dropped out depends on the epoch alone, so that a training which goes on drops what it would have.
+        torch.manual_seed(epoch_seed(self.recipe.seed, self.current_epoch))
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         stored, labels = batch
@@ -162,8 +194,7 @@ class _Loop(pl.LightningModule):
         # Fused: 5 ms a step instead of 20 for 2.5 million parameters on two cores.
         is_fused = all(parameter.device.type in ("cpu", "cuda") for parameter in trained)
         optimizer = torch.optim.AdamW(groups, lr=self.recipe.lr, fused=is_fused)
-        n_steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, n_steps, self.recipe))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
@@ -184,7 +215,22 @@ class _Rungs(Callback):
         self.score = score
         self.start = {name: tensor.cpu().clone() for name, tensor in _persistent_buffers(module).items()}
         self.scores: list[float] = []
+        self.n_before = 0
         self.best: _Rung | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a training that goes on has to know of what was."""
+        assert self.best is not None
+        best = {"epoch": self.best.epoch, "probabilities": torch.from_numpy(self.best.probabilities)}
+        return {"scores": self.scores, "best": {**best, "weights": dict(self.best.weights)}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it up."""
+        self.scores, best = list(state_dict["scores"]), state_dict["best"]
+        self.n_before = len(self.scores)
+        self.best = _Rung(
+            epoch=best["epoch"], probabilities=best["probabilities"].numpy(), weights=dict(best["weights"])
+        )
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, _Loop)
@@ -209,18 +255,33 @@ def _persistent_buffers(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in module.state_dict().items() if name not in parameters}
 
 
+class _Pause(Callback):
+    """Keeps all that a training needs to go on, at the end of its leg."""
+
+    def __init__(self, leg: Leg) -> None:
+        self.leg = leg
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.leg.pause_at is not None and trainer.current_epoch + 1 == self.leg.pause_at:
+            temporary = self.leg.checkpoint.with_name(f".{self.leg.checkpoint.name}.{os.getpid()}")
+            trainer.save_checkpoint(temporary)
+            temporary.replace(self.leg.checkpoint)
+
+
 class _TimeGuard(Callback):
     """Begins no epoch that cannot end in time, and no step after the end."""
 
     def __init__(self, until: float | None) -> None:
         self.until = until
         self.epoch_begun = 0.0
+        self.n_begun = 0
         self.longest_epoch_s = 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         now = time.monotonic()
-        if trainer.current_epoch > 0:
+        if self.n_begun > 0:
             self.longest_epoch_s = max(self.longest_epoch_s, now - self.epoch_begun)
+        self.n_begun += 1
         self.epoch_begun = now
 
     def on_train_batch_end(

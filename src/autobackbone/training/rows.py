@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
+
+from autobackbone.training.views import Augment
 
 
 class Rows(Dataset[tuple[Tensor, Tensor]]):
@@ -20,7 +22,7 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
         places: (n_views, n_rows) where the pictures lie in each of them.
         labels: (n_rows,) int64.
         augment: applied to a fetched batch; `None` for nothing.
-        seed: of the draws of views.
+        seed: of the draws of views and of augmentation, of each epoch its own.
     """
 
     def __init__(
@@ -29,11 +31,17 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
         places: NDArray[np.int64],
         labels: NDArray[np.int64],
         *,
-        augment: Callable[[Tensor], Tensor] | None = None,
+        augment: Augment | None = None,
         seed: int = 0,
     ) -> None:
-        self.views, self.places, self.labels, self.augment = tuple(views), places, labels, augment
-        self.generator = np.random.default_rng(seed)
+        self.views, self.places, self.labels, self.augment, self.seed = tuple(views), places, labels, augment, seed
+        self.begin_epoch(0)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Draw from now on what this epoch draws, whatever was drawn before: training may go on in another process."""
+        self.generator = np.random.default_rng([self.seed, epoch])
+        if self.augment is not None:
+            self.augment.begin(self.seed, epoch)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -53,13 +61,27 @@ Batches = DataLoader[tuple[Tensor, Tensor]]
 
 def shuffled(rows: Rows, batch_size: int, *, seed: int) -> Batches:
     """Each row once an epoch, in an order that the seed tells."""
-    return _batches(rows, RandomSampler(rows, generator=torch.Generator().manual_seed(seed)), batch_size)
+    return DataLoader(rows, sampler=_ShuffledBatches(rows, batch_size, seed), batch_size=None)
 
 
 def in_order(rows: Rows, batch_size: int) -> Batches:
     """Each row once, in its place."""
-    return _batches(rows, SequentialSampler(rows), batch_size)
+    return DataLoader(rows, sampler=BatchSampler(SequentialSampler(rows), batch_size, drop_last=False), batch_size=None)
 
 
-def _batches(rows: Rows, order: Sampler[int], batch_size: int) -> Batches:
-    return DataLoader(rows, sampler=BatchSampler(order, batch_size, drop_last=False), batch_size=None)
+class _ShuffledBatches(BatchSampler):
+    """Each epoch has an order of its own, whatever came before it."""
+
+    def __init__(self, rows: Rows, batch_size: int, seed: int) -> None:
+        self.rows, self.seed, self.generator = rows, seed, torch.Generator()
+        super().__init__(RandomSampler(rows, generator=self.generator), batch_size, drop_last=False)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning tells it at the start of each epoch."""
+        self.generator.manual_seed(epoch_seed(self.seed, epoch))
+        self.rows.begin_epoch(epoch)
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """One number from two, far from that of any other two."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])

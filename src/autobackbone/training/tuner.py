@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from autobackbone.errors import EpochTooLongError, TrialMemoryError
 from autobackbone.exporting.transform import normalise
 from autobackbone.memory import memory_errors_translated
 from autobackbone.records import Candidate, Normalisation
-from autobackbone.training.fit import Outcome, Scorer, Trainee, fit
+from autobackbone.training.fit import Leg, Outcome, Scorer, Trainee, fit
 from autobackbone.training.recipe import Recipe
 from autobackbone.training.rows import Rows
 from autobackbone.training.stores import Stores
@@ -30,6 +32,8 @@ from autobackbone.training.views import Augment
 MAX_EPOCHS = 10
 # Below this, warm-up and decay leave no training between them.
 MIN_EPOCHS = 3
+# A training that went on at its rate needs so many epochs more to let it fall.
+LEAST_MORE = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +50,16 @@ class Tuner:
     stores: Stores
     score: Scorer
     batch_norm: BatchNormMode = "fixed"
+    _warm: dict[Path, _Bench] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def tune(
-        self, candidate: Candidate, head: Head, *, until: float | None = None, n_views: int = 1
+        self,
+        candidate: Candidate,
+        head: Head,
+        *,
+        until: float | None = None,
+        n_views: int = 1,
+        leg: Leg | None = None,
     ) -> tuple[nn.Module, Outcome]:
         """Fine-tune one candidate; where memory is too small, once more from the start, each step in two passes.
 
@@ -58,6 +69,7 @@ class Tuner:
             until: `time.monotonic()` by which it has ended; the number of epochs is chosen to fit.
             n_views: 1 trains on the pictures as they are; more, also on so many moved and zoomed views of them. Where
                 nothing is stored, any number above 1 draws a new view at each step.
+            leg: the part of the training that is trained now; `None` for all of it.
 
         Returns:
             The network with the best rung's weights, in eval mode on the CPU, and what training gave.
@@ -70,27 +82,46 @@ class Tuner:
         recipe = self._recipe(candidate)
         try:
             with memory_errors_translated():
-                return self._tune(candidate, head, recipe, until, n_views)
+                return self._tune(candidate, head, recipe, until, n_views, leg)
         except TrialMemoryError:
             if recipe.batch_size == 1:
                 raise
         # Behind the handler: inside it the error would keep what the first attempt had taken.
+        self._warm.clear()
         _free_memory()
         smaller = replace(recipe, batch_size=recipe.batch_size // 2, accumulate=2 * recipe.accumulate)
         with memory_errors_translated():
-            return self._tune(candidate, head, smaller, until, n_views)
+            anew = None if leg is None else replace(leg, n_before=0)
+            return self._tune(candidate, head, smaller, until, n_views, anew)
+
+    def n_epochs(self, candidate: Candidate) -> int:
+        """The last rung: how long a candidate trains if there is time."""
+        return self._recipe(candidate).n_epochs
 
     def _tune(
-        self, candidate: Candidate, head: Head, recipe: Recipe, until: float | None, n_views: int
+        self,
+        candidate: Candidate,
+        head: Head,
+        recipe: Recipe,
+        until: float | None,
+        n_views: int,
+        leg: Leg | None = None,
     ) -> tuple[nn.Module, Outcome]:
-        network = self.stores.source.network(candidate.backbone, candidate.image_size).to(self.stores.device)
-        set_head(network, torch.from_numpy(head.weight), torch.from_numpy(head.bias))
-        unfreeze(network, candidate.n_unfrozen, batch_norm=self.batch_norm)
-        trainee = _channels_last(self._trainee(network, candidate, until, n_views))
-        step_s = _seconds_a_step(trainee, recipe)
-        recipe = replace(recipe, n_epochs=_n_epochs_that_fit(recipe, trainee, step_s, until))
-        outcome = fit(trainee, recipe, self.score, until=until)
-        return network.cpu().eval(), outcome
+        bench = None if leg is None else self._warm.get(leg.checkpoint)
+        self._warm.clear()
+        if bench is None:
+            network = self.stores.source.network(candidate.backbone, candidate.image_size).to(self.stores.device)
+            set_head(network, torch.from_numpy(head.weight), torch.from_numpy(head.bias))
+            unfreeze(network, candidate.n_unfrozen, batch_norm=self.batch_norm)
+            trainee = _channels_last(self._trainee(network, candidate, until, n_views))
+            bench = _Bench(network, trainee, _seconds_a_step(trainee, recipe))
+        recipe = _fitted(recipe, bench, until, leg)
+        outcome = fit(bench.trainee, recipe, self.score, until=until, leg=leg)
+        if leg is not None and leg.pause_at is not None:
+            # It may well go on next: then all is as it was, and only the checkpoint is read.
+            self._warm[leg.checkpoint] = bench
+            return copy.deepcopy(bench.network).cpu().eval(), outcome
+        return bench.network.cpu().eval(), outcome
 
     def _trainee(self, network: nn.Module, candidate: Candidate, until: float | None, n_views: int) -> Trainee:
         pair = (candidate.backbone, candidate.image_size)
@@ -144,17 +175,28 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _n_epochs_that_fit(recipe: Recipe, trainee: Trainee, step_s: float, until: float | None) -> int:
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """A network, what of it is trained, and how long a step takes."""
+
+    network: nn.Module
+    trainee: Trainee
+    step_s: float
+
+
+def _fitted(recipe: Recipe, bench: _Bench, until: float | None, leg: Leg | None) -> Recipe:
+    """The recipe, as long as the time allows."""
+    n_before = 0 if leg is None else leg.n_before
     if until is None:
-        return recipe.n_epochs
-    n_steps = math.ceil(len(trainee.train) / recipe.batch_size)
+        return recipe
+    n_steps = math.ceil(len(bench.trainee.train) / recipe.batch_size)
     # A validation row costs a forward pass, about a third of a training row.
-    epoch_s = step_s * (n_steps + len(trainee.validation) / recipe.batch_size / 3)
-    fitting = int((until - time.monotonic()) * 0.9 / epoch_s)
-    if fitting < 1:
+    epoch_s = bench.step_s * (n_steps + len(bench.trainee.validation) / recipe.batch_size / 3)
+    n_fitting = int((until - time.monotonic()) * 0.9 / epoch_s)
+    if n_fitting < 1:
         left_s = max(0.0, until - time.monotonic())
         raise EpochTooLongError(f"one epoch takes {epoch_s:.1f} s, and {left_s:.1f} s were left", epoch_s)
-    return min(recipe.n_epochs, fitting)
+    return replace(recipe, n_epochs=min(recipe.n_epochs, n_before + n_fitting))
 
 
 def _channels_last(trainee: Trainee) -> Trainee:
