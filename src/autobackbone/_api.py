@@ -25,7 +25,7 @@ from autobackbone.records import Budget, Limits, Resize, Target, Trial
 from autobackbone.runfacts import begin_or_continue, known
 from autobackbone.runfolder import RunFolder, new_run_path
 from autobackbone.search.climb import Search, climb
-from autobackbone.search.evaluate import NetworkEvaluator, tidy
+from autobackbone.search.evaluate import NetworkEvaluator, can_go_on, end_paused, tidy
 from autobackbone.search.screenstage import screen_all
 from autobackbone.search.space import Setting, Space, as_space_settings
 from autobackbone.search.study import adopt_abandoned, begin_sitting, end_sitting, n_tuned, open_study
@@ -248,7 +248,6 @@ def _open_workshop(prepared: Prepared, run: RunFolder, reporter: Reporter, begun
         seed=settings.seed,
         sampler=settings.sampler,
     )
-    adopt_abandoned(study)
     ledger = begin_sitting(study)
     shop = Workshop(
         run=run,
@@ -281,8 +280,14 @@ def _open_workshop(prepared: Prepared, run: RunFolder, reporter: Reporter, begun
         tolerance=settings.tolerance,
         survey=prepared.survey,
     )
+    _adopt(shop)
     shop.recall()
     return shop
+
+
+def _adopt(shop: Workshop) -> None:
+    """What was running is failed, or goes on from its checkpoint in this sitting or the next."""
+    adopt_abandoned(shop.study, lambda number: can_go_on(shop, number))
 
 
 def _search(shop: Workshop) -> bool:
@@ -293,13 +298,14 @@ def _search(shop: Workshop) -> bool:
         if not shop.space.is_frozen_only:
             shop.reporter.stage("search")
             _climb(shop)
+        end_paused(shop)
     except KeyboardInterrupt:
         if not shop.heads:
             raise
     else:
         return False
     _let_go_of_what_was_interrupted()
-    adopt_abandoned(shop.study)
+    _adopt(shop)
     shop.reporter.say("interrupted: what is there so far is kept; give the same run_dir to go on")
     return True
 

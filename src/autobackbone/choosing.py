@@ -192,6 +192,8 @@ def trial_line(trial: Trial, metric: Metric) -> str:
     size = f"{trial.image_size[0]}x{trial.image_size[1]} px"
     depth = "frozen" if trial.n_unfrozen == 0 else f"{trial.n_unfrozen}/{trial.n_blocks} unfrozen, lr {trial.lr:.1e}"
     what = f"trial {trial.number}: {trial.backbone} at {size}, {depth}"
+    if trial.state == "running":
+        return f"{what}: {trial.reason}"
     if trial.state != "finished" or trial.score is None:
         return f"{what}: {trial.state}, {trial.reason}"
     return f"{what}: {metric.name} {trial.score:.3f}, {_latency(trial):.1f} ms, {trial.train_seconds or 0:.0f} s"

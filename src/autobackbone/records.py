@@ -322,14 +322,26 @@ def _image_size(item: int | Sequence[int]) -> ImageSize:
 class Evaluator(Protocol):
     """Tries candidates for the search: really, or from a table."""
 
-    def expected_s(self, candidate: Candidate) -> float:
-        """Seconds that the shortest useful training of a candidate takes."""
+    def n_epochs(self, candidate: Candidate) -> int:
+        """The last rung: how long a candidate trains if there is time."""
+
+    def expected_s(self, candidate: Candidate, *, n_before: int = 0, n_epochs: int | None = None) -> float:
+        """Seconds that a candidate trains from one epoch to another; `None` is the shortest useful end."""
 
     def begin(self, candidate: Candidate) -> Trial:
         """What is known of a candidate before it is trained: its latency, size, depth. Its number is 0."""
 
-    def evaluate(self, number: int, candidate: Candidate, until: float | None) -> Trial:
+    def evaluate(
+        self, number: int, candidate: Candidate, until: float | None, *, n_before: int = 0, pause_at: int | None = None
+    ) -> Trial:
         """Train a candidate and keep its files under its number; ends by `until`, in `time.monotonic()` seconds.
+
+        Args:
+            number: of the trial.
+            candidate: what is tried.
+            until: `None` for no limit of time.
+            n_before: epochs that it has been trained already: it goes on from there.
+            pause_at: the epoch after which it pauses, still running; `None` trains it to its end.
 
         Raises:
             TrialError: it failed, for the reason that is said.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from autobackbone.errors import TrialError
-from autobackbone.records import Candidate, Trial
+from autobackbone.records import Candidate, Trial, TrialState
 
-Curve = Callable[[Candidate], float]
-"""A candidate to its final score."""
+Value = Callable[[Candidate], float]
+"""A candidate to its final score, or to its seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,16 +21,23 @@ class TableEvaluator:
         n_blocks: by backbone.
         score: of a candidate; `TrialError` from it is a failed trial.
         seconds: that a candidate is expected to take.
+        curve: of a candidate, its score after each epoch; `None` where one epoch gives the final score.
     """
 
     latency_ms: Mapping[str, float]
     n_blocks: Mapping[str, int]
-    score: Curve
-    seconds: Curve = lambda _: 0.0
+    score: Value
+    seconds: Value = lambda _: 0.0
+    curve: Callable[[Candidate], Sequence[float]] | None = None
 
-    def expected_s(self, candidate: Candidate) -> float:
-        """As the table says."""
-        return self.seconds(candidate)
+    def n_epochs(self, candidate: Candidate) -> int:
+        """As long as its curve."""
+        return 1 if self.curve is None else len(self.curve(candidate))
+
+    def expected_s(self, candidate: Candidate, *, n_before: int = 0, n_epochs: int | None = None) -> float:
+        """As the table says, for its share of the epochs."""
+        whole = 1 if self.curve is None else self.n_epochs(candidate)
+        return self.seconds(candidate) * ((n_epochs or whole) - n_before) / whole
 
     def begin(self, candidate: Candidate) -> Trial:
         """What is known before."""
@@ -48,10 +55,22 @@ class TableEvaluator:
             extras=dict(candidate.extras),
         )
 
-    def evaluate(self, number: int, candidate: Candidate, until: float | None) -> Trial:
+    def evaluate(
+        self,
+        number: int,
+        candidate: Candidate,
+        until: float | None,
+        *,
+        n_before: int = 0,  # noqa: ARG002  a table needs no start
+        pause_at: int | None = None,
+    ) -> Trial:
         """Look the score up."""
-        from dataclasses import replace
-
         if until is not None and self.seconds(candidate) == float("inf"):
             raise TrialError("the table has no such candidate")
-        return replace(self.begin(candidate), number=number, state="finished", score=self.score(candidate))
+        seen = tuple(self._curve(candidate))[:pause_at]
+        state: TrialState = "finished" if pause_at is None else "running"
+        known = replace(self.begin(candidate), number=number, state=state, score=max(seen))
+        return replace(known, rung_scores=seen, n_epochs=len(seen))
+
+    def _curve(self, candidate: Candidate) -> Sequence[float]:
+        return [self.score(candidate)] if self.curve is None else self.curve(candidate)

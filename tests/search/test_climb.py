@@ -1,11 +1,14 @@
 import math
 import time
+from dataclasses import replace
 
+import optuna
 import pytest
 
 from autobackbone.errors import TrialError
 from autobackbone.records import Candidate, Trial
 from autobackbone.search.climb import Search, climb, openings
+from autobackbone.search.legs import candidate_of
 from autobackbone.search.space import Space
 from autobackbone.search.study import (
     Ledger,
@@ -233,3 +236,61 @@ def test_a_second_sitting_draws_other_candidates_than_the_first(make_search):
     climb(second)
     lrs = tuned(second.study)
     assert len(set(lrs[4:6]) & set(lrs[6:])) == 0
+
+
+def rising(candidate):
+    """Ten epochs from two thirds of the final score to it."""
+    return [score(candidate) * (2 + (epoch + 1) / 10) / 3 for epoch in range(10)]
+
+
+def test_most_trials_stop_at_a_rung_and_the_best_go_to_their_end(make_search):
+    search = make_search(n_trials=30)
+    search = replace(search, evaluator=replace(search.evaluator, curve=rising))
+    assert climb(search) == 30
+    tuned = read_trials(search.study)[3:]
+    lengths = [trial.n_epochs for trial in tuned]
+    assert set(lengths) <= {1, 3, 10}
+    assert all((trial.n_epochs == 10) == (trial.state == "finished") for trial in tuned)
+    assert 1 <= lengths.count(10) <= 8
+    assert sum(lengths) < 0.6 * 10 * 30
+    best = max(tuned, key=lambda trial: rising(candidate_of(trial))[-1])
+    assert best.state == "finished"
+    for stored, trial in zip(search.study.get_trials()[3:], tuned, strict=True):
+        is_pruned = stored.state == optuna.trial.TrialState.PRUNED
+        assert is_pruned == (trial.state == "stopped")
+        assert trial.score == max(trial.rung_scores)
+        assert (stored.values is None) == (trial.state != "finished")
+
+
+def test_what_pauses_goes_on_in_a_later_sitting(make_search):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    first = make_search()
+    with pytest.raises(KeyboardInterrupt):
+        climb(replace(first, evaluator=replace(first.evaluator, curve=rising), on_trial=interrupt))
+    paused = [trial for trial in read_trials(first.study) if trial.state == "running"]
+    assert [trial.n_epochs for trial in paused] == [1]
+    assert adopt_abandoned(first.study, lambda number: number == paused[0].number) == 0
+    second = make_search(n_trials=4)
+    climb(replace(second, evaluator=replace(second.evaluator, curve=rising)))
+    trials = read_trials(second.study)
+    assert len(trials) == 3 + 1 + 4
+    assert trials[paused[0].number].rung_scores[:1] == paused[0].rung_scores
+    assert adopt_abandoned(second.study) == sum(trial.state == "running" for trial in trials)
+
+
+def test_a_trial_that_fails_on_its_way_keeps_what_it_had_reached(make_search):
+    class Fails(TableEvaluator):
+        def evaluate(self, number, candidate, until, *, n_before=0, pause_at=None):
+            if n_before:
+                raise TrialError("out of memory")
+            return super().evaluate(number, candidate, until, n_before=n_before, pause_at=pause_at)
+
+    search = make_search(n_trials=3)
+    table = search.evaluator
+    fails = Fails(latency_ms=LATENCY, n_blocks=BLOCKS, score=table.score, curve=rising)
+    climb(replace(search, evaluator=fails))
+    (failed,) = [trial for trial in read_trials(search.study) if trial.state == "stopped"]
+    assert failed.reason == "out of memory"
+    assert failed.n_epochs == 1

@@ -10,6 +10,7 @@ from autobackbone.data import decode, survey
 from autobackbone.errors import EpochTooLongError
 from autobackbone.progress import Silent
 from autobackbone.records import Candidate
+from autobackbone.runfolder import RunFolder
 from autobackbone.screening import screen
 from autobackbone.search.costs import Costs
 from autobackbone.search.evaluate import NetworkEvaluator
@@ -58,6 +59,7 @@ def test_a_trial_that_is_too_slow_teaches_how_slow_it_is(pictures, tmp_path, n_p
         stores=stores,
         costs=Costs(n_train=n_train, n_validation=8, n_blocks={TINY: 5}, forward_s={(TINY, SIZE): 1e-4}),
         heads={(TINY, SIZE): (0, screened.head)},
+        run=RunFolder(path=tmp_path / "run"),
         reporter=Silent(),
         use_share=lambda: 0.0,
     )

@@ -12,6 +12,8 @@ import optuna
 from autobackbone.errors import TrialError
 from autobackbone.records import Candidate, Evaluator, Trial
 from autobackbone.search.fitting import Fitting
+from autobackbone.search.legs import Leg, View, candidate_of, curve_of, curves_of, is_paused, next_leg
+from autobackbone.search.rungs import is_hopeless, rungs
 from autobackbone.search.sampling import AllowedSampler
 from autobackbone.search.space import Space
 from autobackbone.search.study import read_trials, record, tell
@@ -47,21 +49,38 @@ class Search:
     on_trial: Callable[[Trial], None] = lambda _: None
 
     @property
+    def sign(self) -> float:
+        """Turns a score so that more is better."""
+        return 1.0 if self.is_higher_better else -1.0
+
+    @property
     def fitting(self) -> Fitting:
         """What can still end in time."""
         return Fitting(space=self.space, expected_s=self.evaluator.expected_s, left_s=self.left_s)
 
 
 def climb(search: Search) -> int:
-    """Try candidates as long as any fits the time and the number of trials; returns how many were trained."""
+    """Try candidates as long as any fits the time and the number of trials; returns how many were begun.
+
+    A trial pauses at each rung. One that is hopeless is stopped there; the best third of a rung goes on, and so does
+    whatever is best when the time would else become too short for it. What still pauses at the end stays running in the
+    study: `settle` ends it, or a later sitting goes on with it.
+    """
     distributions, fitting = search.space.distributions(), search.fitting
     search.study.sampler = AllowedSampler(search.study.sampler, distributions, fitting.allows, fitting.nearest)
     opening = openings(read_trials(search.study), search)
-    n_trained = 0
-    while n_trained != search.n_trials and fitting.is_any():
-        _enqueue_next(search, opening)
-        n_trained += _try(search, search.study.ask(distributions)) != "stopped"
-    return n_trained
+    n_begun = 0
+    while True:
+        can_ask = n_begun != search.n_trials and fitting.is_any()
+        _stop_hopeless(search)
+        leg = next_leg(_view(search), can_ask=can_ask)
+        if leg is not None:
+            _go_on(search, leg)
+        elif can_ask:
+            _enqueue_next(search, opening)
+            n_begun += _try(search, search.study.ask(distributions)) != "stopped"
+        else:
+            return n_begun
 
 
 def openings(trials: Sequence[Trial], search: Search) -> list[Candidate]:
@@ -105,21 +124,64 @@ def _openings_of(screened: Trial, search: Search) -> list[Candidate]:
     ]
 
 
-def _try(search: Search, asked: optuna.Trial) -> Literal["finished", "stopped", "failed"]:
+def _view(search: Search) -> View:
+    trials = read_trials(search.study)
+    return View(
+        curves=curves_of(trials, search.sign),
+        paused={trial.number: candidate_of(trial) for trial in trials if is_paused(trial)},
+        n_epochs=search.evaluator.n_epochs,
+        expected_s=search.evaluator.expected_s,
+        left_s=search.left_s(),
+    )
+
+
+def _try(search: Search, asked: optuna.Trial) -> str:
+    """Train what was asked to its first rung, or to its end where it has none; returns the state it is in then."""
     candidate = search.space.candidate(asked.params)
     known = replace(search.evaluator.begin(candidate), number=asked.number)
-    record(asked, known)
+    record(search.study, known)
     if not search.fitting.allows(asked.params):
         reason = "not begun: what was left of the time became too short for it"
-        return _end(search, asked, replace(known, reason=reason), "stopped")
-    expected_s, left_s = search.evaluator.expected_s(candidate), search.left_s()
+        return _end(search, replace(known, reason=reason), "stopped")
+    rung = next(iter(rungs(search.evaluator.n_epochs(candidate))), None)
+    left_s = search.left_s()
+    until = _until(search.evaluator.expected_s(candidate), left_s) if rung is None else _end_of(left_s)
+    return _train(search, known, candidate, until, Leg(number=asked.number, n_before=0, pause_at=rung))
+
+
+def _go_on(search: Search, leg: Leg) -> None:
+    known = next(trial for trial in read_trials(search.study) if trial.number == leg.number)
+    _train(search, known, candidate_of(known), _end_of(search.left_s()), leg)
+
+
+def _train(search: Search, known: Trial, candidate: Candidate, until: float | None, leg: Leg) -> str:
     begun = time.monotonic()
+    before_s = known.train_seconds or 0.0
     try:
-        trial = search.evaluator.evaluate(asked.number, candidate, _until(expected_s, left_s))
+        trial = search.evaluator.evaluate(known.number, candidate, until, n_before=leg.n_before, pause_at=leg.pause_at)
     except TrialError as error:
-        spent = replace(known, reason=str(error), train_seconds=time.monotonic() - begun)
-        return _end(search, asked, spent, "failed")
-    return _end(search, asked, trial, "finished")
+        spent = replace(known, reason=str(error), train_seconds=before_s + time.monotonic() - begun)
+        # What it had reached at its rung stays reached.
+        return _end(search, spent, "stopped" if known.rung_scores else "failed")
+    trial = replace(trial, train_seconds=before_s + (trial.train_seconds or 0.0))
+    if trial.state == "finished":
+        return _end(search, trial, "finished")
+    record(search.study, trial)
+    search.on_trial(trial)
+    return "running"
+
+
+def _stop_hopeless(search: Search) -> None:
+    trials = read_trials(search.study)
+    curves = curves_of(trials, search.sign)
+    for trial in trials:
+        if is_paused(trial) and is_hopeless(curve_of(trial, search.sign), curves):
+            reason = f"no plausible end would put it on the front, as its score after epoch {trial.n_epochs} tells"
+            _end(search, replace(trial, reason=reason), "stopped")
+
+
+def _end_of(left_s: float) -> float | None:
+    return None if left_s == float("inf") else time.monotonic() + left_s
 
 
 def _until(expected_s: float, left_s: float) -> float | None:
@@ -130,10 +192,8 @@ def _until(expected_s: float, left_s: float) -> float | None:
     return time.monotonic() + (half_s if half_s > 2 * expected_s else left_s)
 
 
-def _end(
-    search: Search, asked: optuna.Trial, trial: Trial, state: Literal["finished", "stopped", "failed"]
-) -> Literal["finished", "stopped", "failed"]:
-    ended = replace(trial, number=asked.number, state=state, finished_at_s=search.now_s())
-    tell(search.study, asked, ended, state)
+def _end(search: Search, trial: Trial, state: Literal["finished", "stopped", "failed"]) -> str:
+    ended = replace(trial, state=state, finished_at_s=search.now_s())
+    tell(search.study, ended, state)
     search.on_trial(ended)
     return state

@@ -5,15 +5,22 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
 from autobackbone.choosing import is_beaten_for_good
 from autobackbone.errors import EpochTooLongError
 from autobackbone.metrics import to_maximised
 from autobackbone.records import Candidate, Trial
+from autobackbone.screening import predict
 from autobackbone.search import trialfiles
+from autobackbone.search.legs import is_paused
 from autobackbone.search.screenstage import begun_trial, price
+from autobackbone.search.study import tell
 from autobackbone.search.workshop import Workshop
-from autobackbone.training.fit import Outcome
-from autobackbone.training.tuner import MIN_EPOCHS, Tuner
+from autobackbone.training.fit import Leg, Outcome
+from autobackbone.training.tuner import LEAST_MORE, MIN_EPOCHS, Tuner
 
 _VIEW_SHARE = 0.1
 
@@ -25,19 +32,25 @@ class NetworkEvaluator:
     shop: Workshop
     tuner: Tuner
 
-    def expected_s(self, candidate: Candidate) -> float:
-        """Seconds of the shortest useful training."""
-        n_epochs = int(candidate.extras.get("n_epochs", MIN_EPOCHS))
+    def n_epochs(self, candidate: Candidate) -> int:
+        """The last rung."""
+        return self.tuner.n_epochs(candidate)
+
+    def expected_s(self, candidate: Candidate, *, n_before: int = 0, n_epochs: int | None = None) -> float:
+        """Seconds of a part of its training; `None` is the shortest useful end."""
+        shortest = max(int(candidate.extras.get("n_epochs", MIN_EPOCHS)), n_before + LEAST_MORE if n_before else 0)
         is_stored = self.shop.stores.is_stored(candidate.backbone, candidate.image_size, candidate.n_unfrozen)
-        return self.shop.costs.expected_s(candidate, n_epochs, is_stored=is_stored)
+        return self.shop.costs.expected_s(candidate, (n_epochs or shortest) - n_before, is_stored=is_stored)
 
     def begin(self, candidate: Candidate) -> Trial:
         """What is known before training."""
         priced = price(self.shop, (candidate.backbone, candidate.image_size))
         return begun_trial(self.shop, priced, candidate)
 
-    def evaluate(self, number: int, candidate: Candidate, until: float | None) -> Trial:
-        """Train, score, and keep the files if the trial is on the front.
+    def evaluate(
+        self, number: int, candidate: Candidate, until: float | None, *, n_before: int = 0, pause_at: int | None = None
+    ) -> Trial:
+        """Train, score, and keep the files if the trial is, or may come, on the front.
 
         Raises:
             TrialError: it could not be trained; where it was too slow, costs have learned how slow.
@@ -47,33 +60,62 @@ class NetworkEvaluator:
         name = f"{candidate.backbone}, {candidate.n_unfrozen} unfrozen, lr {candidate.lr:.1e}"
         shop.reporter.progress(shop.use_share(), f"trial {number}: {name}")
         _, head = shop.heads[(candidate.backbone, candidate.image_size)]
+        checkpoint = trialfiles.checkpoint_file(shop.run, number)
+        leg = Leg(checkpoint=checkpoint, n_before=n_before, pause_at=pause_at)
         n_views = self._n_views(candidate, until)
         try:
-            network, outcome = self.tuner.tune(candidate, head, until=until, n_views=n_views)
+            network, outcome = self.tuner.tune(candidate, head, until=until, n_views=n_views, leg=leg)
         except EpochTooLongError as error:
             shop.costs.learn(candidate, error.epoch_s)
             raise
-        shop.costs.learn(candidate, outcome.seconds / len(outcome.rung_scores))
-        trial = self._trial(number, candidate, outcome, time.monotonic() - begun)
-        trialfiles.save_predictions(shop.run, number, trialfiles.VALIDATION, outcome.probabilities)
+        shop.costs.learn(candidate, outcome.seconds / max(1, outcome.n_epochs))
+        probabilities = self._probabilities(candidate, network, outcome)
+        is_waiting = pause_at is not None and checkpoint.is_file() and not outcome.is_cut_short
+        trial = self._trial(number, candidate, outcome, probabilities, is_paused=is_waiting)
+        trial = replace(trial, train_seconds=time.monotonic() - begun)
+        trialfiles.save_predictions(shop.run, number, trialfiles.VALIDATION, probabilities)
         if not is_beaten_for_good(trial, shop.trials(), shop.metric):
             trialfiles.save_weights(shop.run, number, network.state_dict())
         return trial
 
-    def _trial(self, number: int, candidate: Candidate, outcome: Outcome, seconds: float) -> Trial:
-        known = self.begin(candidate)
-        sign = to_maximised(self.shop.metric, 1.0)
+    def _probabilities(self, candidate: Candidate, network: nn.Module, outcome: Outcome) -> NDArray[np.float32]:
+        """Of the weights that are kept, in the target's precision; training scores in float32."""
+        shop = self.shop
+        if shop.target.precision == "float32":
+            return outcome.probabilities
+        return predict(
+            network.to(shop.device),
+            shop.bundle,
+            shop.bundle.indices("validation"),
+            candidate.image_size,
+            shop.source.normalisation(candidate.backbone),
+            device=shop.device,
+            precision=shop.target.precision,
+        )
+
+    def _trial(
+        self,
+        number: int,
+        candidate: Candidate,
+        outcome: Outcome,
+        probabilities: NDArray[np.float32],
+        *,
+        is_paused: bool,
+    ) -> Trial:
+        metric = self.shop.metric
+        sign = to_maximised(metric, 1.0)
         n_epochs = len(outcome.rung_scores)
+        score = self.shop.validation_score(probabilities)
         cut = ", cut short by the clock" if outcome.is_cut_short else ""
-        kept = f"weights of epoch {outcome.best_epoch + 1} of {n_epochs}{cut}"
-        score = sign * outcome.rung_scores[outcome.best_epoch]
+        reason = f"weights of epoch {outcome.best_epoch + 1} of {n_epochs}{cut}"
+        if is_paused:
+            reason = f"paused after epoch {n_epochs} of {self.n_epochs(candidate)}, {metric.name} {score:.3f}"
         return replace(
-            known,
+            self.begin(candidate),
             number=number,
-            state="finished",
-            reason=kept,
+            state="running" if is_paused else "finished",
+            reason=reason,
             score=score,
-            train_seconds=seconds,
             n_epochs=n_epochs,
             rung_scores=tuple(sign * value for value in outcome.rung_scores),
         )
@@ -84,10 +126,30 @@ class NetworkEvaluator:
         return 2 if until is None or pass_s < _VIEW_SHARE * (until - time.monotonic()) else 1
 
 
+def end_paused(shop: Workshop) -> None:
+    """End what pauses when the run ends: what no other trial beats is as good as finished, the rest is stopped."""
+    for trial in shop.trials():
+        if is_paused(trial):
+            is_kept = trialfiles.has_weights(shop.run, trial.number)
+            is_good = is_kept and not is_beaten_for_good(trial, shop.trials(), shop.metric)
+            reason = f"the run ended while it paused after epoch {trial.n_epochs}"
+            ended = replace(trial, reason=reason, finished_at_s=shop.clock.run_s())
+            tell(shop.study, ended, "finished" if is_good else "stopped")
+    tidy(shop)
+
+
+def can_go_on(shop: Workshop, number: int) -> bool:
+    """Whether a trial that is running has a checkpoint to go on from."""
+    return trialfiles.checkpoint_file(shop.run, number).is_file()
+
+
 def tidy(shop: Workshop) -> None:
-    """Remove the weights of trials that can be on the front no more."""
+    """Remove the checkpoints of trials that have ended, and the weights of those that can be on the front no more."""
     trials = shop.trials()
     for trial in trials:
+        if trial.state == "running":
+            continue
+        shop.run.remove_trial_files(trial.number, trialfiles.CHECKPOINT)
         is_scored = trial.state == "finished" and trial.score is not None
-        if trial.state != "running" and not (is_scored and not is_beaten_for_good(trial, trials, shop.metric)):
+        if not is_scored or is_beaten_for_good(trial, trials, shop.metric):
             shop.run.remove_trial_files(trial.number, trialfiles.WEIGHTS)

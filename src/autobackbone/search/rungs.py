@@ -86,7 +86,7 @@ def is_hopeless(curve: Curve, others: Sequence[Curve]) -> bool:
 
     Args:
         curve: of a trial that has not ended.
-        others: all that is known of the study's trials; gains are read off those that ended.
+        others: all of the study's trials; gains are read off those that ended.
     """
     end = curve.best() + plausible_gain(gains(others, curve.n_epochs))
     return any(
@@ -120,16 +120,21 @@ def leading(curves: Sequence[Curve], rung: int, n: int) -> set[int]:
 def growth(curve: Curve, curves: Sequence[Curve]) -> float:
     """By how much the front's hypervolume is expected to grow if a trial goes on to its end.
 
-    It is expected to gain what others gained, the median; the corner is the worst score that ended and a tenth above
-    the highest latency.
+    It is expected to gain what others gained, the median. The corner is the same for whoever is compared: below the
+    worst score of all, and a tenth above the highest latency.
+
+    Args:
+        curve: of a trial that has not ended.
+        curves: of all trials, this one among them or not.
     """
-    ended = [other for other in curves if other.has_ended and other.number != curve.number]
-    seen = gains(curves, curve.n_epochs)
+    every = [*(other for other in curves if other.number != curve.number), curve]
+    ended = [other for other in every if other.has_ended]
+    seen = gains(ended, curve.n_epochs)
     end = curve.best() + (statistics.median(seen) if seen else 0.0)
-    scores = np.array([other.best() for other in ended] + [end])
-    latencies = np.array([other.latency_ms for other in ended] + [curve.latency_ms])
-    corner = (float(scores.min()) - _margin(scores), 1.1 * float(latencies.max()))
-    return hypervolume(scores, latencies, corner) - hypervolume(scores[:-1], latencies[:-1], corner)
+    all_scores = np.array([other.best() for other in every])
+    corner = (float(all_scores.min()) - _margin(all_scores), 1.1 * max(other.latency_ms for other in every))
+    scores, latencies = [other.best() for other in ended], [other.latency_ms for other in ended]
+    return hypervolume([*scores, end], [*latencies, curve.latency_ms], corner) - hypervolume(scores, latencies, corner)
 
 
 def promotable(curves: Sequence[Curve], paused: Collection[int], *, is_last_call: bool = False) -> set[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -94,16 +94,18 @@ def add_screened(study: optuna.Study, space: Space, trial: Trial) -> None:
     study.add_trial(frozen)
 
 
-def record(trial: optuna.Trial, facts: Trial) -> None:
+def record(study: optuna.Study, facts: Trial) -> None:
     """Note what is known of a trial that has begun, so that it is known also if its process dies."""
-    trial.set_user_attr(_FACTS, facts_of(facts))
+    # `optuna.Trial` has a public way, but making one for a trial of an earlier sitting would ask the sampler again.
+    storage, study_id = study._storage, study._study_id  # noqa: SLF001
+    trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, facts.number)
+    storage.set_trial_user_attr(trial_id, _FACTS, facts_of(facts))
 
 
-def tell(
-    study: optuna.Study, trial: optuna.Trial, facts: Trial, state: Literal["finished", "stopped", "failed"]
-) -> None:
-    """End an asked trial: its facts first, so that no ended trial is without them."""
-    record(trial, facts)
+def tell(study: optuna.Study, facts: Trial, state: Literal["finished", "stopped", "failed"]) -> None:
+    """End a running trial: its facts first, so that no ended trial is without them."""
+    trial = facts.number
+    record(study, facts)
     if state == "finished":
         assert facts.score is not None
         assert facts.latency_ms is not None
@@ -112,9 +114,10 @@ def tell(
         study.tell(trial, state=OptunaState.PRUNED if state == "stopped" else OptunaState.FAIL)
 
 
-def adopt_abandoned(study: optuna.Study) -> int:
-    """Fail what a process that died left running; returns how many there were."""
-    abandoned = [trial for trial in study.get_trials(deepcopy=False) if trial.state == OptunaState.RUNNING]
+def adopt_abandoned(study: optuna.Study, can_go_on: Callable[[int], bool] = lambda _: False) -> int:
+    """Fail what a process that died left running, save what can go on from a checkpoint; returns how many failed."""
+    running = [trial for trial in study.get_trials(deepcopy=False) if trial.state == OptunaState.RUNNING]
+    abandoned = [trial for trial in running if not can_go_on(trial.number)]
     for trial in abandoned:
         study.tell(trial.number, state=OptunaState.FAIL)
     return len(abandoned)
@@ -149,8 +152,11 @@ class Ledger:
 
 
 def n_tuned(study: optuna.Study) -> int:
-    """Fine-tuned trials that have ended, well or badly."""
-    return sum(trial.n_unfrozen > 0 and trial.state in ("finished", "failed") for trial in read_trials(study))
+    """Fine-tuned trials that were trained at all: ended, well or badly, stopped, or paused at a rung."""
+    return sum(
+        trial.n_unfrozen > 0 and (trial.state in ("finished", "failed") or bool(trial.rung_scores))
+        for trial in read_trials(study)
+    )
 
 
 def begin_sitting(study: optuna.Study) -> Ledger:

@@ -23,6 +23,7 @@ HEAD = "head.safetensors"
 WEIGHTS = "weights.safetensors"
 VALIDATION = "validation.npy"
 TEST = "test.npy"
+CHECKPOINT = "checkpoint.ckpt"
 
 
 def read_pictures(run: RunFolder) -> pd.DataFrame:
@@ -110,6 +111,11 @@ def load_predictions(
     if shape is not None and predictions.shape != shape:
         raise RunError(f"{str(file)!r} is damaged: its shape must be {shape}, and {predictions.shape} came.")
     return predictions
+
+
+def checkpoint_file(run: RunFolder, number: int) -> Path:
+    """Where a training that pauses keeps what it needs to go on."""
+    return _file(run, number, CHECKPOINT)
 
 
 def _file(run: RunFolder, number: int, name: str) -> Path:

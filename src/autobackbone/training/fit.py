@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import os
+import pickle
 import signal
 import time
 import warnings
@@ -144,7 +145,7 @@ def fit(
             # A pass without gradients takes less than half of the memory.
             validation = in_order(trainee.validation, min(_VALIDATION_BATCH_SIZE, 2 * recipe.batch_size))
             training = shuffled(trainee.train, recipe.batch_size, seed=recipe.seed)
-            begun_at = None if leg is None or leg.n_before == 0 else leg.checkpoint
+            begun_at = None if leg is None or leg.n_before == 0 else _fitting(leg.checkpoint, loop)
             trainer.fit(loop, training, validation, ckpt_path=begun_at, weights_only=True)
     if rungs.best is None:
         raise TrialError("time ended before the first epoch did")
@@ -158,6 +159,17 @@ def fit(
         n_epochs=len(rungs.scores) - rungs.n_before,
         is_cut_short=len(rungs.scores) < (recipe.n_epochs if pause_at is None else pause_at),
     )
+
+
+def _fitting(checkpoint: Path, loop: pl.LightningModule) -> Path:
+    """A checkpoint that is whole and of this very module, or an error that fails the trial alone."""
+    try:
+        names = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"].keys()
+    except (OSError, EOFError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
+        raise TrialError(f"it cannot go on: its checkpoint is damaged or not there ({error})") from error
+    if set(names) != set(loop.state_dict()):
+        raise TrialError("it cannot go on: its checkpoint is of another part of the network, perhaps for want of disk")
+    return checkpoint
 
 
 class _Loop(pl.LightningModule):

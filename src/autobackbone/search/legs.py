@@ -1,0 +1,162 @@
+"""Which paused trial goes on next, and how far: by expected growth of the front per second, inside the time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from autobackbone.records import Candidate, Trial
+from autobackbone.search.rungs import Curve, growth, promotable, rungs
+
+
+class Seconds(Protocol):
+    """As an evaluator expects them."""
+
+    def __call__(self, candidate: Candidate, *, n_before: int = 0, n_epochs: int | None = None) -> float:
+        """Seconds from one epoch to another; `None` is the shortest useful end."""
+
+
+class Epochs(Protocol):
+    """As an evaluator knows them."""
+
+    def __call__(self, candidate: Candidate) -> int:
+        """How long a candidate trains if there is time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leg:
+    """A part of one trial's training.
+
+    Args:
+        number: of the trial.
+        n_before: epochs that it has been trained already.
+        pause_at: the epoch after which it pauses; `None` trains it to its end.
+    """
+
+    number: int
+    n_before: int
+    pause_at: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What is known at the moment of a decision.
+
+    Args:
+        curves: of all trials with a score.
+        paused: what waits at a rung, by number.
+        n_epochs: how long a candidate trains if there is time.
+        expected_s: seconds of a part of it.
+        left_s: seconds that are left; infinite without a limit of time.
+    """
+
+    curves: Sequence[Curve]
+    paused: Mapping[int, Candidate]
+    n_epochs: Epochs
+    expected_s: Seconds
+    left_s: float
+
+
+def next_leg(view: View, *, can_ask: bool) -> Leg | None:
+    """What goes on next; `None` if something new is tried first, or nothing that pauses can or should go on.
+
+    The best third of each rung goes on at once. Where nothing new can be asked, thirds are rounded up, and with a limit
+    of time whatever is left of it goes to the others, too. And a good trial must not wait until it is too late for it:
+    it goes on when one more new trial would leave less time than its whole training takes.
+
+    Args:
+        view: of the moment.
+        can_ask: whether a new trial could be begun.
+    """
+    hopeful = [number for number in view.paused if _fits(view, number)]
+    chosen: Collection[int] = promotable(view.curves, hopeful, is_last_call=not can_ask)
+    is_timed = view.left_s < float("inf")
+    is_late = is_timed and (not can_ask or _is_late(view, hopeful))
+    number = _most_gainful(view, chosen or (hopeful if is_late else ()))
+    return None if number is None else _leg(view, number)
+
+
+def is_paused(trial: Trial) -> bool:
+    """Whether it waits at a rung."""
+    return trial.state == "running" and bool(trial.rung_scores)
+
+
+def candidate_of(trial: Trial) -> Candidate:
+    """What was tried."""
+    return Candidate(
+        backbone=trial.backbone,
+        image_size=trial.image_size,
+        n_unfrozen=trial.n_unfrozen,
+        lr=trial.lr,
+        extras=dict(trial.extras),
+    )
+
+
+def curve_of(trial: Trial, sign: float) -> Curve:
+    """A trial with a score, as rungs compare it; `sign` turns its score so that more is better."""
+    assert trial.latency_ms is not None
+    assert trial.score is not None
+    return Curve(
+        number=trial.number,
+        latency_ms=trial.latency_ms,
+        noise_ms=trial.latency_noise_ms or 0.0,
+        scores=tuple(sign * score for score in trial.rung_scores or (trial.score,)),
+        n_epochs=len(trial.rung_scores),
+        has_ended=trial.state == "finished",
+    )
+
+
+def curves_of(trials: Sequence[Trial], sign: float) -> list[Curve]:
+    """Those of all trials with a score."""
+    return [curve_of(trial, sign) for trial in trials if trial.score is not None]
+
+
+def _curve(view: View, number: int) -> Curve:
+    return next(curve for curve in view.curves if curve.number == number)
+
+
+def _fits(view: View, number: int) -> bool:
+    """Whether its shortest useful end does."""
+    return view.expected_s(view.paused[number], n_before=_curve(view, number).n_epochs) <= view.left_s
+
+
+def _whole_s(view: View, number: int, n_before: int) -> float:
+    candidate = view.paused[number]
+    return view.expected_s(candidate, n_before=n_before, n_epochs=view.n_epochs(candidate))
+
+
+def _new_s(view: View, number: int) -> float:
+    """Seconds of one more trial to its first rung, if it is like this one."""
+    candidate = view.paused[number]
+    return view.expected_s(candidate, n_epochs=rungs(view.n_epochs(candidate))[0])
+
+
+def _is_late(view: View, hopeful: Collection[int]) -> bool:
+    """Whether one more new trial would leave too little time for the most gainful one that waits."""
+    number = _most_gainful(view, hopeful)
+    if number is None:
+        return False
+    return view.left_s - _new_s(view, number) < _whole_s(view, number, _curve(view, number).n_epochs)
+
+
+def _most_gainful(view: View, numbers: Collection[int]) -> int | None:
+    """By growth of the front per second; of equals the best score, and of those the first."""
+
+    def gain(number: int) -> tuple[float, float, int]:
+        curve = _curve(view, number)
+        seconds = max(1e-3, _whole_s(view, number, curve.n_epochs))
+        return growth(curve, view.curves) / seconds, curve.best(), -number
+
+    return max(numbers, key=gain, default=None)
+
+
+def _leg(view: View, number: int) -> Leg:
+    """To the next rung, unless the time left then would be too short to use what it says."""
+    candidate, n_before = view.paused[number], _curve(view, number).n_epochs
+    higher = [rung for rung in rungs(view.n_epochs(candidate)) if rung > n_before]
+    if higher:
+        left_s = view.left_s - view.expected_s(candidate, n_before=n_before, n_epochs=higher[0])
+        if left_s - _new_s(view, number) >= _whole_s(view, number, higher[0]):
+            return Leg(number=number, n_before=n_before, pause_at=higher[0])
+    return Leg(number=number, n_before=n_before, pause_at=None)

@@ -1,0 +1,116 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autobackbone.search.rungs import (
+    Curve,
+    gains,
+    growth,
+    is_hopeless,
+    leading,
+    plausible_gain,
+    promotable,
+    rungs,
+)
+
+
+def curve(number, scores, latency_ms=1.0, *, has_ended=False, noise_ms=0.0, n_epochs=None):
+    return Curve(
+        number=number,
+        latency_ms=latency_ms,
+        noise_ms=noise_ms,
+        scores=tuple(scores),
+        n_epochs=len(scores) if n_epochs is None else n_epochs,
+        has_ended=has_ended,
+    )
+
+
+grades = st.integers(0, 4).map(float)
+points = st.lists(st.tuples(grades, grades.map(lambda x: x + 1)), min_size=1, max_size=12)
+
+
+@given(st.integers(1, 200))
+def test_rungs_lie_below_the_end_and_leave_room_for_it(n_epochs):
+    found = rungs(n_epochs)
+    assert all(3 * rung <= n_epochs for rung in found)
+    assert list(found) == [3**power for power in range(len(found))]
+    assert 3 * 3 ** len(found) > n_epochs
+
+
+@given(points, st.integers(0, 12))
+def test_nobody_leads_who_is_beaten_by_one_that_does_not(pairs, n):
+    curves = [curve(number, [score], latency) for number, (score, latency) in enumerate(pairs)]
+    chosen = leading(curves, 1, n)
+    assert len(chosen) == min(n, len(curves))
+    for one in curves:
+        for other in curves:
+            beats = one.best() >= other.best() and one.latency_ms <= other.latency_ms
+            is_better = beats and (one.best() > other.best() or one.latency_ms < other.latency_ms)
+            if is_better and other.number in chosen:
+                assert one.number in chosen
+
+
+def test_a_slow_trial_does_not_stand_in_the_way_of_a_fast_one():
+    curves = [curve(0, [0.9], 10.0), curve(1, [0.8], 1.0), curve(2, [0.7], 1.0), curve(3, [0.85], 10.0)]
+    assert leading(curves, 1, 2) == {0, 1}
+
+
+def test_who_has_gone_further_still_counts_at_the_rungs_below():
+    curves = [curve(0, [0.5, 0.9]), curve(1, [0.6]), curve(2, [0.4])]
+    assert leading(curves, 1, 1) == {1}
+    assert promotable(curves, {1, 2}) == {1}
+    assert leading(curves, 2, 1) == {0}
+
+
+def test_a_third_of_a_rung_goes_on_and_at_the_last_call_at_least_one():
+    curves = [curve(number, [0.1 * number]) for number in range(5)]
+    assert promotable(curves[:2], {0, 1}) == set()
+    assert promotable(curves[:2], {0, 1}, is_last_call=True) == {1}
+    assert promotable(curves, set(range(5))) == {4}
+    assert promotable(curves, set(range(4))) == set()  # its third has gone on already
+    assert promotable(curves, set(range(5)), is_last_call=True) == {3, 4}
+
+
+def test_frozen_networks_have_reached_no_rung():
+    frozen = [curve(number, [0.9], has_ended=True, n_epochs=0) for number in (7, 8, 9)]
+    assert leading(frozen, 1, 3) == set()
+    assert promotable([*frozen, curve(0, [0.5])], {0}) == set()
+    assert gains(frozen, 0) == []
+
+
+def test_nothing_is_hopeless_before_a_gain_was_seen():
+    best = curve(0, [0.99], has_ended=True, n_epochs=0)
+    assert not is_hopeless(curve(1, [0.1]), [best])
+    assert math.isinf(plausible_gain([]))
+
+
+def test_hopeless_is_what_cannot_catch_up_at_its_own_latency():
+    ended = [curve(0, [0.80, 0.85, 0.90], has_ended=True), curve(1, [0.80, 0.82, 0.84], has_ended=True)]
+    most = plausible_gain([0.10, 0.04])
+    assert most == pytest.approx(0.10 + 0.06 / math.sqrt(2))
+    assert is_hopeless(curve(2, [0.90 - most - 0.01]), ended)
+    assert not is_hopeless(curve(2, [0.90 - most + 0.01]), ended)
+    # Faster than all that ended, or perhaps so: it may stand on the front whatever its score.
+    assert not is_hopeless(curve(2, [0.1], 0.5), ended)
+    assert is_hopeless(curve(2, [0.1], 0.9, noise_ms=0.2), ended)
+    # What was gained from a later rung counts there.
+    assert gains(ended, 2) == [pytest.approx(0.05), pytest.approx(0.02)]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_what_was_seen_is_plausible_and_the_margin_shrinks(seen):
+    assert plausible_gain(seen) >= max(seen)
+    assert plausible_gain(seen * 4) <= plausible_gain(seen)
+
+
+@given(points, grades, grades.map(lambda x: x + 1))
+def test_growth_is_nothing_exactly_where_a_trial_would_be_beaten(pairs, score, latency):
+    ended = [curve(n, [s], ms, has_ended=True, n_epochs=0) for n, (s, ms) in enumerate(pairs)]
+    low, high = curve(98, [score], latency), curve(99, [score + 1], latency)
+    grown, grown_more = (growth(one, [*ended, low, high]) for one in (low, high))
+    is_covered = any(s >= score and ms <= latency for s, ms in pairs)
+    assert (grown < 1e-9) == is_covered
+    assert grown >= -1e-9
+    assert grown_more >= grown - 1e-9
