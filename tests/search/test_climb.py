@@ -249,7 +249,7 @@ def test_most_trials_stop_at_a_rung_and_the_best_go_to_their_end(make_search):
     assert climb(search) == 30
     tuned = read_trials(search.study)[3:]
     lengths = [trial.n_epochs for trial in tuned]
-    assert set(lengths) <= {1, 3, 10}
+    assert set(lengths) <= {1, 2, 4, 10}
     assert all((trial.n_epochs == 10) == (trial.state == "finished") for trial in tuned)
     assert 1 <= lengths.count(10) <= 8
     assert sum(lengths) < 0.6 * 10 * 30
@@ -291,6 +291,9 @@ def test_a_trial_that_fails_on_its_way_keeps_what_it_had_reached(make_search):
     table = search.evaluator
     fails = Fails(latency_ms=LATENCY, n_blocks=BLOCKS, score=table.score, curve=rising)
     climb(replace(search, evaluator=fails))
-    (failed,) = [trial for trial in read_trials(search.study) if trial.state == "stopped"]
-    assert failed.reason == "out of memory"
-    assert failed.n_epochs == 1
+    failed = [trial for trial in read_trials(search.study) if "out of memory" in trial.reason]
+    assert failed
+    assert {(trial.state, trial.n_epochs, trial.reason) for trial in failed} == {
+        ("finished", 1, "ended after epoch 1: out of memory")
+    }
+    assert all(trial.score == trial.rung_scores[0] for trial in failed)

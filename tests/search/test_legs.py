@@ -28,13 +28,14 @@ def view(scores, *, left_s=math.inf, epoch_s=1.0, n_epochs=10, ended=(), latency
 
 def test_a_rung_is_filled_before_one_of_it_goes_on():
     assert next_leg(view([]), can_ask=True) is None
-    assert next_leg(view([[0.5], [0.7]]), can_ask=True) is None
-    assert next_leg(view([[0.5], [0.7], [0.6]]), can_ask=True) == Leg(number=1, n_before=1, pause_at=3)
+    assert next_leg(view([[0.5]]), can_ask=True) is None
+    assert next_leg(view([[0.5], [0.7]]), can_ask=True) == Leg(number=1, n_before=1, pause_at=2)
+    assert next_leg(view([[0.5], [0.7, 0.8], [0.6]]), can_ask=True) is None
 
 
 def test_where_nothing_new_comes_the_best_of_each_rung_goes_on_to_its_end():
-    assert next_leg(view([[0.5], [0.7]]), can_ask=False) == Leg(number=1, n_before=1, pause_at=3)
-    assert next_leg(view([[0.5], [0.7, 0.7, 0.8]]), can_ask=False) == Leg(number=1, n_before=3, pause_at=None)
+    assert next_leg(view([[0.5], [0.7]]), can_ask=False) == Leg(number=1, n_before=1, pause_at=2)
+    assert next_leg(view([[0.5], [0.7, 0.7, 0.8, 0.8]]), can_ask=False) == Leg(number=1, n_before=4, pause_at=None)
     # Without a limit of time, those who are not the best of their rung stay where they are.
     assert next_leg(view([[0.5]], ended=[[0.7, 0.8, 0.9]]), can_ask=False) is None
 
@@ -42,8 +43,8 @@ def test_where_nothing_new_comes_the_best_of_each_rung_goes_on_to_its_end():
 @pytest.mark.parametrize(("left_s", "goes_on"), [(9.5, True), (10.5, False)])
 def test_a_good_one_goes_on_before_it_is_too_late_for_it(left_s, goes_on):
     # Nine epochs more for the best, and one for something new.
-    leg = next_leg(view([[0.5], [0.7]], left_s=left_s), can_ask=True)
-    assert leg == (Leg(number=1, n_before=1, pause_at=None) if goes_on else None)
+    leg = next_leg(view([[0.5]], left_s=left_s), can_ask=True)
+    assert leg == (Leg(number=0, n_before=1, pause_at=None) if goes_on else None)
 
 
 def test_time_that_is_left_goes_to_the_others():
@@ -57,13 +58,13 @@ def test_nothing_goes_on_that_cannot_end_in_time():
 
 def test_a_rung_is_skipped_where_time_is_too_short_to_use_what_it_says():
     scores = [[0.5], [0.7], [0.6]]
-    assert next_leg(view(scores, left_s=10.5), can_ask=True).pause_at == 3
+    assert next_leg(view(scores, left_s=10.5), can_ask=True).pause_at == 2
     assert next_leg(view(scores, left_s=9.5), can_ask=True).pause_at is None
 
 
 def test_what_promises_most_growth_a_second_goes_first():
     # Both lead their rung, each at its own latency; the faster network enlarges the front more.
-    scores = [[0.7], [0.65], [0.1], [0.1], [0.1], [0.1]]
-    latencies = [9.0, 1.0, 9.0, 9.0, 9.0, 9.0]
+    scores = [[0.7], [0.65], [0.1], [0.1]]
+    latencies = [9.0, 1.0, 9.0, 9.0]
     leg = next_leg(view(scores, latency=latencies.__getitem__, ended=[[0.2, 0.3]]), can_ask=True)
     assert leg.number == 1

@@ -62,7 +62,7 @@ class Search:
 def climb(search: Search) -> int:
     """Try candidates as long as any fits the time and the number of trials; returns how many were begun.
 
-    A trial pauses at each rung. One that is hopeless is stopped there; the best third of a rung goes on, and so does
+    A trial pauses at each rung. One that is hopeless is stopped there; the best half of a rung goes on, and so does
     whatever is best when the time would else become too short for it. What still pauses at the end stays running in the
     study: `settle` ends it, or a later sitting goes on with it.
     """
@@ -161,8 +161,10 @@ def _train(search: Search, known: Trial, candidate: Candidate, until: float | No
         trial = search.evaluator.evaluate(known.number, candidate, until, n_before=leg.n_before, pause_at=leg.pause_at)
     except TrialError as error:
         spent = replace(known, reason=str(error), train_seconds=before_s + time.monotonic() - begun)
+        if not known.rung_scores:
+            return _end(search, spent, "failed")
         # What it had reached at its rung stays reached.
-        return _end(search, spent, "stopped" if known.rung_scores else "failed")
+        return _end(search, replace(spent, reason=f"ended after epoch {known.n_epochs}: {error}"), "finished")
     trial = replace(trial, train_seconds=before_s + (trial.train_seconds or 0.0))
     if trial.state == "finished":
         return _end(search, trial, "finished")

@@ -61,7 +61,7 @@ class View:
 def next_leg(view: View, *, can_ask: bool) -> Leg | None:
     """What goes on next; `None` if something new is tried first, or nothing that pauses can or should go on.
 
-    The best third of each rung goes on at once. Where nothing new can be asked, thirds are rounded up, and with a limit
+    The best half of each rung goes on at once. Where nothing new can be asked, halves are rounded up, and with a limit
     of time whatever is left of it goes to the others, too. And a good trial must not wait until it is too late for it:
     it goes on when one more new trial would leave less time than its whole training takes.
 
