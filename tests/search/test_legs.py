@@ -40,9 +40,9 @@ def test_where_nothing_new_comes_the_best_of_each_rung_goes_on_to_its_end():
     assert next_leg(view([[0.5]], ended=[[0.7, 0.8, 0.9]]), can_ask=False) is None
 
 
-@pytest.mark.parametrize(("left_s", "goes_on"), [(9.5, True), (10.5, False)])
+@pytest.mark.parametrize(("left_s", "goes_on"), [(4.5, True), (5.5, False)])
 def test_a_good_one_goes_on_before_it_is_too_late_for_it(left_s, goes_on):
-    # Nine epochs more for the best, and one for something new.
+    # Four epochs more to half of its ten, and one for something new.
     leg = next_leg(view([[0.5]], left_s=left_s), can_ask=True)
     assert leg == (Leg(number=0, n_before=1, pause_at=None) if goes_on else None)
 
@@ -58,8 +58,8 @@ def test_nothing_goes_on_that_cannot_end_in_time():
 
 def test_a_rung_is_skipped_where_time_is_too_short_to_use_what_it_says():
     scores = [[0.5], [0.7], [0.6]]
-    assert next_leg(view(scores, left_s=10.5), can_ask=True).pause_at == 2
-    assert next_leg(view(scores, left_s=9.5), can_ask=True).pause_at is None
+    assert next_leg(view(scores, left_s=5.5), can_ask=True).pause_at == 2
+    assert next_leg(view(scores, left_s=4.5), can_ask=True).pause_at is None
 
 
 def test_what_promises_most_growth_a_second_goes_first():

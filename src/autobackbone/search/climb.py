@@ -151,7 +151,9 @@ def _try(search: Search, asked: optuna.Trial) -> str:
 
 def _go_on(search: Search, leg: Leg) -> None:
     known = next(trial for trial in read_trials(search.study) if trial.number == leg.number)
-    _train(search, known, candidate_of(known), _end_of(search.left_s()), leg)
+    candidate, left_s = candidate_of(known), search.left_s()
+    shortest_s = search.evaluator.expected_s(candidate, n_before=leg.n_before)
+    _train(search, known, candidate, _end_of(left_s) if leg.pause_at else _until(shortest_s, left_s), leg)
 
 
 def _train(search: Search, known: Trial, candidate: Candidate, until: float | None, leg: Leg) -> str:

@@ -63,7 +63,7 @@ def next_leg(view: View, *, can_ask: bool) -> Leg | None:
 
     The best half of each rung goes on at once. Where nothing new can be asked, halves are rounded up, and with a limit
     of time whatever is left of it goes to the others, too. And a good trial must not wait until it is too late for it:
-    it goes on when one more new trial would leave less time than its whole training takes.
+    it goes on when one more new trial would leave less time than half of its training takes.
 
     Args:
         view: of the moment.
@@ -121,9 +121,16 @@ def _fits(view: View, number: int) -> bool:
     return view.expected_s(view.paused[number], n_before=_curve(view, number).n_epochs) <= view.left_s
 
 
-def _whole_s(view: View, number: int, n_before: int) -> float:
+def _whole_s(view: View, number: int) -> float:
     candidate = view.paused[number]
-    return view.expected_s(candidate, n_before=n_before, n_epochs=view.n_epochs(candidate))
+    return view.expected_s(candidate, n_before=_curve(view, number).n_epochs, n_epochs=view.n_epochs(candidate))
+
+
+def _half_s(view: View, number: int, n_before: int) -> float:
+    """Seconds until half of its training is done: most of what it gains, it gains by then."""
+    candidate = view.paused[number]
+    half = max((view.n_epochs(candidate) + 1) // 2, n_before + 1)
+    return view.expected_s(candidate, n_before=n_before, n_epochs=half)
 
 
 def _new_s(view: View, number: int) -> float:
@@ -137,7 +144,7 @@ def _is_late(view: View, hopeful: Collection[int]) -> bool:
     number = _most_gainful(view, hopeful)
     if number is None:
         return False
-    return view.left_s - _new_s(view, number) < _whole_s(view, number, _curve(view, number).n_epochs)
+    return view.left_s - _new_s(view, number) < _half_s(view, number, _curve(view, number).n_epochs)
 
 
 def _most_gainful(view: View, numbers: Collection[int]) -> int | None:
@@ -145,7 +152,7 @@ def _most_gainful(view: View, numbers: Collection[int]) -> int | None:
 
     def gain(number: int) -> tuple[float, float, int]:
         curve = _curve(view, number)
-        seconds = max(1e-3, _whole_s(view, number, curve.n_epochs))
+        seconds = max(1e-3, _whole_s(view, number))
         return growth(curve, view.curves) / seconds, curve.best(), -number
 
     return max(numbers, key=gain, default=None)
@@ -157,6 +164,6 @@ def _leg(view: View, number: int) -> Leg:
     higher = [rung for rung in rungs(view.n_epochs(candidate)) if rung > n_before]
     if higher:
         left_s = view.left_s - view.expected_s(candidate, n_before=n_before, n_epochs=higher[0])
-        if left_s - _new_s(view, number) >= _whole_s(view, number, higher[0]):
+        if left_s - _new_s(view, number) >= _half_s(view, number, higher[0]):
             return Leg(number=number, n_before=n_before, pause_at=higher[0])
     return Leg(number=number, n_before=n_before, pause_at=None)
