@@ -14,6 +14,7 @@ further up is tried.
 from __future__ import annotations
 
 import copy
+import logging
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from autobackbone.backbones.blocks import BatchNormMode
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +140,8 @@ def split_at(model: nn.Module, n_unfrozen: int, sample: Tensor) -> Split | None:
         sample: (n_images, 3, height, width), at least 2 real pictures, normalised, on the model's device.
 
     Returns:
-        The split, or `None` if none could be verified, or if all blocks train and nothing is left to store.
+        The split, or `None` if none could be verified, or if all blocks train and nothing is left to store. Why a cut
+        that was tried does not hold is logged at level debug.
 
     Example:
         >>> from autobackbone.backbones.build import build
@@ -151,9 +155,12 @@ def split_at(model: nn.Module, n_unfrozen: int, sample: Tensor) -> Split | None:
     with _evaluating(model), _only_trainable(model, trainable):
         for cut in reversed(_cuts(model, sample)):
             split = _split(model, cut, sample)
-            if split is not None and _is_verified(split, sample):
+            fault = "no tensor of rows enters" if split is None else _fault(split, sample)
+            if fault is None:
+                assert split is not None
                 split.tail.train(mode=False)
                 return split
+            _LOG.debug("%s has no cut before %s: %s", type(model).__name__, cut.entry.name, fault)
     return None
 
 
@@ -318,13 +325,15 @@ def _twin(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo={id(tensor): tensor for tensor in tensors})
 
 
-def _is_verified(split: Split, sample: Tensor) -> bool:
-    """Whether the tail gives the network's logits, also for one picture alone, and the network's gradients."""
+def _fault(split: Split, sample: Tensor) -> str | None:
+    """Why the tail does not stand for the network: `None` if it has its gradients and, also for one picture, logits."""
     try:
-        return _has_same_gradients(split, sample) and _has_same_logits(split, sample)
+        if not _has_same_gradients(split, sample):
+            return "other gradients"
+        return None if _has_same_logits(split, sample) else "other logits"
     # A silenced module was asked for more than its answer, or zeros did not fit: then this cut is none.
-    except (AttributeError, RuntimeError, TypeError, ValueError, IndexError):
-        return False
+    except (AttributeError, RuntimeError, TypeError, ValueError, IndexError) as error:
+        return f"{type(error).__name__}, {error}"
 
 
 def _has_same_gradients(split: Split, sample: Tensor) -> bool:
