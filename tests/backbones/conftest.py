@@ -7,10 +7,9 @@ from functools import lru_cache
 
 import pytest
 import torch
+from benchmarks.families import wake
 
-from autobackbone.backbones.blocks import head_parameter_names
 from autobackbone.backbones.build import build
-from autobackbone.backbones.head import head_weights, set_head
 
 
 @pytest.fixture(scope="session")
@@ -20,17 +19,7 @@ def awake():
     # The last one is often wanted again, and to copy a network takes a tenth of building it.
     @lru_cache(maxsize=1)
     def build_awake(name, image_size, n_classes, seed):
-        model = build(name, n_classes=n_classes, image_size=image_size, seed=seed)
-        generator = torch.Generator().manual_seed(seed)
-        head = set(head_parameter_names(model))
-        for key, parameter in model.named_parameters():
-            values = parameter.detach()
-            if key not in head and bool((values == values.flatten()[0]).all()):
-                parameter.data.add_(torch.empty_like(parameter).uniform_(0.1, 0.3, generator=generator))
-        # Some families start from a head of zeros, through which no gradient passes.
-        weight, bias = head_weights(model)
-        set_head(model, torch.empty_like(weight).normal_(generator=generator), bias)
-        return model
+        return wake(build(name, n_classes=n_classes, image_size=image_size, seed=seed), seed=seed)
 
     def make(name, image_size, *, n_classes=3, seed=0):
         return copy.deepcopy(build_awake(name, image_size, n_classes, seed))
