@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 
 import pytest
 import torch
@@ -113,6 +114,26 @@ def test_a_tail_in_training_keeps_running_statistics_still(awake, pictures):
     before = copy.deepcopy(dict(model.named_buffers()))
     split.tail.train()(split.prefix(pictures((64, 64))))
     assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
+
+
+def test_positions_that_all_blocks_share_are_there_behind_the_cut(awake, pictures):
+    # They are computed by a layer, from no picture.
+    model = awake("vit_srelpos_small_patch16_224.sw_in1k", (96, 96))
+    split = split_at(model, 1, pictures((96, 96), 2))
+    assert split is not None
+    assert split.entry == "blocks.11"
+    others = pictures((96, 96), 3, seed=9)
+    with torch.no_grad():
+        torch.testing.assert_close(split.tail(split.prefix(others)), model(others), rtol=1e-4, atol=1e-4)
+
+
+def test_why_a_cut_does_not_hold_is_logged(awake, pictures, caplog):
+    model = awake("efficientvim_m1", (64, 64))
+    with caplog.at_level(logging.DEBUG, logger="autobackbone.backbones.split"):
+        assert split_at(model, 1, pictures((64, 64), 2)) is None
+    assert [record.getMessage() for record in caplog.records] == [
+        "EfficientViM has no cut before norm.0: other gradients"
+    ]
 
 
 @pytest.mark.parametrize("n_unfrozen", [1, 2])

@@ -251,27 +251,34 @@ def _cuts(model: nn.Module, sample: Tensor) -> list[_Cut]:
 
 
 def _calls(model: nn.Module, sample: Tensor) -> list[_Call]:
-    """Every call of a module in one forward pass, in the order in which they began."""
+    """Every call of a module in one forward pass, in the order in which they began.
+
+    An answer is noted where the pictures move it, which a gradient with respect to them tells.
+    """
     calls: list[_Call] = []
     running: list[_Call] = []
     names = {module: name for name, module in model.named_modules()}
 
     def begin(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        entering = arguments[0] if arguments and isinstance(arguments[0], Tensor) else None
+        entering = arguments[0].detach() if arguments and isinstance(arguments[0], Tensor) else None
         parent = running[-1] if running else None
         call = _Call(name=names[module], module=module, parent=parent, entering=entering)
         calls.append(call)
         running.append(call)
 
     def end(_: nn.Module, arguments: tuple[Any, ...], answer: Any) -> None:
-        entering = _first_tensor(arguments)
-        running.pop().answer = None if entering is None else _shapes(answer, rows_in=entering.shape[0])
+        entering, answered = _first_tensor(arguments), _first_tensor(answer)
+        # What no picture moves, such as relative positions that all blocks share, is of use behind the cut, too.
+        is_moved = answered is not None and answered.requires_grad
+        running.pop().answer = _shapes(answer, rows_in=entering.shape[0]) if entering is not None and is_moved else None
 
-    with ExitStack() as stack, torch.no_grad():
+    # No parameter has a gradient here: LeViT and its kin would keep its graph beside their attention biases.
+    with ExitStack() as stack, torch.enable_grad(), _only_trainable(model, frozenset()):
         for module in names:
             stack.callback(module.register_forward_pre_hook(begin).remove)
             stack.callback(module.register_forward_hook(end).remove)
-        model(sample)
+        # A copy of what has a gradient: some networks write into their input.
+        model(sample.detach().requires_grad_().clone())
     return calls
 
 
