@@ -9,8 +9,10 @@ from tests.conftest import TINY, make_pictures
 
 from autobackbone.backbones.build import build, normalisation
 from autobackbone.backbones.head import set_head
+from autobackbone.backbones.split import split_at
 from autobackbone.data import TRAIN, decode, survey
 from autobackbone.errors import TrialMemoryError
+from autobackbone.exporting.transform import normalise
 from autobackbone.screening import extract, fair_order, predict, screen
 
 CPU = torch.device("cpu")
@@ -34,6 +36,19 @@ def test_the_head_inside_the_network_says_what_the_head_beside_it_says(bundle, n
     inside = predict(network, bundle, validation, SIZE, normalisation(TINY), device=CPU)
     np.testing.assert_allclose(inside, screened.probabilities, atol=1e-5)
     assert screened.n_train == len(bundle.indices("train"))
+
+
+def test_a_tap_is_told_what_the_tail_takes_also_where_branches_enter_in_a_list(bundle):
+    network = build("selecsls42b.in1k", n_classes=3, image_size=SIZE)
+    some = bundle.indices("train")[:6]
+    images = normalise(torch.from_numpy(bundle.pixels(SIZE)[some]), normalisation("selecsls42b.in1k"))
+    split = split_at(network, 2, images[:2])
+    assert split is not None
+    assert isinstance(split.tail.entering, list)
+    told = []
+    taps = {split.entry: told.append}
+    extract(network, bundle, some, SIZE, normalisation("selecsls42b.in1k"), device=CPU, taps=taps)
+    torch.testing.assert_close(torch.cat(told), split.prefix(images))
 
 
 def test_the_test_part_is_never_looked_at(bundle, network):

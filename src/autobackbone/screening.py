@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from autobackbone.backbones.head import features as network_features
+from autobackbone.backbones.split import packed
 from autobackbone.convexhead import Floats, Head, Ints, fit_head
 from autobackbone.data import LEFT_OUT, TEST, TRAIN, DataBundle
 from autobackbone.data import fair_order as in_fair_order
@@ -222,7 +223,7 @@ class _ToFeatures(nn.Module):
 
                 def catch(_: nn.Module, arguments: tuple[Any, ...], name: str = name) -> None:
                     # A copy: a layer behind the door may work in place.
-                    caught[name] = arguments[0].clone()
+                    caught[name] = packed(arguments[0]).clone()
 
                 stack.callback(self.network.get_submodule(name).register_forward_pre_hook(catch).remove)
             with _in_precision(self.precision, x.device):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from autobackbone.backbones.blocks import blocks_of, unfreeze
-from autobackbone.backbones.split import split_at
+from autobackbone.backbones.split import packed, split_at
 
 # A network, a size, and where the cut lies for one unfrozen block.
 NETWORKS = [
@@ -21,6 +21,9 @@ NETWORKS = [
     ("deit_tiny_distilled_patch16_224.fb_in1k", 64, "blocks.11"),
     ("mobilenetv3_small_050.lamb_in1k", 64, "conv_head"),
     ("levit_128s.fb_dist_in1k", 224, "stages.2"),
+    # A map and its class token enter together, and two branches in a list.
+    ("pit_ti_224.in1k", 224, "transformers.2"),
+    ("crossvit_tiny_240.in1k", 240, "blocks.2"),
 ]
 
 
@@ -35,7 +38,7 @@ def test_the_tail_gives_the_networks_logits_on_other_pictures(name, side, entry,
         torch.testing.assert_close(split.tail(split.prefix(others)), model(others), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "side"), [(name, side) for name, side, _ in NETWORKS[:4]])
+@pytest.mark.parametrize(("name", "side"), [(name, side) for name, side, _ in (*NETWORKS[:4], NETWORKS[-1])])
 def test_training_the_tail_trains_the_model_as_training_it_whole_would(name, side, awake, pictures):
     size, labels = (side, side), torch.tensor([0, 1, 2, 0])
     whole = awake(name, size)
@@ -52,6 +55,12 @@ def test_training_the_tail_trains_the_model_as_training_it_whole_would(name, sid
             torch.autograd.backward(nn.functional.cross_entropy(network(entering), labels))
             optimiser.step()
     torch.testing.assert_close(other.state_dict(), whole.state_dict(), rtol=1e-3, atol=1e-5)
+
+
+def test_branches_are_packed_side_by_side_and_a_single_tensor_stays():
+    branches = [torch.arange(6.0).reshape(2, 3), torch.arange(8.0).reshape(2, 2, 2)]
+    assert packed(branches).tolist() == [[0, 1, 2, 0, 1, 2, 3], [3, 4, 5, 4, 5, 6, 7]]
+    assert packed(branches[1]) is branches[1]
 
 
 @settings(max_examples=8, deadline=None)

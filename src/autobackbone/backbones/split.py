@@ -7,14 +7,15 @@ whole network trains; nothing is lost but speed.
 The tail is a twin of the network with the same parameter objects. In the twin each module that ran before the cut is
 silenced (it answers zeros of the right shape, at no cost), and the first trainable module is handed the stored tensor.
 So position and class tokens, which plain ViTs add between modules, need no special case: they are added to zeros that
-nobody reads. Where something does read them, such as a skip connection over the cut, verification fails and a cut
-further up is tried.
+nobody reads. Branches that enter in a list are stored side by side. Where something does read the zeros, such as a skip
+connection over the cut, verification fails and a cut further up is tried.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
+import math
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,7 @@ class Split:
 
     Args:
         model: the whole network, unchanged.
-        entry: the name of the first module with a trainable parameter; its input is what is stored.
+        entry: the name of the first module with a trainable parameter; what enters it is stored, as `packed` gives it.
         tail: from stored activations to logits. Its parameters are the model's own, so training it trains the model.
     """
 
@@ -77,7 +78,7 @@ class Prefix(nn.Module):
         caught: list[Tensor] = []
 
         def catch(_: nn.Module, arguments: tuple[Any, ...]) -> None:
-            caught.append(arguments[0])
+            caught.append(packed(arguments[0]))
             raise _ReachedError
 
         handle = self.model.get_submodule(self.entry).register_forward_pre_hook(catch)
@@ -97,14 +98,18 @@ class Tail(nn.Module):
         body: a twin of the network with everything before `entry` silenced.
         entry: the name of the module that takes the activations.
         image_shape: (3, height, width) of the pictures behind the activations.
+        entering: the shapes of what enters that module, nested as it is.
         rows_per_image: rows of an activation tensor for each picture.
     """
 
-    def __init__(self, body: nn.Module, *, entry: str, image_shape: tuple[int, ...], rows_per_image: int) -> None:
+    def __init__(
+        self, body: nn.Module, *, entry: str, image_shape: tuple[int, ...], entering: Any, rows_per_image: int
+    ) -> None:
         super().__init__()
         self.body = body
         self.entry = entry
         self.image_shape = image_shape
+        self.entering = entering
         self.rows_per_image = rows_per_image
         self.batch_norm: BatchNormMode = "fixed"
 
@@ -112,7 +117,7 @@ class Tail(nn.Module):
         """Args: activations: as `Split.prefix` gives them. Returns: (n_images, n_classes)."""
 
         def hand_over(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-            return (activations, *arguments[1:])
+            return (_unpacked(activations, self.entering), *arguments[1:])
 
         n_images = activations.shape[0] // self.rows_per_image
         nothing = activations.new_zeros(1).expand(n_images, *self.image_shape)
@@ -155,13 +160,31 @@ def split_at(model: nn.Module, n_unfrozen: int, sample: Tensor) -> Split | None:
     with _evaluating(model), _only_trainable(model, trainable):
         for cut in reversed(_cuts(model, sample)):
             split = _split(model, cut, sample)
-            fault = "no tensor of rows enters" if split is None else _fault(split, sample)
+            fault = "what enters is no tensor" if split is None else _fault(split, sample)
             if fault is None:
                 assert split is not None
                 split.tail.train(mode=False)
                 return split
             _LOG.debug("%s has no cut before %s: %s", type(model).__name__, cut.entry.name, fault)
     return None
+
+
+def packed(entering: Any) -> Tensor:
+    """What enters a module as one tensor: a single one as it is, the branches of a list side by side.
+
+    Args:
+        entering: (n, …), or a list or tuple of such tensors.
+
+    Returns:
+        The same tensor (n, …), or (n, n_values).
+
+    Example:
+        >>> packed([torch.zeros(2, 3, 4, 4), torch.zeros(2, 5)]).shape
+        torch.Size([2, 53])
+    """
+    if isinstance(entering, Tensor):
+        return entering
+    return torch.cat([branch.flatten(1) for branch in entering], dim=1)
 
 
 class _ReachedError(Exception):
@@ -191,7 +214,7 @@ class _Call:
     name: str
     module: nn.Module
     parent: _Call | None
-    entering: Tensor | None
+    entering: Any
     answer: Any = None
 
 
@@ -260,7 +283,7 @@ def _calls(model: nn.Module, sample: Tensor) -> list[_Call]:
     names = {module: name for name, module in model.named_modules()}
 
     def begin(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        entering = arguments[0].detach() if arguments and isinstance(arguments[0], Tensor) else None
+        entering = _shapes(arguments[0], rows_in=sample.shape[0]) if arguments else None
         parent = running[-1] if running else None
         call = _Call(name=names[module], module=module, parent=parent, entering=entering)
         calls.append(call)
@@ -312,7 +335,8 @@ def _zeros(shapes: Any, entering: Tensor) -> Any:
 
 def _split(model: nn.Module, cut: _Cut, sample: Tensor) -> Split | None:
     entering = cut.entry.entering
-    if entering is None or entering.ndim == 0 or entering.shape[0] % sample.shape[0] != 0:
+    rows_per_image = _rows_per_image(entering)
+    if rows_per_image is None:
         return None
     body = _twin(model)
     for call in cut.silenced:
@@ -321,9 +345,31 @@ def _split(model: nn.Module, cut: _Cut, sample: Tensor) -> Split | None:
         body,
         entry=cut.entry.name,
         image_shape=tuple(sample.shape[1:]),
-        rows_per_image=entering.shape[0] // sample.shape[0],
+        entering=entering,
+        rows_per_image=rows_per_image,
     )
     return Split(model=model, entry=cut.entry.name, tail=tail)
+
+
+def _rows_per_image(entering: Any) -> int | None:
+    """Rows of what enters for each picture; `None` for what cannot be stored as one tensor."""
+    if isinstance(entering, _Shape):
+        return None if entering.rows % entering.rows_in else entering.rows // entering.rows_in
+    branches = entering or ()
+    return 1 if branches and all(map(_is_branch, branches)) else None
+
+
+def _is_branch(shape: Any) -> bool:
+    has_row_per_image = isinstance(shape, _Shape) and shape.rows == shape.rows_in and len(shape.rest) > 0
+    return has_row_per_image and shape.dtype.is_floating_point
+
+
+def _unpacked(stored: Tensor, shapes: Any) -> Any:
+    """The inverse of `packed`."""
+    if isinstance(shapes, _Shape):
+        return stored
+    branches = torch.split(stored, [math.prod(shape.rest) for shape in shapes], dim=1)
+    return type(shapes)(branch.reshape(-1, *shape.rest) for branch, shape in zip(branches, shapes, strict=True))
 
 
 def _twin(model: nn.Module) -> nn.Module:
