@@ -7,6 +7,9 @@ alike with weights and without.
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import timm
 import torch
@@ -20,6 +23,11 @@ from autobackbone.backbones.source import TimmSource
 
 def test_every_family_is_either_shown_or_left_out():
     assert sorted((*QUICK, *SLOW, *LARGE)) == sorted(timm.list_modules())
+
+
+def test_every_family_has_its_row_in_the_table_of_cuts():
+    rows = json.loads((Path(__file__).parents[2] / "docs" / "benchmarks" / "splits.json").read_text(encoding="utf-8"))
+    assert [row["family"] for row in rows] == sorted(timm.list_modules())
 
 
 @pytest.mark.parametrize("depth", ["last", "middle", "all"])
