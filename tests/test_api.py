@@ -112,7 +112,8 @@ def test_only_the_front_keeps_weights(selection):
     assert kept == {trial.number for trial in selection.front}
     others = [trial for trial in selection.trials if not trial.on_front and trial.n_unfrozen]
     for trial in others:
-        with pytest.raises(RunError, match="kept for the front alone"):
+        is_stopped = trial.state == "stopped"
+        with pytest.raises(RunError, match="is stopped and has no model" if is_stopped else "kept for the front alone"):
             selection.model(trial)
     with pytest.raises(RunError, match="there is no trial 999"):
         selection.model(999)
@@ -194,7 +195,9 @@ def test_continuing_adds_trials_and_keeps_the_old_ones(search, pictures, tmp_pat
     second = search(pictures, Budget(n_trials=2), run_dir=tmp_path / "run")
     after = [(trial.number, trial.score) for trial in second.trials if trial.state == "finished"]
     assert set(before) < set(after)
-    assert len(after) == len(before) + 2
+    assert len(second.trials) == len(first.trials) + 2
+    assert {trial.state for trial in second.trials} <= {"finished", "stopped"}
+    assert not list((tmp_path / "run").glob("trials/*/checkpoint.ckpt"))
     with pytest.raises(RunError, match=r"begun with seed=0 \(now 1\)"):
         search(pictures, run_dir=tmp_path / "run", seed=1)
     same = search(pictures, Budget(n_trials=0), run_dir=tmp_path / "run", tolerance=0.5)  # the default, by its name
@@ -337,3 +340,22 @@ def test_the_newcomers_three_run_the_whole_way(random_weights, cache, tmp_path):
             ("finished", 1, "weights"),
         ]
         assert result.model(trials[0])(torch.zeros(1, 3, 96, 96)).shape == (1, 2)
+
+
+def test_what_paused_when_it_was_interrupted_goes_on_in_the_next_sitting(search, pictures, tmp_path):
+    class Leaves(Silent):
+        def say(self, line):
+            if "paused after epoch 1 of 8" in line:
+                raise KeyboardInterrupt
+
+    given = {"run_dir": tmp_path / "run", "space": {"n_epochs": 8}}
+    left = search(pictures, Budget(n_trials=3), progress=Leaves(), **given)
+    (waiting,) = [trial for trial in left.trials if trial.state == "running"]
+    assert waiting.n_epochs == 1
+    assert left.best.n_unfrozen == 0
+    again = search(pictures, Budget(n_trials=3), **given)
+    assert len(again.trials) == len(left.trials) + 2  # it counts among the three
+    went_on = again.trials[waiting.number]
+    assert went_on.rung_scores[:1] == waiting.rung_scores
+    assert {trial.state for trial in again.trials} <= {"finished", "stopped"}
+    assert any(trial.n_epochs == 8 for trial in again.trials)
