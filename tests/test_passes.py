@@ -21,6 +21,11 @@ class Answers(nn.Module):
         return (self.network(x),)
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_known_of_speeds(monkeypatch):
+    monkeypatch.setattr("autobackbone.passes._favourites", {})
+
+
 PICTURES = torch.randn(600, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
@@ -158,3 +163,12 @@ def test_rows_keep_their_places_whichever_way_they_were_answered(n_rough):
     sums, inputs = _mixed(rough, exact, look, chunk, is_rough)
     assert torch.equal(inputs, look(chunk))
     assert torch.allclose(sums, look(chunk).flatten(1).sum(1) + 1000 * torch.from_numpy(is_rough))
+
+
+def test_later_passes_try_what_was_fast_before():
+    network = network_of("test_efficientnet")
+    list(passes(network, look, np.arange(600)))
+    first = {(manner.way, manner.n_at_once) for manner in _manners(network, look, np.arange(600))}
+    assert len(first) == 2
+    # One that cannot be fused still passes, in the ways that it has.
+    assert {manner.way for manner in _manners(NotTraced().eval(), look, np.arange(600))} == {"plain"}

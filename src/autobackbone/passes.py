@@ -46,6 +46,9 @@ _N_COMPARED = 8
 _N_TURNS = 2
 _TURN = 32
 _CLEARLY = 1.1
+# Exact ways that have turns in later passes of this process: what was slow once is not built again.
+_N_FAVOURITES = 2
+_favourites: dict[str, list[tuple[Way, int]]] = {}
 # Fewer pictures than this cannot earn back a second of preparing other ways.
 _WORTH_TRYING = 512
 
@@ -107,6 +110,9 @@ def passes(
             yield indices[chunk], answers
     # The first of the list among those that are about as fast: rounding depends on the way, so that noise in the clock
     # must not decide.
+    if len(manners) > 1:
+        ranked = sorted(zip(manners, best_s, strict=False), key=lambda one: one[1])
+        _favourites[_device_of(network)] = [(manner.way, manner.n_at_once) for manner, _ in ranked[:_N_FAVOURITES]]
     limit = _CLEARLY * min(best_s[: len(manners)])
     exact, exact_s = next(one for one in zip(manners, best_s, strict=False) if one[1] <= limit)
     roughly = exact if rough is None or _CLEARLY * best_s[-1] > exact_s else rough
@@ -130,7 +136,7 @@ def _mixed(roughly: Manner, exactly: Manner, look: Look, chunk: Ints, is_rough: 
 
 
 def _manners(network: nn.Module, look: Look, indices: Ints) -> list[Manner]:
-    """What takes turns: the network as it came, and what agrees with it."""
+    """What takes turns: the network as it came, and what agrees with it; of these, what was fast before."""
     sample = look(indices[:1])
     plain = Manner(way="plain", n_at_once=_TURN, run=network)
     if len(indices) < _WORTH_TRYING:
@@ -139,11 +145,18 @@ def _manners(network: nn.Module, look: Look, indices: Ints) -> list[Manner]:
         laid_out = _channels_last(network)
         ways = [plain, Manner(way="channels last", n_at_once=_TURN, run=laid_out)]
         return [way for way in ways if way is plain or _agrees(laid_out, network, look, indices)]
-    fused = _fused(network, sample)
+    known = _favourites.get(_device_of(network))
+    is_fused_tried = known is None or any(way == "fused" for way, _ in known)
+    fused = _fused(network, sample) if is_fused_tried else None
     manners = [Manner(way="plain", n_at_once=8, run=network), plain]
-    if fused is None or not _agrees(fused, network, look, indices):
-        return manners
-    return [*(Manner(way="fused", n_at_once=n, run=fused) for n in (8, _TURN)), *manners]
+    if fused is not None and _agrees(fused, network, look, indices):
+        manners = [*(Manner(way="fused", n_at_once=n, run=fused) for n in (8, _TURN)), *manners]
+    liked = [manner for manner in manners if known is None or (manner.way, manner.n_at_once) in known]
+    return liked or manners
+
+
+def _device_of(network: nn.Module) -> str:
+    return next((parameter.device.type for parameter in network.parameters()), "cpu")
 
 
 @torch.inference_mode()

@@ -28,6 +28,7 @@ _FIRST_PASS_SHARE = 0.6
 _HEAD_SHARE = 0.95
 # A first pass may take this share of the time; where it is longer, a cheaper pair goes first.
 _SHORT_SHARE = 0.25
+_SHORT_CLOCK_S = 60.0
 # Of the time left, for measuring a latency: the usual second, but not of a budget of seconds.
 _PRICING_SHARE = 0.05
 _LEAST_PRICING_S = 0.1
@@ -91,7 +92,8 @@ def _order(shop: Workshop) -> list[Pair]:
     order = screening_order(shop.space.image_sizes)
     cheapest = min(order, key=lambda pair: gmacs(*pair))
     try:
-        price(shop, cheapest)
+        # A clock that is short anyway does not pay for the price of a pair that it cannot screen.
+        price(shop, cheapest if shop.clock.left_s() < _SHORT_CLOCK_S else order[0])
     except WeightsError:  # told when its turn comes
         return order
     is_short = _rough_seconds(shop, order[0]) > _SHORT_SHARE * shop.clock.left_s()
