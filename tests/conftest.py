@@ -59,7 +59,7 @@ def command(*arguments, hear=lambda _: None):
 
     out, err = io.StringIO(), Heard(hear)
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setenv("OMP_WAIT_POLICY", "passive")  # set by the command line, and put back after it
+        patch.setenv("GOMP_SPINCOUNT", "5000")  # set by the command line, and put back after it
         patch.setenv("COLUMNS", "100")
         patch.setattr(sys, "argv", ["autobackbone", *map(str, arguments)])
         with pytest.raises(SystemExit, match=r"^\d+$") as ended:

@@ -50,9 +50,11 @@ Seed = Annotated[int, typer.Option(help="Of the split, the sampler and the train
 
 def main() -> None:
     """Run the command line; what the library refuses is one message."""
-    # Before torch is loaded: waiting threads that spin make two cores with other work on one of them a hundred times
-    # slower (472 against 5 ms a forward pass).
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Before torch is loaded: how long its threads spin before they sleep. A small network took, on two idle cores and
+    # with one of them busy: 6.6 and 193 ms where they spin as long as GNU's OpenMP would, 12.9 and 20 ms where they
+    # sleep at once, 7.2 and 30 ms so. Who deploys a network has the first of these: its latency is nearly that.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     for stream in (sys.stdout, sys.stderr):
         # What an old encoding cannot write becomes a question mark: a result is not lost for an arrow.
         if isinstance(stream, io.TextIOWrapper):
