@@ -42,6 +42,8 @@ _TOLERANCE = 1e-3
 # Of each picture's answers in bfloat16 to those in float32. Features of 2,000 photographs: median 0.998, least 0.984.
 _LEAST_COSINE = 0.95
 _N_COMPARED = 8
+# As slow as this, one picture is no noise: emulated, it took 13 times as long.
+_EMULATED = 2.0
 # Each way has so many turns, of so many pictures.
 _N_TURNS = 2
 _TURN = 32
@@ -142,7 +144,7 @@ def _manners(network: nn.Module, look: Look, indices: Ints) -> list[Manner]:
     if len(indices) < _WORTH_TRYING:
         return [plain]
     if sample.device.type != "cpu":
-        laid_out = _channels_last(network)
+        laid_out = _channels_last(network).eval()
         ways = [plain, Manner(way="channels last", n_at_once=_TURN, run=laid_out)]
         return [way for way in ways if way is plain or _agrees(laid_out, network, look, indices)]
     known = _favourites.get(_device_of(network))
@@ -192,7 +194,7 @@ def _fused(network: nn.Module, sample: Tensor) -> Callable[[Tensor], Answers] | 
 
 def _bfloat16(network: nn.Module, look: Look, indices: Ints) -> Manner | None:
     """Matrices multiplied in bfloat16; `None` where that is slow, not to be had, or answers too roughly."""
-    laid_out = _channels_last(network)
+    laid_out = _channels_last(network).eval()
 
     @torch.inference_mode()
     def run(x: Tensor) -> Answers:
@@ -200,14 +202,41 @@ def _bfloat16(network: nn.Module, look: Look, indices: Ints) -> Manner | None:
             answers = laid_out(x.contiguous(memory_format=torch.channels_last))
         return tuple(answer.float() for answer in answers)
 
+    def is_like(run: Callable[[Tensor], Answers]) -> bool:
+        return all(_is_like(run, network, look(indices[:n])) for n in (_N_COMPARED, 1))
+
     try:
         # One picture alone tells already where a processor has to emulate it, and costs little even there.
-        is_slow = _best_of_two_s(run, look(indices[:1])) > _best_of_two_s(network, look(indices[:1]))
-        if is_slow or not _is_like(run, network, look(indices[:_N_COMPARED])):
+        is_slow = _best_of_two_s(run, look(indices[:1])) > _EMULATED * _best_of_two_s(network, look(indices[:1]))
+        if is_slow or not is_like(run):
             return None
     except (RuntimeError, TypeError, ValueError):
         return None
+    traced = _traced_in_bfloat16(laid_out, look(indices[:2]))
+    try:
+        if traced is not None and is_like(traced):
+            return Manner(way="bfloat16", n_at_once=_TURN // 2, run=traced)
+    except (RuntimeError, TypeError, ValueError):
+        pass
     return Manner(way="bfloat16", n_at_once=_TURN, run=run)
+
+
+def _traced_in_bfloat16(laid_out: nn.Module, sample: Tensor) -> Callable[[Tensor], Answers] | None:
+    """Traced and frozen, so that weights are rounded once: 345 pictures a second where 230 were without."""
+    x = sample.contiguous(memory_format=torch.channels_last)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as where float32 is traced
+        try:
+            with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
+                frozen = torch.jit.freeze(torch.jit.trace(laid_out, x, check_trace=False))  # type: ignore[no-untyped-call]
+        except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError):
+            return None
+
+    @torch.inference_mode()
+    def run(x: Tensor) -> Answers:
+        return tuple(answer.float() for answer in _as_tuple(frozen, x.contiguous(memory_format=torch.channels_last)))
+
+    return run
 
 
 @torch.inference_mode()
