@@ -1,10 +1,14 @@
 import inspect
+import re
+import time
 
+import numpy as np
+import pandas as pd
 import pytest
 from tests.backbones.test_weights import put_in_cache
 from tests.conftest import TINY
 
-from autobackbone import Budget, Limits, plan, select_backbone
+from autobackbone import Budget, Limits, plan, preparing, select_backbone
 from autobackbone._api import _space
 from autobackbone.backbones.blocks import blocks_of
 from autobackbone.backbones.build import build
@@ -79,3 +83,42 @@ def test_a_glob_leaves_out_what_cannot_be_loaded_and_a_name_must_be(pictures, tm
         plan(pictures, "1min", backbones=["*lite0*", "efficientnet_lite0"], image_sizes=[32], cache_dir=tmp_path)
     with pytest.raises(WeightsError, match="are not on this machine"):
         plan(pictures, "1min", backbones="resnet1*", image_sizes=[32], cache_dir=tmp_path)
+
+
+def test_where_one_pass_takes_too_long_a_fair_part_of_the_pictures_is_used(
+    pictures, random_weights, tmp_path, monkeypatch
+):
+    given = {"backbones": TINY, "image_sizes": [32], "weights": random_weights(TINY), "cache_dir": tmp_path / "cache"}
+    monkeypatch.setattr(preparing, "_ENOUGH_PICTURES", 20)
+    assert "are used" not in str(plan(pictures, "10min", **given))
+    monkeypatch.setattr(preparing, "_seconds_per_gmac", lambda *_: 1e9)
+    assert "are used" not in str(plan(pictures, Budget(n_trials=3), **given))
+    counts = plan(pictures, "10min", **given).counts
+    assert 20 <= counts.to_numpy().sum() <= 24
+    assert (counts["train"] >= 3).all()
+    assert (counts.sum() >= 3).all()
+    said = str(plan(pictures, "10min", **given))
+    assert re.search(
+        r"2\d of 42 pictures are used, .* one forward pass over all takes about [\d,]+ s. Give at least", said
+    )
+    result = select_backbone(pictures, "10s", run_dir=tmp_path / "run", progress=False, **given)
+    assert len(pd.read_csv(tmp_path / "run" / "pictures.csv")) == counts.to_numpy().sum()
+    # A run that goes on keeps its pictures, whatever a pass would take by now.
+    monkeypatch.setattr(preparing, "_seconds_per_gmac", lambda *_: 1e-9)
+    again = select_backbone(pictures, "5s", run_dir=tmp_path / "run", progress=False, **given)
+    assert len(again.trials) >= len(result.trials)
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_pictures_and_two_minutes_give_a_usable_front(tmp_path):
+    generator = np.random.default_rng(0)
+    labels = generator.integers(10, size=100_000)
+    colours = generator.integers(0, 256, (10, 1, 1, 3))
+    pictures = (colours[labels] + generator.normal(0, 60, (100_000, 20, 20, 3))).clip(0, 255).astype(np.uint8)
+    begun = time.monotonic()
+    result = select_backbone((pictures, labels), "2min", run_dir=tmp_path / "run", cache_dir=tmp_path / "cache")
+    assert time.monotonic() - begun < 126
+    assert result.best.score > 0.5
+    assert len(result.trials) >= 2
+    assert result.predict(pictures[:3]).shape == (3,)
+    assert "of 100,000 pictures are used" in str(plan((pictures, labels), "2min", cache_dir=tmp_path / "cache"))

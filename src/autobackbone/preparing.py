@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autobackbone.backbones.build import allowed_image_sizes
 from autobackbone.backbones.names import architecture_of, resolve_names
 from autobackbone.backbones.shortlist import shortlist
 from autobackbone.backbones.source import TimmSource
 from autobackbone.backbones.weights import WeightSource, find_weights
-from autobackbone.data import Survey, restricted, survey, within_time
+from autobackbone.data import Survey, excerpt, restricted, survey, within_time
 from autobackbone.errors import BackboneError, WeightsError
 from autobackbone.latency.measure import measure
 from autobackbone.latency.remembered import LatencyBook
@@ -26,6 +26,10 @@ from autobackbone.settings import Settings
 _GLANCE_S = 0.5
 _GLANCE_SHARE = 0.02
 _LEAST_SHARE = 0.1
+# Of the time, that one forward pass of the cheapest pair over all pictures may take: several pairs are screened, and a
+# training costs several passes. So many pictures are used in any case; where even they take too long, a pass is cut.
+_PASS_SHARE = 0.25
+_ENOUGH_PICTURES = 5_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -87,10 +91,13 @@ def prepare(settings: Settings, known: Known | None = None, *, begun: float | No
     source = TimmSource(sources, n_classes=len(found.classes), seed=settings.seed)
     book = LatencyBook(settings.cache_dir / "latency.json")
     seconds_per_gmac = _seconds_per_gmac(source, sizes, target, book, _glance_s(settings.budget))
+    whole = found
+    if known is None:
+        cheapest_s = seconds_per_gmac * min(gmacs(name, size) for name, of in sizes.items() for size in of)
+        found = _passable(found, settings, cheapest_s)
     expected = forecast(found, sizes, settings.budget, seconds_per_gmac=seconds_per_gmac, n_workers=n_workers())
-    readable = _readable(found, expected.first_sizes, settings, known, begun)
-    if readable is not found:
-        found = readable
+    found = _readable(found, expected.first_sizes, settings, known, begun)
+    if found is not whole:
         expected = forecast(found, sizes, settings.budget, seconds_per_gmac=seconds_per_gmac, n_workers=n_workers())
     plan = Plan(
         target_line=describe(target),
@@ -120,6 +127,28 @@ def prepare(settings: Settings, known: Known | None = None, *, begun: float | No
         book=book,
         plan=plan,
     )
+
+
+def _passable(found: Survey, settings: Settings, cheapest_s: float) -> Survey:
+    """As many pictures as leave time for more than one pass: a search on a part finds more than one head on all.
+
+    Args:
+        found: the dataset.
+        settings: what was asked.
+        cheapest_s: seconds of one picture in the cheapest pair's forward pass.
+    """
+    whole_s = settings.budget.wall_clock_s
+    n_used = int(found.counts().to_numpy().sum())
+    if whole_s is None or n_used <= _ENOUGH_PICTURES or n_used * cheapest_s <= _PASS_SHARE * whole_s:
+        return found
+    n = max(_ENOUGH_PICTURES, int(_PASS_SHARE * whole_s / cheapest_s))
+    part = excerpt(found, n, seed=settings.seed)
+    line = (
+        f"{len(part.names):,} of {n_used:,} pictures are used, a fair share of each class and part: one forward pass "
+        f"over all takes about {n_used * cheapest_s:,.0f} s. Give at least {n_used * cheapest_s / _PASS_SHARE:,.0f} s "
+        "to use all"
+    )
+    return replace(part, skipped=(*part.skipped, line))
 
 
 def _readable(
