@@ -40,7 +40,10 @@ format: setup
 bench: setup
 	@test -n "$(PICTURES)" || { echo "usage: make bench PICTURES=folder"; exit 2; }
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/stopping.py
+	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/throughput.py $(PICTURES)
+	$(BIN)/python benchmarks/transfer.py $(PICTURES)
 	$(BIN)/python benchmarks/time_to_quality.py $(PICTURES)
 
 doctor: setup
