@@ -320,3 +320,32 @@ def test_a_resumed_training_ends_within_its_time(tuner, screened, tmp_path):
     )
     assert len(outcome.rung_scores) == 2 + outcome.n_epochs
     assert 1 <= outcome.n_epochs < 9_998
+
+
+def test_without_room_for_a_checkpoint_a_training_ends_at_its_rung(tuner, screened, tmp_path):
+    resource = pytest.importorskip("resource")
+    wanted, checkpoint = candidate(extras={"n_epochs": 4}), tmp_path / "checkpoint.ckpt"
+    tuner.tune(wanted, screened.head)  # its activations are stored from now on
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, limits[1]))
+    try:
+        _, outcome = tuner.tune(wanted, screened.head, leg=Leg(checkpoint=checkpoint, pause_at=1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (len(outcome.rung_scores), outcome.is_cut_short) == (1, False)
+    assert list(tmp_path.glob("*.ckpt*")) + list(tmp_path.glob(".*.ckpt*")) == []
+
+
+@pytest.mark.parametrize("damage", ["removed", "torn", "of another depth"])
+def test_a_checkpoint_that_cannot_be_used_fails_the_trial_alone(tuner, screened, tmp_path, damage):
+    wanted, checkpoint = candidate(n_unfrozen=2, extras={"n_epochs": 4}), tmp_path / "checkpoint.ckpt"
+    tuner.tune(wanted, screened.head, leg=Leg(checkpoint=checkpoint, pause_at=1))
+    if damage == "removed":
+        checkpoint.unlink()
+    elif damage == "torn":
+        checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
+    else:
+        wanted = replace(wanted, n_unfrozen=3)
+    again = replace(tuner, score=tuner.score)
+    with pytest.raises(TrialError, match="it cannot go on: its checkpoint is"):
+        again.tune(wanted, screened.head, leg=Leg(checkpoint=checkpoint, n_before=1))

@@ -64,7 +64,7 @@ def climb(search: Search) -> int:
 
     A trial pauses at each rung. One that is hopeless is stopped there; the best half of a rung goes on, and so does
     whatever is best when the time would else become too short for it. What still pauses at the end stays running in the
-    study: `settle` ends it, or a later sitting goes on with it.
+    study: whoever ends the run ends it, or a later sitting goes on with it.
     """
     distributions, fitting = search.space.distributions(), search.fitting
     search.study.sampler = AllowedSampler(search.study.sampler, distributions, fitting.allows, fitting.nearest)
@@ -72,10 +72,10 @@ def climb(search: Search) -> int:
     n_begun = 0
     while True:
         can_ask = n_begun != search.n_trials and fitting.is_any()
-        _stop_hopeless(search)
-        leg = next_leg(_view(search), can_ask=can_ask)
+        trials = _without_hopeless(search)
+        leg = next_leg(_view(search, trials), can_ask=can_ask)
         if leg is not None:
-            _go_on(search, leg)
+            _go_on(search, next(trial for trial in trials if trial.number == leg.number), leg)
         elif can_ask:
             _enqueue_next(search, opening)
             n_begun += _try(search, search.study.ask(distributions)) != "stopped"
@@ -124,8 +124,7 @@ def _openings_of(screened: Trial, search: Search) -> list[Candidate]:
     ]
 
 
-def _view(search: Search) -> View:
-    trials = read_trials(search.study)
+def _view(search: Search, trials: Sequence[Trial]) -> View:
     return View(
         curves=curves_of(trials, search.sign),
         paused={trial.number: candidate_of(trial) for trial in trials if is_paused(trial)},
@@ -149,8 +148,7 @@ def _try(search: Search, asked: optuna.Trial) -> str:
     return _train(search, known, candidate, until, Leg(number=asked.number, n_before=0, pause_at=rung))
 
 
-def _go_on(search: Search, leg: Leg) -> None:
-    known = next(trial for trial in read_trials(search.study) if trial.number == leg.number)
+def _go_on(search: Search, known: Trial, leg: Leg) -> None:
     candidate, left_s = candidate_of(known), search.left_s()
     shortest_s = search.evaluator.expected_s(candidate, n_before=leg.n_before)
     _train(search, known, candidate, _end_of(left_s) if leg.pause_at else _until(shortest_s, left_s), leg)
@@ -175,13 +173,15 @@ def _train(search: Search, known: Trial, candidate: Candidate, until: float | No
     return "running"
 
 
-def _stop_hopeless(search: Search) -> None:
+def _without_hopeless(search: Search) -> list[Trial]:
+    """All trials; those that pause without hope are stopped."""
     trials = read_trials(search.study)
     curves = curves_of(trials, search.sign)
-    for trial in trials:
-        if is_paused(trial) and is_hopeless(curve_of(trial, search.sign), curves):
-            reason = f"no plausible end would put it on the front, as its score after epoch {trial.n_epochs} tells"
-            _end(search, replace(trial, reason=reason), "stopped")
+    hopeless = [t for t in trials if is_paused(t) and is_hopeless(curve_of(t, search.sign), curves)]
+    for trial in hopeless:
+        reason = f"no plausible end would put it on the front, as its score after epoch {trial.n_epochs} tells"
+        _end(search, replace(trial, reason=reason), "stopped")
+    return read_trials(search.study) if hopeless else trials
 
 
 def _end_of(left_s: float) -> float | None:

@@ -62,7 +62,7 @@ class NetworkEvaluator:
         _, head = shop.heads[(candidate.backbone, candidate.image_size)]
         checkpoint = trialfiles.checkpoint_file(shop.run, number)
         leg = Leg(checkpoint=checkpoint, n_before=n_before, pause_at=pause_at)
-        n_views = self._n_views(candidate, until)
+        n_views = 1 if pause_at is not None else self._n_views(candidate, until)
         try:
             network, outcome = self.tuner.tune(candidate, head, until=until, n_views=n_views, leg=leg)
         except EpochTooLongError as error:
@@ -71,7 +71,8 @@ class NetworkEvaluator:
         shop.costs.learn(candidate, outcome.seconds / max(1, outcome.n_epochs))
         probabilities = self._probabilities(candidate, network, outcome)
         is_waiting = pause_at is not None and checkpoint.is_file() and not outcome.is_cut_short
-        trial = self._trial(number, candidate, outcome, probabilities, is_paused=is_waiting)
+        has_no_room = pause_at is not None and not checkpoint.is_file() and not outcome.is_cut_short
+        trial = self._trial(number, candidate, outcome, probabilities, is_paused=is_waiting, has_no_room=has_no_room)
         trial = replace(trial, train_seconds=time.monotonic() - begun)
         trialfiles.save_predictions(shop.run, number, trialfiles.VALIDATION, probabilities)
         if not is_beaten_for_good(trial, shop.trials(), shop.metric):
@@ -101,12 +102,14 @@ class NetworkEvaluator:
         probabilities: NDArray[np.float32],
         *,
         is_paused: bool,
+        has_no_room: bool,
     ) -> Trial:
         metric = self.shop.metric
         sign = to_maximised(metric, 1.0)
         n_epochs = len(outcome.rung_scores)
         score = self.shop.validation_score(probabilities)
         cut = ", cut short by the clock" if outcome.is_cut_short else ""
+        cut += ", no room for a checkpoint to go on from" if has_no_room else ""
         reason = f"weights of epoch {outcome.best_epoch + 1} of {n_epochs}{cut}"
         if is_paused:
             reason = f"paused after epoch {n_epochs} of {self.n_epochs(candidate)}, {metric.name} {score:.3f}"
@@ -121,7 +124,7 @@ class NetworkEvaluator:
         )
 
     def _n_views(self, candidate: Candidate, until: float | None) -> int:
-        """A second, augmented view where its forward pass costs little of the trial's time."""
+        """A second, augmented view where its pass costs little of the last leg; before, few would use it."""
         pass_s = self.shop.costs.forward_s[(candidate.backbone, candidate.image_size)] * self.shop.costs.n_train
         return 2 if until is None or pass_s < _VIEW_SHARE * (until - time.monotonic()) else 1
 

@@ -112,7 +112,8 @@ def leading(curves: Sequence[Curve], rung: int, n: int) -> set[int]:
             noise=[curve.noise_ms for curve in left],
         )
         layer = [curve for curve, is_on in zip(left, mask, strict=True) if is_on]
-        layer.sort(key=lambda curve: (-growth(curve, curves), -curve.best(rung), curve.number))
+        if len(chosen) + len(layer) > n:
+            layer.sort(key=lambda curve: (-growth(curve, curves), -curve.best(rung), curve.number))
         chosen += [curve.number for curve in layer]
         left = [curve for curve, is_on in zip(left, mask, strict=True) if not is_on]
     return set(chosen[:n])

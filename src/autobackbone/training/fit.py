@@ -33,6 +33,7 @@ from autobackbone.training.rows import Rows, epoch_seed, in_order, shuffled
 Scorer = Callable[[NDArray[np.float32]], float]
 """Validation probabilities (n_validation, n_classes) to a score that is maximised."""
 
+_LOG = logging.getLogger(__name__)
 _VALIDATION_BATCH_SIZE = 64
 
 
@@ -268,7 +269,7 @@ def _persistent_buffers(module: nn.Module) -> dict[str, Tensor]:
 
 
 class _Pause(Callback):
-    """Keeps all that a training needs to go on, at the end of its leg."""
+    """Keeps all that a training needs to go on, at the end of its leg; where there is no room, it ends there."""
 
     def __init__(self, leg: Leg) -> None:
         self.leg = leg
@@ -276,8 +277,13 @@ class _Pause(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.leg.pause_at is not None and trainer.current_epoch + 1 == self.leg.pause_at:
             temporary = self.leg.checkpoint.with_name(f".{self.leg.checkpoint.name}.{os.getpid()}")
-            trainer.save_checkpoint(temporary)
-            temporary.replace(self.leg.checkpoint)
+            try:
+                trainer.save_checkpoint(temporary)
+                temporary.replace(self.leg.checkpoint)
+            except (OSError, RuntimeError) as error:  # a full disk; torch says it in its own way
+                _LOG.warning("no checkpoint could be written to %s: %s", self.leg.checkpoint, error)
+                temporary.unlink(missing_ok=True)
+                self.leg.checkpoint.unlink(missing_ok=True)
 
 
 class _TimeGuard(Callback):

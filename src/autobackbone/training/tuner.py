@@ -50,7 +50,7 @@ class Tuner:
     stores: Stores
     score: Scorer
     batch_norm: BatchNormMode = "fixed"
-    _warm: dict[Path, _Bench] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _warm: dict[tuple[Path, int], _Bench] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def tune(
         self,
@@ -107,7 +107,7 @@ class Tuner:
         n_views: int,
         leg: Leg | None = None,
     ) -> tuple[nn.Module, Outcome]:
-        bench = None if leg is None else self._warm.get(leg.checkpoint)
+        bench = None if leg is None else self._warm.get((leg.checkpoint, n_views))
         self._warm.clear()
         if bench is None:
             network = self.stores.source.network(candidate.backbone, candidate.image_size).to(self.stores.device)
@@ -119,7 +119,7 @@ class Tuner:
         outcome = fit(bench.trainee, recipe, self.score, until=until, leg=leg)
         if leg is not None and leg.pause_at is not None:
             # It may well go on next: then all is as it was, and only the checkpoint is read.
-            self._warm[leg.checkpoint] = bench
+            self._warm[leg.checkpoint, n_views] = bench
             return copy.deepcopy(bench.network).cpu().eval(), outcome
         return bench.network.cpu().eval(), outcome
 
