@@ -1,6 +1,6 @@
 """What pre-training buys: the smallest network from scratch beside it frozen and fine-tuned, with the same seconds.
 
-python benchmarks/transfer.py PICTURES --seconds 150
+python benchmarks/transfer.py PICTURES --seconds 300
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from autobackbone.training.stores import Stores
 from autobackbone.training.tuner import Tuner
 
 BACKBONE = "tf_efficientnet_lite0.in1k"
-SIZE = (160, 160)
 CPU = torch.device("cpu")
 LEARNING_RATES = {"from scratch": 2e-3, "all blocks fine-tuned": 2e-4, "2 of 8 blocks fine-tuned": 5e-4}
 
@@ -61,14 +60,16 @@ def main() -> None:
     """Train the three with the same seconds each, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pictures", type=Path)
-    parser.add_argument("--seconds", type=float, default=150)
+    parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--size", type=int, default=160)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
+    size = (asked.size, asked.size)
     found = survey(asked.pictures)
     with tempfile.TemporaryDirectory() as folder:
-        bundle = decode(found, [SIZE], cache_dir=Path(folder) / "data")
+        bundle = decode(found, [size], cache_dir=Path(folder) / "data")
         source = TimmSource({BACKBONE: find_weights(BACKBONE)}, n_classes=len(bundle.classes), seed=0)
         metric = metric_for("accuracy", n_classes=len(bundle.classes))
         labels = {part: bundle.labels[bundle.indices(part)] for part in ("validation", "test")}
@@ -78,9 +79,9 @@ def main() -> None:
 
         cache = ActivationCache(folder=Path(folder) / "activations", max_bytes=10**11)
         stores = Stores(bundle=bundle, source=source, cache=cache, device=CPU, seed=0)
-        frozen = source.network(BACKBONE, SIZE)
+        frozen = source.network(BACKBONE, size)
         begun = time.monotonic()
-        screened = screen(frozen, bundle, SIZE, source.normalisation(BACKBONE), seed=0, device=CPU)
+        screened = screen(frozen, bundle, size, source.normalisation(BACKBONE), seed=0, device=CPU)
         screen_s = time.monotonic() - begun
         assert screened is not None
         n_blocks = len(blocks_of(frozen))
@@ -88,7 +89,7 @@ def main() -> None:
         indices = bundle.indices("test")
 
         def on_test(network: nn.Module) -> float:
-            answers = predict(network, bundle, indices, SIZE, source.normalisation(BACKBONE), device=CPU)
+            answers = predict(network, bundle, indices, size, source.normalisation(BACKBONE), device=CPU)
             return scored(answers, "test")
 
         facts = [_fact("frozen, convex head", screen_s, 0, scored(screened.probabilities), on_test(frozen))]
@@ -102,7 +103,7 @@ def main() -> None:
             )
             head = replace(screened.head, weight=screened.head.weight * 0) if is_scratch else screened.head
             candidate = Candidate(
-                backbone=BACKBONE, image_size=SIZE, n_unfrozen=depth, lr=lr, extras={"n_epochs": 1000}
+                backbone=BACKBONE, image_size=size, n_unfrozen=depth, lr=lr, extras={"n_epochs": 1000}
             )
             # What is fine-tuned begins with the screened head, so that its seconds count.
             left_s = asked.seconds - (0 if is_scratch else screen_s)
@@ -116,7 +117,7 @@ def main() -> None:
         (
             machine(asked.threads),
             "",
-            f"{asked.pictures.name}, {BACKBONE} at {SIZE[0]} px, {asked.seconds:g} s each with screening; one seed.",
+            f"{asked.pictures.name}, {BACKBONE} at {size[0]} px, {asked.seconds:g} s each with screening; one seed.",
             "",
             "| network | seconds | epochs | validation | test |",
             "|---|---|---|---|---|",
