@@ -24,8 +24,9 @@ from autobackbone.progress import Reporter, Silent
 from autobackbone.records import Budget, Limits, Resize, Target, Trial
 from autobackbone.runfacts import begin_or_continue, known
 from autobackbone.runfolder import RunFolder, new_run_path
+from autobackbone.search import trialfiles
 from autobackbone.search.climb import Search, climb
-from autobackbone.search.evaluate import NetworkEvaluator, can_go_on, end_paused, tidy
+from autobackbone.search.evaluate import NetworkEvaluator, end_paused, tidy
 from autobackbone.search.screenstage import screen_all
 from autobackbone.search.space import Setting, Space, as_space_settings
 from autobackbone.search.study import adopt_abandoned, begin_sitting, end_sitting, n_tuned, open_study
@@ -287,7 +288,7 @@ def _open_workshop(prepared: Prepared, run: RunFolder, reporter: Reporter, begun
 
 def _adopt(shop: Workshop) -> None:
     """What was running is failed, or goes on from its checkpoint in this sitting or the next."""
-    adopt_abandoned(shop.study, lambda number: can_go_on(shop, number))
+    adopt_abandoned(shop.study, lambda number: trialfiles.has_checkpoint(shop.run, number))
 
 
 def _search(shop: Workshop) -> bool:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from autobackbone.errors import TrialMemoryError
 from autobackbone.metrics import score
 from autobackbone.records import Trial
-from autobackbone.screening import predict
 from autobackbone.search import trialfiles
 from autobackbone.search.costs import Pair
 from autobackbone.search.study import note_test_score
@@ -53,17 +52,7 @@ def confirm(shop: Workshop, front: Sequence[Trial]) -> None:
 
 
 def _confirm_one(shop: Workshop, trial: Trial, indices: NDArray[np.int64]) -> None:
-    network = shop.network_of(trial).to(shop.device)
-    normalisation = shop.source.normalisation(trial.backbone)
-    probabilities = predict(
-        network,
-        shop.bundle,
-        indices,
-        trial.image_size,
-        normalisation,
-        device=shop.device,
-        precision=shop.target.precision,
-    )
+    probabilities = shop.predict(shop.network_of(trial), trial, indices)
     trialfiles.save_predictions(shop.run, trial.number, trialfiles.TEST, probabilities)
     note_test_score(shop.study, trial.number, score(shop.metric, probabilities, shop.bundle.labels[indices]))
 

@@ -180,16 +180,20 @@ def _answers(manner: Manner, look: Look, chunk: Ints) -> Answers:
 
 def _fused(network: nn.Module, sample: Tensor) -> Callable[[Tensor], Answers] | None:
     """Traced, frozen, and its layers fused for this processor; `None` where a network cannot be traced."""
-    private = copy.deepcopy(network).eval().to(memory_format=torch.channels_last)
+    frozen = _traced(_channels_last(network).eval(), sample.clone(), finish=torch.jit.optimize_for_inference)
+    return None if frozen is None else partial(_as_tuple, frozen)
+
+
+def _traced(network: nn.Module, x: Tensor, finish: Callable[[Any], Any] = lambda frozen: frozen) -> Any:
+    """Traced on an input, and frozen; `None` where a network cannot be traced."""
     with torch.no_grad(), warnings.catch_warnings():
         # It warns of control flow that it cannot see, which the comparison of answers looks after, and of its age.
         warnings.simplefilter("ignore")
         try:
-            traced = torch.jit.trace(private, sample.clone(), check_trace=False)  # type: ignore[no-untyped-call]
-            frozen = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
+            return finish(torch.jit.freeze(torch.jit.trace(network, x, check_trace=False)))  # type: ignore[no-untyped-call]
+        # Whatever a forward pass does that no trace can follow, each network in its own way.
         except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError):
             return None
-    return partial(_as_tuple, frozen)
 
 
 def _bfloat16(network: nn.Module, look: Look, indices: Ints) -> Manner | None:
@@ -223,14 +227,10 @@ def _bfloat16(network: nn.Module, look: Look, indices: Ints) -> Manner | None:
 
 def _traced_in_bfloat16(laid_out: nn.Module, sample: Tensor) -> Callable[[Tensor], Answers] | None:
     """Traced and frozen, so that weights are rounded once: 345 pictures a second where 230 were without."""
-    x = sample.contiguous(memory_format=torch.channels_last)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # as where float32 is traced
-        try:
-            with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
-                frozen = torch.jit.freeze(torch.jit.trace(laid_out, x, check_trace=False))  # type: ignore[no-untyped-call]
-        except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError):
-            return None
+    with torch.autocast(sample.device.type, torch.bfloat16, cache_enabled=False):
+        frozen = _traced(laid_out, sample.contiguous(memory_format=torch.channels_last))
+    if frozen is None:
+        return None
 
     @torch.inference_mode()
     def run(x: Tensor) -> Answers:

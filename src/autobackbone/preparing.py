@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from autobackbone.backbones.build import allowed_image_sizes
 from autobackbone.backbones.names import architecture_of, resolve_names
 from autobackbone.backbones.shortlist import shortlist
 from autobackbone.backbones.source import TimmSource
 from autobackbone.backbones.weights import WeightSource, find_weights
-from autobackbone.data import Survey, excerpt, restricted, survey, within_time
+from autobackbone.data import Survey, excerpt_for_time, restricted, survey, within_time
 from autobackbone.errors import BackboneError, WeightsError
 from autobackbone.latency.measure import measure
 from autobackbone.latency.remembered import LatencyBook
@@ -91,13 +91,13 @@ def prepare(settings: Settings, known: Known | None = None, *, begun: float | No
     source = TimmSource(sources, n_classes=len(found.classes), seed=settings.seed)
     book = LatencyBook(settings.cache_dir / "latency.json")
     seconds_per_gmac = _seconds_per_gmac(source, sizes, target, book, _glance_s(settings.budget))
-    whole = found
     if known is None:
         cheapest_s = seconds_per_gmac * min(gmacs(name, size) for name, of in sizes.items() for size in of)
         found = _passable(found, settings, cheapest_s)
     expected = forecast(found, sizes, settings.budget, seconds_per_gmac=seconds_per_gmac, n_workers=n_workers())
-    found = _readable(found, expected.first_sizes, settings, known, begun)
-    if found is not whole:
+    readable = _readable(found, expected.first_sizes, settings, known, begun)
+    if readable is not found:
+        found = readable
         expected = forecast(found, sizes, settings.budget, seconds_per_gmac=seconds_per_gmac, n_workers=n_workers())
     plan = Plan(
         target_line=describe(target),
@@ -142,13 +142,8 @@ def _passable(found: Survey, settings: Settings, cheapest_s: float) -> Survey:
     if whole_s is None or n_used <= _ENOUGH_PICTURES or n_used * cheapest_s <= _PASS_SHARE * whole_s:
         return found
     n = max(_ENOUGH_PICTURES, int(_PASS_SHARE * whole_s / cheapest_s))
-    part = excerpt(found, n, seed=settings.seed)
-    line = (
-        f"{len(part.names):,} of {n_used:,} pictures are used, a fair share of each class and part: one forward pass "
-        f"over all takes about {n_used * cheapest_s:,.0f} s. Give at least {n_used * cheapest_s / _PASS_SHARE:,.0f} s "
-        "to use all"
-    )
-    return replace(part, skipped=(*part.skipped, line))
+    what = "one forward pass over"
+    return excerpt_for_time(found, n, seed=settings.seed, what=what, whole_s=n_used * cheapest_s, share=_PASS_SHARE)
 
 
 def _readable(

@@ -36,7 +36,7 @@ class TableEvaluator:
 
     def expected_s(self, candidate: Candidate, *, n_before: int = 0, n_epochs: int | None = None) -> float:
         """As the table says, for its share of the epochs."""
-        whole = 1 if self.curve is None else self.n_epochs(candidate)
+        whole = self.n_epochs(candidate)
         return self.seconds(candidate) * ((n_epochs or whole) - n_before) / whole
 
     def begin(self, candidate: Candidate) -> Trial:

@@ -5,7 +5,7 @@ the very path from a picture to pixels that the store was filled by.
 """
 
 from autobackbone.data.bundle import DataBundle, decode
-from autobackbone.data.excerpt import PartSource, excerpt, restricted, within_time
+from autobackbone.data.excerpt import PartSource, excerpt, excerpt_for_time, restricted, within_time
 from autobackbone.data.parts import LEFT_OUT, PART_CODES, TEST, TRAIN, VALIDATION, fair_order
 from autobackbone.data.pictures import Picture
 from autobackbone.data.preparation import Preparation, to_pixels
@@ -29,6 +29,7 @@ __all__ = [
     "Survey",
     "decode",
     "excerpt",
+    "excerpt_for_time",
     "fair_order",
     "preprocess_ms",
     "printable",

@@ -114,10 +114,17 @@ def within_time(
             f"one picture of each of {n_classes:,} classes takes about {n_classes * one_s:,.0f} s to read, and "
             f"{left_s:,.0f} s of the budget are left. Give at least {3 * n_classes * one_s / READING_SHARE:,.0f} s."
         )
-    part = excerpt(survey, int(allowed_s / one_s), seed=seed)
+    return excerpt_for_time(
+        survey, int(allowed_s / one_s), seed=seed, what="reading", whole_s=n_used * one_s, share=READING_SHARE
+    )
+
+
+def excerpt_for_time(survey: Survey, n: int, *, seed: int, what: str, whole_s: float, share: float) -> Survey:
+    """An excerpt that says why: `what` over all takes so many seconds, and may take this share of the budget."""
+    part, n_used = excerpt(survey, n, seed=seed), int((survey.parts != LEFT_OUT).sum())
     line = (
-        f"{len(part.names):,} of {n_used:,} pictures are used, a fair share of each class and part: reading all takes "
-        f"about {n_used * one_s:,.0f} s. Give at least {n_used * one_s / READING_SHARE:,.0f} s to use all"
+        f"{len(part.names):,} of {n_used:,} pictures are used, a fair share of each class and part: {what} all takes "
+        f"about {whole_s:,.0f} s. Give at least {whole_s / share:,.0f} s to use all"
     )
     return replace(part, skipped=(*part.skipped, line))
 

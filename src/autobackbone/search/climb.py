@@ -190,10 +190,8 @@ def _end_of(left_s: float) -> float | None:
 
 def _until(expected_s: float, left_s: float) -> float | None:
     """A trial may take half of what is left, so that another one can follow; all, where half is too short for that."""
-    if left_s == float("inf"):
-        return None
     half_s = left_s / 2
-    return time.monotonic() + (half_s if half_s > 2 * expected_s else left_s)
+    return _end_of(half_s if half_s > 2 * expected_s else left_s)
 
 
 def _end(search: Search, trial: Trial, state: Literal["finished", "stopped", "failed"]) -> str:

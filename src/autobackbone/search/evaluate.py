@@ -13,7 +13,6 @@ from autobackbone.choosing import is_beaten_for_good
 from autobackbone.errors import EpochTooLongError
 from autobackbone.metrics import to_maximised
 from autobackbone.records import Candidate, Trial
-from autobackbone.screening import predict
 from autobackbone.search import trialfiles
 from autobackbone.search.legs import is_paused
 from autobackbone.search.screenstage import begun_trial, price
@@ -70,8 +69,9 @@ class NetworkEvaluator:
             raise
         shop.costs.learn(candidate, outcome.seconds / max(1, outcome.n_epochs))
         probabilities = self._probabilities(candidate, network, outcome)
-        is_waiting = pause_at is not None and checkpoint.is_file() and not outcome.is_cut_short
-        has_no_room = pause_at is not None and not checkpoint.is_file() and not outcome.is_cut_short
+        is_at_rung = pause_at is not None and not outcome.is_cut_short
+        is_waiting = is_at_rung and trialfiles.has_checkpoint(shop.run, number)
+        has_no_room = is_at_rung and not is_waiting
         trial = self._trial(number, candidate, outcome, probabilities, is_paused=is_waiting, has_no_room=has_no_room)
         trial = replace(trial, train_seconds=time.monotonic() - begun)
         trialfiles.save_predictions(shop.run, number, trialfiles.VALIDATION, probabilities)
@@ -84,15 +84,7 @@ class NetworkEvaluator:
         shop = self.shop
         if shop.target.precision == "float32":
             return outcome.probabilities
-        return predict(
-            network.to(shop.device),
-            shop.bundle,
-            shop.bundle.indices("validation"),
-            candidate.image_size,
-            shop.source.normalisation(candidate.backbone),
-            device=shop.device,
-            precision=shop.target.precision,
-        )
+        return shop.predict(network, candidate, shop.bundle.indices("validation"))
 
     def _trial(
         self,
@@ -139,11 +131,6 @@ def end_paused(shop: Workshop) -> None:
             ended = replace(trial, reason=reason, finished_at_s=shop.clock.run_s())
             tell(shop.study, ended, "finished" if is_good else "stopped")
     tidy(shop)
-
-
-def can_go_on(shop: Workshop, number: int) -> bool:
-    """Whether a trial that is running has a checkpoint to go on from."""
-    return trialfiles.checkpoint_file(shop.run, number).is_file()
 
 
 def tidy(shop: Workshop) -> None:

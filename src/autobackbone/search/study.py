@@ -104,14 +104,13 @@ def record(study: optuna.Study, facts: Trial) -> None:
 
 def tell(study: optuna.Study, facts: Trial, state: Literal["finished", "stopped", "failed"]) -> None:
     """End a running trial: its facts first, so that no ended trial is without them."""
-    trial = facts.number
     record(study, facts)
     if state == "finished":
         assert facts.score is not None
         assert facts.latency_ms is not None
-        study.tell(trial, values=[facts.score, facts.latency_ms])
+        study.tell(facts.number, values=[facts.score, facts.latency_ms])
     else:
-        study.tell(trial, state=OptunaState.PRUNED if state == "stopped" else OptunaState.FAIL)
+        study.tell(facts.number, state=OptunaState.PRUNED if state == "stopped" else OptunaState.FAIL)
 
 
 def adopt_abandoned(study: optuna.Study, can_go_on: Callable[[int], bool] = lambda _: False) -> int:

@@ -118,6 +118,11 @@ def checkpoint_file(run: RunFolder, number: int) -> Path:
     return _file(run, number, CHECKPOINT)
 
 
+def has_checkpoint(run: RunFolder, number: int) -> bool:
+    """Whether a trial that pauses can go on."""
+    return (run.trial_folder(number) / CHECKPOINT).is_file()
+
+
 def _file(run: RunFolder, number: int, name: str) -> Path:
     folder = run.trial_folder(number)
     folder.mkdir(parents=True, exist_ok=True)

@@ -20,8 +20,9 @@ from autobackbone.errors import RunError
 from autobackbone.latency.remembered import LatencyBook
 from autobackbone.metrics import Metric, score, to_maximised
 from autobackbone.progress import Reporter
-from autobackbone.records import ImageSize, Latency, Limits, Priced, Target, Trial
+from autobackbone.records import Candidate, ImageSize, Latency, Limits, Priced, Target, Trial
 from autobackbone.runfolder import RunFolder
+from autobackbone.screening import predict
 from autobackbone.search import trialfiles
 from autobackbone.search.costs import Costs, Pair
 from autobackbone.search.space import Space
@@ -120,6 +121,18 @@ class Workshop:
                 "the file was removed. Put it back, or search again in another run_dir."
             )
         return network.eval()
+
+    def predict(self, network: nn.Module, of: Candidate | Trial, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        """A network's probabilities (n_images, n_classes) for some pictures, in the target's precision."""
+        return predict(
+            network.to(self.device),
+            self.bundle,
+            indices,
+            of.image_size,
+            self.source.normalisation(of.backbone),
+            device=self.device,
+            precision=self.target.precision,
+        )
 
     def preprocess_ms(self, image_size: ImageSize) -> float:
         """Median milliseconds from one of the user's pictures to pixels of a size, measured once."""

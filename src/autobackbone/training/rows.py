@@ -41,7 +41,7 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
         """Draw from now on what this epoch draws, whatever was drawn before: training may go on in another process."""
         self.generator = np.random.default_rng([self.seed, epoch])
         if self.augment is not None:
-            self.augment.begin(self.seed, epoch)
+            self.augment.begin(epoch_seed(self.seed, epoch))
 
     def __len__(self) -> int:
         return len(self.labels)

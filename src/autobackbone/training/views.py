@@ -5,7 +5,6 @@ No mirroring: letters, digits and left hands change their meaning by it.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
@@ -53,9 +52,9 @@ class Augment:
     def __init__(self, seed: int) -> None:
         self.generator = torch.Generator().manual_seed(seed)
 
-    def begin(self, seed: int, epoch: int) -> None:
-        """Draw from now on what this epoch draws."""
-        self.generator.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
+    def begin(self, seed: int) -> None:
+        """Draw from now on what this seed draws."""
+        self.generator.manual_seed(seed)
 
     def __call__(self, pictures: Tensor) -> Tensor:
         """Give another view of pictures (n, height, width, 3)."""
