@@ -9,6 +9,7 @@ networks. The baseline is `practitioner.py`. Usage:
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import tempfile
 import time
@@ -103,10 +104,15 @@ def _ours(asked: argparse.Namespace) -> Side:
 
 
 def _points(result: Selection) -> tuple[Point, ...]:
-    scored = [t for t in result.trials if t.state == "finished" and t.score is not None]
-    return tuple(
-        Point(seconds=t.finished_at_s or 0.0, score=t.score or 0.0, latency_ms=t.latency_ms or 0.0) for t in scored
-    )
+    """Whatever could be used at a second: a frozen network, or one that pauses with its weights kept."""
+    points = []
+    for trial in result.trials:
+        ends = [trial.finished_at_s or 0.0] if trial.state == "finished" and not trial.rung_scores else []
+        seconds = (*ends, *trial.rung_at_s)
+        scores = itertools.accumulate(trial.rung_scores or (trial.score or 0.0,), max)
+        pairs = zip(seconds, scores, strict=False)  # one that failed has no seconds
+        points += [Point(seconds=s, score=v, latency_ms=trial.latency_ms or 0.0) for s, v in pairs]
+    return tuple(points)
 
 
 def _baseline(found: Survey, asked: argparse.Namespace, seed: int) -> Side:

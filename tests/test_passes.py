@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from autobackbone.backbones.build import build
 from autobackbone.errors import TrialMemoryError
-from autobackbone.passes import Manner, _bfloat16, _channels_last, _fused, _manners, _mixed, passes
+from autobackbone.passes import Manner, _bfloat16, _channels_last, _fused, _manners, _mixed, _Speeds, passes
 
 
 class Answers(nn.Module):
@@ -65,9 +65,9 @@ def test_other_ways_answer_as_the_network_does(name):
 
 def test_every_way_takes_its_turn_where_there_are_many_pictures():
     network = network_of("test_efficientnet")
-    manners = {(manner.way, manner.n_at_once) for manner in _manners(network, look, np.arange(600))}
+    manners = {(manner.way, manner.n_at_once) for manner in _manners(network, look, np.arange(600), is_beside=False)}
     assert manners == {("plain", 8), ("plain", 32), ("fused", 8), ("fused", 32)}
-    assert [manner.way for manner in _manners(network, look, np.arange(20))] == ["plain"]
+    assert [manner.way for manner in _manners(network, look, np.arange(20), is_beside=False)] == ["plain"]
 
 
 class ByNumber(nn.Module):
@@ -88,7 +88,7 @@ class NotTraced(nn.Module):
 
 @pytest.mark.parametrize("network", [ByNumber(), NotTraced()])
 def test_a_way_that_answers_otherwise_is_not_used(network):
-    assert {manner.way for manner in _manners(network.eval(), look, np.arange(600))} == {"plain"}
+    assert {manner.way for manner in _manners(network.eval(), look, np.arange(600), is_beside=False)} == {"plain"}
 
 
 class Narrow(nn.Module):
@@ -155,13 +155,27 @@ def test_what_must_not_be_rounded_is_not():
     assert torch.nn.functional.cosine_similarity(wanted, got).min() >= 0.9
 
 
+def test_where_rounding_is_faster_it_begins_with_the_first_row(monkeypatch):
+    """So that the clock decides nothing but in which exact way the rest is computed, which is a millionth."""
+    network, may_round = network_of("test_efficientnet"), np.arange(600) % 7 != 0
+    rounded = Manner(way="bfloat16", n_at_once=16, run=lambda x: (x.flatten(1)[:, :3] + 1000,))
+    monkeypatch.setattr("autobackbone.passes._bfloat16", lambda *_: rounded)
+    ways = {(manner.way, manner.n_at_once) for manner in _manners(network, look, np.arange(600), is_beside=True)}
+    assert ways == {("plain", 8), ("fused", 8)}
+    chunks = list(passes(network, look, np.arange(600), may_round=may_round))
+    got = torch.cat([answers[0] for _, answers in chunks])
+    assert ((got > 500).all(1).numpy() == may_round).all()
+    # One of the exact ways does the few rows of later passes, and the other is not built again.
+    assert len(_manners(network, look, np.arange(600), is_beside=True)) == 1
+
+
 @pytest.mark.parametrize("n_rough", [0, 1, 3, 5])
 def test_rows_keep_their_places_whichever_way_they_were_answered(n_rough):
     exact = Manner(way="plain", n_at_once=2, run=lambda x: (x.flatten(1).sum(1), x))
     rough = Manner(way="bfloat16", n_at_once=2, run=lambda x: (x.flatten(1).sum(1) + 1000, x))
     is_rough = np.random.default_rng(n_rough).permutation(np.arange(5) < n_rough)
     chunk = np.array([4, 2, 0, 9, 7])
-    sums, inputs = _mixed(rough, exact, look, chunk, is_rough)
+    sums, inputs = _mixed(rough, exact, look, chunk, is_rough, _Speeds())
     assert torch.equal(inputs, look(chunk))
     assert torch.allclose(sums, look(chunk).flatten(1).sum(1) + 1000 * torch.from_numpy(is_rough))
 
@@ -169,7 +183,7 @@ def test_rows_keep_their_places_whichever_way_they_were_answered(n_rough):
 def test_later_passes_try_what_was_fast_before():
     network = network_of("test_efficientnet")
     list(passes(network, look, np.arange(600)))
-    first = {(manner.way, manner.n_at_once) for manner in _manners(network, look, np.arange(600))}
+    first = {(manner.way, manner.n_at_once) for manner in _manners(network, look, np.arange(600), is_beside=False)}
     assert len(first) == 2
     # One that cannot be fused still passes, in the ways that it has.
-    assert {manner.way for manner in _manners(NotTraced().eval(), look, np.arange(600))} == {"plain"}
+    assert {manner.way for manner in _manners(NotTraced().eval(), look, np.arange(600), is_beside=False)} == {"plain"}

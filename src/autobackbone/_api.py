@@ -25,9 +25,9 @@ from autobackbone.records import Budget, Limits, Resize, Target, Trial
 from autobackbone.runfacts import begin_or_continue, known
 from autobackbone.runfolder import RunFolder, new_run_path
 from autobackbone.search import trialfiles
-from autobackbone.search.climb import Search, climb
+from autobackbone.search.climb import Search, climb, climb_early
 from autobackbone.search.evaluate import NetworkEvaluator, end_paused, tidy
-from autobackbone.search.screenstage import screen_all
+from autobackbone.search.screenstage import screening
 from autobackbone.search.space import Setting, Space, as_space_settings
 from autobackbone.search.study import adopt_abandoned, begin_sitting, end_sitting, n_tuned, open_study
 from autobackbone.search.workshop import Workshop
@@ -293,12 +293,19 @@ def _adopt(shop: Workshop) -> None:
 
 def _search(shop: Workshop) -> bool:
     """Screen and climb; whether Ctrl-C ended it."""
+    tuner = Tuner(stores=shop.stores, score=shop.maximised_score, batch_norm=shop.batch_norm)
     try:
         shop.reporter.stage("screen")
-        screen_all(shop)
+        tuned_s = 0.0
+        for _ in screening(shop):
+            # As long as all else has taken: the first fine-tuned network comes long before the last one is screened.
+            begun = time.monotonic()
+            if shop.clock.budget.wall_clock_s is not None and not shop.space.is_frozen_only:
+                climb_early(_search_of(shop, tuner), begun - shop.clock.begun - 2 * tuned_s)
+            tuned_s += time.monotonic() - begun
         if not shop.space.is_frozen_only:
             shop.reporter.stage("search")
-            _climb(shop)
+            climb(_search_of(shop, tuner))
         end_paused(shop)
     except KeyboardInterrupt:
         if not shop.heads:
@@ -311,24 +318,18 @@ def _search(shop: Workshop) -> bool:
     return True
 
 
-def _climb(shop: Workshop) -> None:
+def _search_of(shop: Workshop, tuner: Tuner) -> Search:
+    """Over what has been screened by now."""
     shop.space = shop.space.with_reachable(frozenset(shop.heads))
-    tuner = Tuner(
-        stores=shop.stores,
-        score=shop.maximised_score,
-        batch_norm=shop.batch_norm,
-    )
-    climb(
-        Search(
-            study=shop.study,
-            space=shop.space,
-            evaluator=NetworkEvaluator(shop, tuner),
-            left_s=lambda: shop.clock.left_s() - expected_s(shop, front_of(shop.trials(), shop.metric)),
-            now_s=shop.clock.run_s,
-            n_trials=_n_trials_left(shop),
-            is_higher_better=shop.metric.is_higher_better,
-            on_trial=lambda trial: _tell_trial(shop, trial),
-        )
+    return Search(
+        study=shop.study,
+        space=shop.space,
+        evaluator=NetworkEvaluator(shop, tuner),
+        left_s=lambda: shop.clock.left_s() - expected_s(shop, front_of(shop.trials(), shop.metric)),
+        now_s=shop.clock.run_s,
+        n_trials=_n_trials_left(shop),
+        is_higher_better=shop.metric.is_higher_better,
+        on_trial=lambda trial: _tell_trial(shop, trial),
     )
 
 

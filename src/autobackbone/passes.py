@@ -47,9 +47,12 @@ _EMULATED = 2.0
 # Each way has so many turns, of so many pictures.
 _N_TURNS = 2
 _TURN = 32
+_FEW = 8
 _CLEARLY = 1.1
 # Exact ways that have turns in later passes of this process: what was slow once is not built again.
 _N_FAVOURITES = 2
+# Beside rows that are rounded, exact ones are few: building a second way for them costs what it saves.
+_N_BESIDE = 1
 _favourites: dict[str, list[tuple[Way, int]]] = {}
 # Fewer pictures than this cannot earn back a second of preparing other ways.
 _WORTH_TRYING = 512
@@ -94,50 +97,72 @@ def passes(
     """
     # Each step on its own: inference mode must not stay on while the caller works on what was yielded.
     is_rough = np.zeros(len(indices), np.bool_) if may_round is None else may_round
-    manners = _manners(network, look, indices)
     rough = _bfloat16(network, look, indices) if is_rough.sum() >= _WORTH_TRYING else None
+    # Few rows of a chunk must be exact then, and only with those do exact ways take their turns.
+    is_beside = rough is not None and not is_rough.all()
+    manners = _manners(network, look, indices, is_beside=is_beside)
+    speeds = _Speeds()
     # How rows are answered that may be rounded, and how the others.
-    pairs = [(manner, manner) for manner in manners] + ([] if rough is None else [(rough, manners[0])])
-    best_s = [math.inf] * len(pairs)
+    pairs = [(rough if rough is not None and is_beside else manner, manner) for manner in manners]
+    pairs += [] if rough is None or is_beside else [(rough, manners[0])]
     start = 0
-    for turn in range(_N_TURNS if len(pairs) > 1 else 0):
-        for number, pair in enumerate(pairs):
+    for _ in range(_N_TURNS if len(pairs) > 1 or rough is not None else 0):
+        for pair in pairs:
             chunk = slice(start, start + _TURN)
-            # The first turn also pays for memory and kernels, so that it counts only if there is no second.
-            begun = time.perf_counter()
-            answers = _mixed(*pair, look, indices[chunk], is_rough[chunk])
-            seconds = time.perf_counter() - begun
-            best_s[number] = seconds if turn == 0 else min(best_s[number], seconds)
             start += _TURN
-            yield indices[chunk], answers
+            yield indices[chunk], _mixed(*pair, look, indices[chunk], is_rough[chunk], speeds)
+    if len(manners) > 1:
+        ranked = sorted(manners, key=speeds.of)[: _N_BESIDE if is_beside else _N_FAVOURITES]
+        _favourites[_circumstances(network, is_beside=is_beside)] = [(one.way, one.n_at_once) for one in ranked]
     # The first of the list among those that are about as fast: rounding depends on the way, so that noise in the clock
     # must not decide.
-    if len(manners) > 1:
-        ranked = sorted(zip(manners, best_s, strict=False), key=lambda one: one[1])
-        _favourites[_device_of(network)] = [(manner.way, manner.n_at_once) for manner, _ in ranked[:_N_FAVOURITES]]
-    limit = _CLEARLY * min(best_s[: len(manners)])
-    exact, exact_s = next(one for one in zip(manners, best_s, strict=False) if one[1] <= limit)
-    roughly = exact if rough is None or _CLEARLY * best_s[-1] > exact_s else rough
+    limit = _CLEARLY * min(map(speeds.of, manners))
+    exact = next(manner for manner in manners if speeds.of(manner) <= limit)
+    roughly = exact if rough is None or _CLEARLY * speeds.of(rough) > speeds.of(exact) else rough
     _LOG.debug("%s, %d at once; where rounding is allowed %s", exact.way, exact.n_at_once, roughly.way)
     while start < len(indices):
         chunk = slice(start, start + _TURN)
         start += _TURN
-        yield indices[chunk], _mixed(roughly, exact, look, indices[chunk], is_rough[chunk])
+        yield indices[chunk], _mixed(roughly, exact, look, indices[chunk], is_rough[chunk], speeds)
 
 
-def _mixed(roughly: Manner, exactly: Manner, look: Look, chunk: Ints, is_rough: NDArray[np.bool_]) -> Answers:
+class _Speeds:
+    """Seconds a picture of each manner, the best so far: the first turn also pays for memory and kernels."""
+
+    def __init__(self) -> None:
+        self._best: dict[int, float] = {}
+
+    def of(self, manner: Manner) -> float:
+        """Infinite for one that had no turn."""
+        return self._best.get(id(manner), math.inf)
+
+    def note(self, manner: Manner, seconds: float) -> None:
+        """Take a turn into account."""
+        self._best[id(manner)] = min(self.of(manner), seconds)
+
+
+def _mixed(
+    roughly: Manner, exactly: Manner, look: Look, chunk: Ints, is_rough: NDArray[np.bool_], speeds: _Speeds
+) -> Answers:
     """Answers to a chunk: in one manner where rounding is allowed, in another where it is not."""
     if roughly is exactly or not is_rough.any():
-        return _answers(exactly, look, chunk)
+        return _timed(exactly, look, chunk, speeds)
     if is_rough.all():
-        return _answers(roughly, look, chunk)
+        return _timed(roughly, look, chunk, speeds)
     rough, exact = np.flatnonzero(is_rough), np.flatnonzero(~is_rough)
     place = torch.from_numpy(np.argsort(np.concatenate([rough, exact])))
-    parts = _answers(roughly, look, chunk[rough]), _answers(exactly, look, chunk[exact])
+    parts = _timed(roughly, look, chunk[rough], speeds), _timed(exactly, look, chunk[exact], speeds)
     return tuple(torch.cat(both)[place] for both in zip(*parts, strict=True))
 
 
-def _manners(network: nn.Module, look: Look, indices: Ints) -> list[Manner]:
+def _timed(manner: Manner, look: Look, chunk: Ints, speeds: _Speeds) -> Answers:
+    begun = time.perf_counter()
+    answers = _answers(manner, look, chunk)
+    speeds.note(manner, (time.perf_counter() - begun) / len(chunk))
+    return answers
+
+
+def _manners(network: nn.Module, look: Look, indices: Ints, *, is_beside: bool) -> list[Manner]:
     """What takes turns: the network as it came, and what agrees with it; of these, what was fast before."""
     sample = look(indices[:1])
     plain = Manner(way="plain", n_at_once=_TURN, run=network)
@@ -147,18 +172,22 @@ def _manners(network: nn.Module, look: Look, indices: Ints) -> list[Manner]:
         laid_out = _channels_last(network).eval()
         ways = [plain, Manner(way="channels last", n_at_once=_TURN, run=laid_out)]
         return [way for way in ways if way is plain or _agrees(laid_out, network, look, indices)]
-    known = _favourites.get(_device_of(network))
+    known = _favourites.get(_circumstances(network, is_beside=is_beside))
     is_fused_tried = known is None or any(way == "fused" for way, _ in known)
     fused = _fused(network, sample) if is_fused_tried else None
-    manners = [Manner(way="plain", n_at_once=8, run=network), plain]
+    manners = [Manner(way="plain", n_at_once=_FEW, run=network), plain]
     if fused is not None and _agrees(fused, network, look, indices):
-        manners = [*(Manner(way="fused", n_at_once=n, run=fused) for n in (8, _TURN)), *manners]
+        manners = [*(Manner(way="fused", n_at_once=n, run=fused) for n in (_FEW, _TURN)), *manners]
+    # So few rows of a chunk are never more at once.
+    manners = [manner for manner in manners if not (is_beside and manner.n_at_once > _FEW)]
     liked = [manner for manner in manners if known is None or (manner.way, manner.n_at_once) in known]
     return liked or manners
 
 
-def _device_of(network: nn.Module) -> str:
-    return next((parameter.device.type for parameter in network.parameters()), "cpu")
+def _circumstances(network: nn.Module, *, is_beside: bool) -> str:
+    """What was fast on a device for most rows need not be so for the few beside those that are rounded."""
+    device = next((parameter.device.type for parameter in network.parameters()), "cpu")
+    return f"{device}, beside rounded rows" if is_beside else device
 
 
 @torch.inference_mode()

@@ -246,7 +246,15 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """A candidate that was tried, as the study remembers it; `score` has the metric's own sign and unit."""
+    """A candidate that was tried, as the study remembers it; `score` has the metric's own sign and unit.
+
+    Args:
+        train_seconds: over all parts of its training.
+        finished_at_s: seconds since the run began.
+        rung_scores: after each epoch.
+        rung_at_s: when each of them could be used, in seconds since the run began: a training that pauses leaves a
+            network at its pause.
+    """
 
     number: int
     state: TrialState
@@ -268,6 +276,7 @@ class Trial:
     finished_at_s: float | None = None
     n_epochs: int = 0
     rung_scores: tuple[float, ...] = ()
+    rung_at_s: tuple[float, ...] = ()
     resize: Resize = "squash"
     extras: Mapping[str, Any] = field(default_factory=dict)
     on_front: bool = False

@@ -7,7 +7,7 @@ import pytest
 
 from autobackbone.errors import TrialError
 from autobackbone.records import Candidate, Trial
-from autobackbone.search.climb import Search, climb, openings
+from autobackbone.search.climb import Search, climb, climb_early, openings
 from autobackbone.search.legs import candidate_of
 from autobackbone.search.space import Space
 from autobackbone.search.study import (
@@ -297,3 +297,79 @@ def test_a_trial_that_fails_on_its_way_keeps_what_it_had_reached(make_search):
         ("finished", 1, "ended after epoch 1: out of memory")
     }
     assert all(trial.score == trial.rung_scores[0] for trial in failed)
+
+
+def steadily(candidate):
+    """Ten epochs, most gained in the first."""
+    return [score(candidate) * (1 - 0.1 / (1 + epoch)) for epoch in range(10)]
+
+
+@pytest.fixture
+def make_early(make_search):
+    """A search whose clock moves by what its trials are expected to take."""
+
+    def make(*, allowed_s, seconds=10.0, left_s=math.inf, n_trials=None, name="study"):
+        search = make_search(seconds=lambda _: seconds, left_s=lambda: left_s, n_trials=n_trials, name=name)
+        table = replace(search.evaluator, curve=steadily)
+        clock = Clockwork(table)
+        early = replace(search, evaluator=clock, now_s=lambda: clock.spent_s)
+        climb_early(early, allowed_s)
+        return early
+
+    return make
+
+
+class Clockwork:
+    """A table whose trials take what they are expected to take, by a clock of its own."""
+
+    def __init__(self, table):
+        self.table = table
+        self.spent_s = 0.0
+        self.n_epochs, self.expected_s, self.begin = table.n_epochs, table.expected_s, table.begin
+
+    def evaluate(self, number, candidate, until, *, n_before=0, pause_at=None):
+        self.spent_s += self.expected_s(candidate, n_before=n_before, n_epochs=pause_at)
+        return self.table.evaluate(number, candidate, until, n_before=n_before, pause_at=pause_at)
+
+
+def tuned_of(search):
+    return [trial for trial in read_trials(search.study) if trial.n_unfrozen > 0]
+
+
+def test_early_each_backbone_is_begun_once_and_the_best_go_on_from_rung_to_rung(make_early):
+    search = make_early(allowed_s=100.0)
+    trials = tuned_of(search)
+    assert [trial.backbone for trial in trials] == ["small", "large"]
+    assert {trial.state for trial in trials} == {"running"}
+    # Half of them, to the last rung: nothing is trained to its end, however long it may take.
+    assert sorted(trial.n_epochs for trial in trials) == [1, 4]
+    assert search.evaluator.spent_s == pytest.approx(5.0)
+
+
+def test_early_takes_about_as_long_as_it_may(make_early):
+    # An epoch takes a second: half of the next leg has to fit.
+    assert [trial.n_epochs for trial in tuned_of(make_early(allowed_s=0.4, name="none"))] == []
+    assert [trial.n_epochs for trial in tuned_of(make_early(allowed_s=0.6, name="one"))] == [1]
+    assert [trial.n_epochs for trial in tuned_of(make_early(allowed_s=2.2, name="two"))] == [1, 1]
+
+
+def test_early_nothing_is_begun_that_could_not_be_ended(make_early):
+    assert tuned_of(make_early(allowed_s=100.0, left_s=5.0)) == []
+
+
+def test_early_trials_count_among_those_that_may_begin(make_early):
+    assert len(tuned_of(make_early(allowed_s=100.0, n_trials=1, name="one"))) == 1
+    assert len(tuned_of(make_early(allowed_s=100.0, n_trials=0, name="none"))) == 0
+
+
+def test_what_began_early_goes_on_and_is_not_begun_again(make_early):
+    search = make_early(allowed_s=100.0)
+    climb(replace(search, n_trials=2))
+    trials = tuned_of(search)
+    assert len(trials) == 4
+    assert len({(t.backbone, t.image_size, t.n_unfrozen, t.lr) for t in trials}) == 4
+    # And each score says when it could be used.
+    for trial in trials:
+        assert len(trial.rung_at_s) == len(trial.rung_scores) == trial.n_epochs
+        assert list(trial.rung_at_s) == sorted(trial.rung_at_s)
+        assert trial.rung_at_s[-1] <= search.evaluator.spent_s

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import optuna
 
 from autobackbone.errors import TrialError
 from autobackbone.records import Candidate, Evaluator, Trial
 from autobackbone.search.fitting import Fitting
-from autobackbone.search.legs import Leg, View, candidate_of, curve_of, curves_of, is_paused, next_leg
+from autobackbone.search.legs import Leg, View, candidate_of, curve_of, curves_of, is_paused, next_leg, rung_leg
 from autobackbone.search.rungs import is_hopeless, rungs
 from autobackbone.search.sampling import AllowedSampler
 from autobackbone.search.space import Space
@@ -83,10 +84,56 @@ def climb(search: Search) -> int:
             return n_begun
 
 
+def climb_early(search: Search, allowed_s: float) -> None:
+    """Fine-tune a little while there is still something to screen: each backbone's first opening to its first rung, and
+    whoever is best from rung to rung.
+
+    Nothing is asked of the sampler before it can know of all pairs, and nothing is trained to its end. What begins here
+    goes on in `climb`.
+
+    Args:
+        search: over what has been screened so far.
+        allowed_s: seconds that this should take; what is expected to take twice as long as is left of them has to wait.
+    """
+    end_s, n_begun = search.now_s() + allowed_s, 0
+    distributions = search.space.distributions()
+    while True:
+        trials = _without_hopeless(search)
+        opening = _first_opening(search, trials) if n_begun != search.n_trials else None
+        leg = None if opening else rung_leg(_view(search, trials))
+        # Half of a leg must fit: so the sum of all is as long as what is allowed, not always shorter.
+        allowed_s = 2 * (end_s - search.now_s())
+        if opening is not None and _opening_s(search, opening) <= allowed_s:
+            search.study.enqueue_trial(search.space.suggestion(opening))
+            n_begun += _try(search, search.study.ask(distributions)) != "stopped"
+        elif leg is not None and _leg_s(search, trials[leg.number], leg) <= allowed_s:
+            _go_on(search, trials[leg.number], leg)
+        else:
+            return
+
+
+def _first_opening(search: Search, trials: Sequence[Trial]) -> Candidate | None:
+    """Of the fastest backbone that nothing was tuned of yet."""
+    begun = {trial.backbone for trial in trials if trial.n_unfrozen > 0}
+    return next((opening for opening in openings(trials, search) if opening.backbone not in begun), None)
+
+
+def _opening_s(search: Search, opening: Candidate) -> float:
+    """Seconds to its first rung; infinite where there is no time for the rest."""
+    is_fitting = any(True for _ in search.fitting.among([opening], _OPENING_SHARE))
+    rung = next(iter(rungs(search.evaluator.n_epochs(opening))), None)
+    return search.evaluator.expected_s(opening, n_epochs=rung) if is_fitting else math.inf
+
+
+def _leg_s(search: Search, trial: Trial, leg: Leg) -> float:
+    return search.evaluator.expected_s(candidate_of(trial), n_before=leg.n_before, n_epochs=leg.pause_at)
+
+
 def openings(trials: Sequence[Trial], search: Search) -> list[Candidate]:
     """What is tried before the sampler has a say: each screened backbone at its best size, the fastest first, its last
-    blocks at a rate that rarely harms; then the same ones deeper.
+    blocks at a rate that rarely harms; then the same ones deeper. What was tried already is left out.
     """
+    tried = _tried(trials)
     best: dict[str, Trial] = {}
     for trial in trials:
         is_screened = trial.state == "finished" and trial.n_unfrozen == 0
@@ -94,19 +141,31 @@ def openings(trials: Sequence[Trial], search: Search) -> list[Candidate]:
             best[trial.backbone] = trial
     fastest_first = sorted(best.values(), key=lambda trial: trial.latency_ms or 0.0)
     by_depth = zip(*(_openings_of(trial, search) for trial in fastest_first), strict=True)
-    return [candidate for of_depth in by_depth for candidate in of_depth]
+    wanted = (candidate for of_depth in by_depth for candidate in of_depth)
+    return [candidate for candidate in wanted if _key(candidate) not in tried]
 
 
 def _enqueue_next(search: Search, opening: list[Candidate]) -> None:
-    """Have the next opening asked next, as deep as the time left allows; one that fits not at all is passed over."""
+    """Have the next opening asked next, as deep as the time left allows; one that fits not at all, or that was tried so
+    already, is passed over.
+    """
+    tried = _tried(read_trials(search.study))
     while opening:
         candidate = opening.pop(0)
         lowest, _ = search.space.depths(candidate.backbone)
         shallower = [replace(candidate, n_unfrozen=k) for k in range(candidate.n_unfrozen, lowest - 1, -1)]
         fitting = next(search.fitting.among(shallower, _OPENING_SHARE), None)
-        if fitting is not None:
-            search.study.enqueue_trial(search.space.suggestion(fitting), skip_if_exists=True)
+        if fitting is not None and _key(fitting) not in tried:
+            search.study.enqueue_trial(search.space.suggestion(fitting))
             return
+
+
+def _tried(trials: Sequence[Trial]) -> set[tuple[Any, ...]]:
+    return {_key(candidate_of(trial)) for trial in trials}
+
+
+def _key(candidate: Candidate) -> tuple[Any, ...]:
+    return candidate.backbone, candidate.image_size, candidate.n_unfrozen, candidate.lr
 
 
 def _is_better(one: Trial, other: Trial, search: Search) -> bool:
@@ -165,7 +224,8 @@ def _train(search: Search, known: Trial, candidate: Candidate, until: float | No
             return _end(search, spent, "failed")
         # What it had reached at its rung stays reached.
         return _end(search, replace(spent, reason=f"ended after epoch {known.n_epochs}: {error}"), "finished")
-    trial = replace(trial, train_seconds=before_s + (trial.train_seconds or 0.0))
+    known_at_s = (*known.rung_at_s, *[search.now_s()] * (len(trial.rung_scores) - len(known.rung_at_s)))
+    trial = replace(trial, train_seconds=before_s + (trial.train_seconds or 0.0), rung_at_s=known_at_s)
     if trial.state == "finished":
         return _end(search, trial, "finished")
     record(search.study, trial)

@@ -77,6 +77,17 @@ def next_leg(view: View, *, can_ask: bool) -> Leg | None:
     return None if number is None else _leg(view, number)
 
 
+def rung_leg(view: View) -> Leg | None:
+    """What goes on to its next rung while new trials have to wait: of the best half of a rung, rounded up, the one that
+    gains most; `None` if nothing pauses before a higher rung.
+    """
+    hopeful = [number for number in view.paused if _fits(view, number) and _higher_rungs(view, number)]
+    number = _most_gainful(view, promotable(view.curves, hopeful, is_last_call=True))
+    if number is None:
+        return None
+    return Leg(number=number, n_before=_curve(view, number).n_epochs, pause_at=_higher_rungs(view, number)[0])
+
+
 def is_paused(trial: Trial) -> bool:
     """Whether it waits at a rung."""
     return trial.state == "running" and bool(trial.rung_scores)
@@ -116,6 +127,11 @@ def _curve(view: View, number: int) -> Curve:
     return next(curve for curve in view.curves if curve.number == number)
 
 
+def _higher_rungs(view: View, number: int) -> list[int]:
+    n_before = _curve(view, number).n_epochs
+    return [rung for rung in rungs(view.n_epochs(view.paused[number])) if rung > n_before]
+
+
 def _fits(view: View, number: int) -> bool:
     """Whether its shortest useful end does."""
     return view.expected_s(view.paused[number], n_before=_curve(view, number).n_epochs) <= view.left_s
@@ -127,10 +143,13 @@ def _whole_s(view: View, number: int) -> float:
 
 
 def _half_s(view: View, number: int, n_before: int) -> float:
-    """Seconds until half of its training is done: most of what it gains, it gains by then."""
+    """Seconds until half of its training is done, since most of what it gains, it gains by then; and at least what its
+    shortest useful end takes.
+    """
     candidate = view.paused[number]
     half = max((view.n_epochs(candidate) + 1) // 2, n_before + 1)
-    return view.expected_s(candidate, n_before=n_before, n_epochs=half)
+    half_s = view.expected_s(candidate, n_before=n_before, n_epochs=half)
+    return max(half_s, view.expected_s(candidate, n_before=n_before))
 
 
 def _new_s(view: View, number: int) -> float:
@@ -161,7 +180,7 @@ def _most_gainful(view: View, numbers: Collection[int]) -> int | None:
 def _leg(view: View, number: int) -> Leg:
     """To the next rung, unless the time left then would be too short to use what it says."""
     candidate, n_before = view.paused[number], _curve(view, number).n_epochs
-    higher = [rung for rung in rungs(view.n_epochs(candidate)) if rung > n_before]
+    higher = _higher_rungs(view, number)
     if higher:
         left_s = view.left_s - view.expected_s(candidate, n_before=n_before, n_epochs=higher[0])
         if left_s - _new_s(view, number) >= _half_s(view, number, higher[0]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -36,10 +36,14 @@ _LEAST_PRICING_S = 0.1
 _MARGIN = 1.1
 
 
-def screen_all(shop: Workshop, share: float = SCREENING_SHARE) -> None:
+def screening(shop: Workshop, share: float = SCREENING_SHARE) -> Iterator[Pair]:
     """Screen as many pairs of backbone and image size as the time allows; at least one.
 
     A backbone whose weights cannot be had after all, such as by a download that breaks off, is left out.
+
+    Yields:
+        Each pair that was screened, right after it was. What the caller does before it asks for the next one does not
+        shorten the share.
 
     Raises:
         LimitsError: no pair keeps the limits.
@@ -57,6 +61,10 @@ def screen_all(shop: Workshop, share: float = SCREENING_SHARE) -> None:
             shop.reporter.say(f"left out: {error}")
         except TrialMemoryError as error:
             shop.reporter.say(f"left out: {_name(pair)}: {error}")
+        if pair in shop.heads:
+            paused = time.monotonic()
+            yield pair
+            until += time.monotonic() - paused
     if not shop.heads:
         raise next(iter(unloadable.values()), None) or _nothing_within_limits(shop)
 

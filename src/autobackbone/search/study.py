@@ -192,5 +192,6 @@ def _read(trial: FrozenTrial, test_score: float | None) -> Trial:
     elif state == "failed" and facts.get("reason") == "":
         facts["reason"] = _DIED
     facts["image_size"] = tuple(facts["image_size"])
-    facts["rung_scores"] = tuple(facts.get("rung_scores", ()))
+    for name in ("rung_scores", "rung_at_s"):
+        facts[name] = tuple(facts.get(name, ()))
     return Trial(number=trial.number, state=state, test_score=test_score, **facts)

@@ -63,10 +63,12 @@ class ActivationCache:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._remove_abandoned()
-        gc.collect()  # a training that has ended may still hold its stores, in a circle
         sizes = {file: file.stat().st_size for file in self.folder.glob("*.npy")}
-        idle = sorted((file for file in sizes if file not in self.in_use), key=lambda file: file.stat().st_mtime)
         used, free = sum(sizes.values()), shutil.disk_usage(self.folder).free
+        if used + n_bytes <= self.max_bytes and n_bytes <= free * _DISK_SHARE:
+            return
+        gc.collect()  # a training that has ended may still hold its stores, in a circle
+        idle = sorted((file for file in sizes if file not in self.in_use), key=lambda file: file.stat().st_mtime)
         while used + n_bytes > self.max_bytes or n_bytes > free * _DISK_SHARE:
             leaving = sum(sizes[file] for file in idle)
             if used - leaving + n_bytes > self.max_bytes or n_bytes > (free + leaving) * _DISK_SHARE:
