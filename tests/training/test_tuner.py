@@ -16,7 +16,7 @@ from autobackbone.metrics import metric_for, score
 from autobackbone.records import Candidate
 from autobackbone.screening import predict, screen
 from autobackbone.training.activations import ActivationCache
-from autobackbone.training.fit import Leg
+from autobackbone.training.pausing import Leg
 from autobackbone.training.stores import Stores
 from autobackbone.training.tuner import Tuner, _seconds_a_step
 

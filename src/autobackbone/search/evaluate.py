@@ -18,7 +18,8 @@ from autobackbone.search.legs import is_paused
 from autobackbone.search.screenstage import begun_trial, price
 from autobackbone.search.study import tell
 from autobackbone.search.workshop import Workshop
-from autobackbone.training.fit import Leg, Outcome
+from autobackbone.training.fit import Outcome
+from autobackbone.training.pausing import Leg
 from autobackbone.training.tuner import LEAST_MORE, MIN_EPOCHS, Tuner
 
 _VIEW_SHARE = 0.1

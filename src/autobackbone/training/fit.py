@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import os
 import pickle
 import signal
 import time
@@ -27,13 +26,13 @@ from torch.nn import functional
 
 from autobackbone.errors import EpochTooLongError, TrialError
 from autobackbone.memory import memory_errors_translated
+from autobackbone.training.pausing import Leg, Pause
 from autobackbone.training.recipe import Recipe, lr_factor
 from autobackbone.training.rows import Rows, epoch_seed, in_order, shuffled
 
 Scorer = Callable[[NDArray[np.float32]], float]
 """Validation probabilities (n_validation, n_classes) to a score that is maximised."""
 
-_LOG = logging.getLogger(__name__)
 _VALIDATION_BATCH_SIZE = 64
 
 
@@ -59,21 +58,6 @@ class Outcome:
     seconds: float
     n_epochs: int
     is_cut_short: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leg:
-    """Which part of a training is trained now.
-
-    Args:
-        checkpoint: where it pauses, and where it goes on from.
-        n_before: epochs that it has trained already; from 1 on it goes on from the checkpoint.
-        pause_at: the epoch after which it pauses; `None` trains to the end, the rate falling towards it.
-    """
-
-    checkpoint: Path
-    n_before: int = 0
-    pause_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +118,7 @@ def fit(
             **_where(trainee.device),
             max_epochs=recipe.n_epochs if pause_at is None else pause_at,
             accumulate_grad_batches=recipe.accumulate,
-            callbacks=[_TimeGuard(until), rungs, averaging, *([] if leg is None else [_Pause(leg)])],
+            callbacks=[_TimeGuard(until), rungs, averaging, *([] if leg is None else [Pause(leg)])],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -266,24 +250,6 @@ class _Rungs(Callback):
 def _persistent_buffers(module: nn.Module) -> dict[str, Tensor]:
     parameters = dict(module.named_parameters(remove_duplicate=False))
     return {name: tensor for name, tensor in module.state_dict().items() if name not in parameters}
-
-
-class _Pause(Callback):
-    """Keeps all that a training needs to go on, at the end of its leg; where there is no room, it ends there."""
-
-    def __init__(self, leg: Leg) -> None:
-        self.leg = leg
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.leg.pause_at is not None and trainer.current_epoch + 1 == self.leg.pause_at:
-            temporary = self.leg.checkpoint.with_name(f".{self.leg.checkpoint.name}.{os.getpid()}")
-            try:
-                trainer.save_checkpoint(temporary)
-                temporary.replace(self.leg.checkpoint)
-            except (OSError, RuntimeError) as error:  # a full disk; torch says it in its own way
-                _LOG.warning("no checkpoint could be written to %s: %s", self.leg.checkpoint, error)
-                temporary.unlink(missing_ok=True)
-                self.leg.checkpoint.unlink(missing_ok=True)
 
 
 class _TimeGuard(Callback):

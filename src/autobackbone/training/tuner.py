@@ -23,7 +23,8 @@ from autobackbone.errors import EpochTooLongError, TrialMemoryError
 from autobackbone.exporting.transform import normalise
 from autobackbone.memory import memory_errors_translated
 from autobackbone.records import Candidate, Normalisation
-from autobackbone.training.fit import Leg, Outcome, Scorer, Trainee, fit
+from autobackbone.training.fit import Outcome, Scorer, Trainee, fit
+from autobackbone.training.pausing import Leg
 from autobackbone.training.recipe import Recipe
 from autobackbone.training.rows import Rows
 from autobackbone.training.stores import Stores
