@@ -63,8 +63,10 @@ def candidate(**changes):
     return Candidate(backbone=TINY, image_size=SIZE, **given)
 
 
+@pytest.mark.parametrize("is_stored", [True, False])
 @pytest.mark.parametrize("n_unfrozen", [1, 2, 99])
-def test_exactly_the_unfrozen_blocks_and_the_head_change(tuner, screened, n_unfrozen):
+def test_exactly_the_unfrozen_blocks_and_the_head_change(tuner, screened, tmp_path, n_unfrozen, is_stored):
+    tuner = with_cache(tuner, tmp_path / "stored", 10**9 if is_stored else 0)
     before = Source().network(TINY, SIZE)
     n_unfrozen = min(n_unfrozen, len(blocks_of(before)))
     after, _ = tuner.tune(candidate(n_unfrozen=n_unfrozen), screened.head)

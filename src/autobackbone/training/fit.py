@@ -19,10 +19,11 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
-from pytorch_lightning.callbacks import Callback, EMAWeightAveraging
+from pytorch_lightning.callbacks import Callback, WeightAveraging
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from autobackbone.errors import EpochTooLongError, TrialError
 from autobackbone.memory import memory_errors_translated
@@ -111,7 +112,11 @@ def fit(
     loop = _Loop(trainee, recipe, n_steps_an_epoch, is_decaying=pause_at is None)
     rungs = _Rungs(score, trainee.module)
     # The averaging forgets within half an epoch: long enough to smooth steps, short enough to follow a rung's progress.
-    averaging = EMAWeightAveraging(decay=1 - 1 / max(2.0, n_steps_an_epoch / 2), use_buffers=False)
+    decay = 1 - 1 / max(2.0, n_steps_an_epoch / 2)
+    # The averaging of many tensors at once goes from one value towards the other, so that frozen weights stay the very
+    # same; `EMAWeightAveraging` adds shares of both, which round.
+    towards = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    averaging = WeightAveraging(use_buffers=False, multi_avg_fn=towards)
     with _quiet_lightning(), _ctrl_c_as_ever(), torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         trainer = pl.Trainer(
