@@ -281,7 +281,11 @@ def test_augmented_views_are_stored_beside_the_first_and_only_training_sees_them
 
 
 @pytest.mark.parametrize("is_same_process", [True, False])
-def test_a_training_that_pauses_goes_on_as_if_it_had_not(tuner, screened, tmp_path, is_same_process):
+@pytest.mark.parametrize(("is_stored", "batch_norm"), [(True, "fixed"), (False, "batch")])
+def test_a_training_that_pauses_goes_on_as_if_it_had_not(
+    tuner, screened, tmp_path, is_same_process, is_stored, batch_norm
+):
+    tuner = replace(with_cache(tuner, tmp_path / "stored", 10**9 if is_stored else 0), batch_norm=batch_norm)
     wanted = candidate(n_unfrozen=2, extras={"n_epochs": 5})
     unbroken, whole = tuner.tune(wanted, screened.head, n_views=2)
     checkpoint = tmp_path / "checkpoint.ckpt"
@@ -300,6 +304,21 @@ def test_a_training_that_pauses_goes_on_as_if_it_had_not(tuner, screened, tmp_pa
         assert torch.equal(value, resumed.state_dict()[name]), name
     # What a pause gave is the caller's own.
     assert all(torch.equal(value, of_pause[name]) for name, value in paused.state_dict().items())
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_a_checkpoint_holds_what_training_moves_and_nothing_frozen(tuner, screened, tmp_path, is_stored):
+    tuner = with_cache(tuner, tmp_path / "stored", 10**9 if is_stored else 0)
+    checkpoint = tmp_path / "checkpoint.ckpt"
+    network, _ = tuner.tune(candidate(), screened.head, leg=Leg(checkpoint=checkpoint, pause_at=1))
+    trained = trainable_names(network, 1)
+    held = torch.load(checkpoint, weights_only=True)
+    for state in ("state_dict", "current_model_state"):
+        # The tail behind a store holds the network as its body.
+        assert {name.removeprefix("module.").removeprefix("body.") for name in held[state]} == trained
+    n_bytes = sum(network.get_parameter(name).nbytes for name in trained)
+    # Present, averaged and best weights, and two moments of each; names and numbers take the rest.
+    assert 5 * n_bytes < checkpoint.stat().st_size < 5 * n_bytes + 50_000
 
 
 def test_a_resumed_training_may_be_the_best_where_it_paused(tuner, screened, tmp_path):
@@ -338,7 +357,7 @@ def test_without_room_for_a_checkpoint_a_training_ends_at_its_rung(tuner, screen
     assert list(tmp_path.glob("*.ckpt*")) + list(tmp_path.glob(".*.ckpt*")) == []
 
 
-@pytest.mark.parametrize("damage", ["removed", "torn", "of another depth"])
+@pytest.mark.parametrize("damage", ["removed", "torn", "of another depth", "with a store that is gone"])
 def test_a_checkpoint_that_cannot_be_used_fails_the_trial_alone(tuner, screened, tmp_path, damage):
     wanted, checkpoint = candidate(n_unfrozen=2, extras={"n_epochs": 4}), tmp_path / "checkpoint.ckpt"
     tuner.tune(wanted, screened.head, leg=Leg(checkpoint=checkpoint, pause_at=1))
@@ -346,8 +365,10 @@ def test_a_checkpoint_that_cannot_be_used_fails_the_trial_alone(tuner, screened,
         checkpoint.unlink()
     elif damage == "torn":
         checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
-    else:
+    elif damage == "of another depth":
         wanted = replace(wanted, n_unfrozen=3)
+    else:
+        tuner = with_cache(tuner, tmp_path / "full", 0)
     again = replace(tuner, score=tuner.score)
     with pytest.raises(TrialError, match="it cannot go on: its checkpoint is"):
         again.tune(wanted, screened.head, leg=Leg(checkpoint=checkpoint, n_before=1))

@@ -27,7 +27,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from autobackbone.errors import EpochTooLongError, TrialError
 from autobackbone.memory import memory_errors_translated
-from autobackbone.training.pausing import Leg, Pause
+from autobackbone.training.pausing import Leg, Moving, Pause
 from autobackbone.training.recipe import Recipe, lr_factor
 from autobackbone.training.rows import Rows, epoch_seed, in_order, shuffled
 
@@ -110,7 +110,7 @@ def fit(
     pause_at = None if leg is None else leg.pause_at
     n_steps_an_epoch = math.ceil(math.ceil(len(trainee.train) / recipe.batch_size) / recipe.accumulate)
     loop = _Loop(trainee, recipe, n_steps_an_epoch, is_decaying=pause_at is None)
-    rungs = _Rungs(score, trainee.module)
+    rungs = _Rungs(score)
     # The averaging forgets within half an epoch: long enough to smooth steps, short enough to follow a rung's progress.
     decay = 1 - 1 / max(2.0, n_steps_an_epoch / 2)
     # The averaging of many tensors at once goes from one value towards the other, so that frozen weights stay the very
@@ -135,7 +135,7 @@ def fit(
             # A pass without gradients takes less than half of the memory.
             validation = in_order(trainee.validation, min(_VALIDATION_BATCH_SIZE, 2 * recipe.batch_size))
             training = shuffled(trainee.train, recipe.batch_size, seed=recipe.seed)
-            begun_at = None if leg is None or leg.n_before == 0 else _fitting(leg.checkpoint, loop)
+            begun_at = None if leg is None or leg.n_before == 0 else _whole(leg.checkpoint)
             trainer.fit(loop, training, validation, ckpt_path=begun_at, weights_only=True)
     if rungs.best is None:
         raise TrialError("time ended before the first epoch did")
@@ -151,14 +151,12 @@ def fit(
     )
 
 
-def _fitting(checkpoint: Path, loop: pl.LightningModule) -> Path:
-    """A checkpoint that is whole and of this very module, or an error that fails the trial alone."""
+def _whole(checkpoint: Path) -> Path:
+    """A checkpoint that can be read, or an error that fails the trial alone."""
     try:
-        names = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"].keys()
-    except (OSError, EOFError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
+        torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
         raise TrialError(f"it cannot go on: its checkpoint is damaged or not there ({error})") from error
-    if set(names) != set(loop.state_dict()):
-        raise TrialError("it cannot go on: its checkpoint is of another part of the network, perhaps for want of disk")
     return checkpoint
 
 
@@ -168,6 +166,7 @@ class _Loop(pl.LightningModule):
         self.module = trainee.module
         self.recipe = recipe
         self.lr_factor = partial(lr_factor, n_steps_an_epoch=n_steps_an_epoch, recipe=recipe, is_decaying=is_decaying)
+        self.moving = Moving(trainee.module)
         self._trainee = trainee
         self.probabilities: list[Tensor] = []
 
@@ -199,6 +198,12 @@ class _Loop(pl.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.moving.leave_out_rest(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.moving.put_in_rest(checkpoint)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rung:
@@ -213,9 +218,8 @@ class _Rungs(Callback):
     Stands before the averaging in the list of callbacks, so that its hook runs while the averaged weights are in place.
     """
 
-    def __init__(self, score: Scorer, module: nn.Module) -> None:
+    def __init__(self, score: Scorer) -> None:
         self.score = score
-        self.start = {name: tensor.cpu().clone() for name, tensor in _persistent_buffers(module).items()}
         self.scores: list[float] = []
         self.n_before = 0
         self.best: _Rung | None = None
@@ -243,18 +247,8 @@ class _Rungs(Callback):
             raise TrialError(f"its predictions or their score became no numbers at lr {pl_module.recipe.lr:.1e}")
         self.scores.append(score)
         if self.best is None or self.scores[-1] > max(self.scores[:-1]):
-            weights = {name: tensor.detach().cpu().clone() for name, tensor in self._moved(pl_module.module).items()}
+            weights = {name: tensor.cpu().clone() for name, tensor in pl_module.moving.tensors().items()}
             self.best = _Rung(epoch=trainer.current_epoch, probabilities=probabilities, weights=weights)
-
-    def _moved(self, module: nn.Module) -> dict[str, Tensor]:
-        trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
-        buffers = _persistent_buffers(module)
-        return trained | {n: tensor for n, tensor in buffers.items() if not torch.equal(tensor.cpu(), self.start[n])}
-
-
-def _persistent_buffers(module: nn.Module) -> dict[str, Tensor]:
-    parameters = dict(module.named_parameters(remove_duplicate=False))
-    return {name: tensor for name, tensor in module.state_dict().items() if name not in parameters}
 
 
 class _TimeGuard(Callback):

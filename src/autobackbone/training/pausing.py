@@ -1,4 +1,4 @@
-"""How a training pauses and goes on: its legs, and the checkpoint between them."""
+"""How a training pauses and goes on: its legs, and what a checkpoint between them holds."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback
+from torch import Tensor, nn
+
+from autobackbone.errors import TrialError
 
 _LOG = logging.getLogger(__name__)
+# Where a checkpoint has the averaged weights and the present ones, and how the names of a module's tensors begin there.
+_STATES = ("state_dict", "current_model_state")
+_PREFIX = "module."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,3 +53,59 @@ class Pause(Callback):
                 _LOG.warning("no checkpoint could be written to %s: %s", self.leg.checkpoint, error)
                 temporary.unlink(missing_ok=True)
                 self.leg.checkpoint.unlink(missing_ok=True)
+
+
+class Moving:
+    """What training moves of a module: parameters that train, and buffers as soon as they are not what they were.
+
+    Checkpoints hold this alone: what is frozen, whoever goes on has built anew.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._before = {name: tensor.cpu().clone() for name, tensor in self._buffers().items()}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Moving:
+        """Itself: the averaging copies the training loop, of which it needs the weights alone."""
+        return self
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Those that moved, by name, as they are now."""
+        names = self._trained() | {name for name, tensor in self._buffers().items() if self._has_moved(name, tensor)}
+        return {name: tensor for name, tensor in self._module.state_dict().items() if name in names}
+
+    def leave_out_rest(self, checkpoint: dict[str, Any]) -> None:
+        """Take from a checkpoint what training does not move."""
+        kept = {_PREFIX + name for name in self.tensors()}
+        for state in _STATES:
+            checkpoint[state] = {name: tensor for name, tensor in checkpoint[state].items() if name in kept}
+
+    def put_in_rest(self, checkpoint: dict[str, Any]) -> None:
+        """Give a checkpoint that was read what it was written without.
+
+        Raises:
+            TrialError: it is of another part of the network.
+        """
+        held = {name.removeprefix(_PREFIX) for state in _STATES for name in checkpoint[state]}
+        if held - self._buffers().keys() != self._trained():
+            raise TrialError(
+                "it cannot go on: its checkpoint is of another part of the network, perhaps for want of disk"
+            )
+        # The process that paused has its buffers as they were left: compared with that, one could seem never to move.
+        self._before = {name: tensor for name, tensor in self._before.items() if name not in held}
+        whole = {_PREFIX + name: tensor for name, tensor in self._module.state_dict().items()}
+        for state in _STATES:
+            checkpoint[state] = whole | checkpoint[state]
+
+    def _trained(self) -> set[str]:
+        return {name for name, parameter in self._parameters().items() if parameter.requires_grad}
+
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        return dict(self._module.named_parameters(remove_duplicate=False))
+
+    def _buffers(self) -> dict[str, Tensor]:
+        parameters = self._parameters()
+        return {name: tensor for name, tensor in self._module.state_dict().items() if name not in parameters}
+
+    def _has_moved(self, name: str, tensor: Tensor) -> bool:
+        return name not in self._before or not torch.equal(tensor.cpu(), self._before[name])
