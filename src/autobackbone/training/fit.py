@@ -223,20 +223,33 @@ class _Rungs(Callback):
         self.scores: list[float] = []
         self.n_before = 0
         self.best: _Rung | None = None
+        self.last_weights: Mapping[str, Tensor] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """What a training that goes on has to know of what was."""
         assert self.best is not None
+        # What was scored last are the averaged weights, which a checkpoint holds anyway.
+        weights = {} if self.best.epoch == len(self.scores) - 1 else dict(self.best.weights)
         best = {"epoch": self.best.epoch, "probabilities": torch.from_numpy(self.best.probabilities)}
-        return {"scores": self.scores, "best": {**best, "weights": dict(self.best.weights)}}
+        return {"scores": self.scores, "best": {**best, "weights": weights}}
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Copy the averaged weights, which are in place here, too."""
+        assert isinstance(pl_module, _Loop)
+        self.last_weights = _copied(pl_module.moving.tensors())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it up."""
         self.scores, best = list(state_dict["scores"]), state_dict["best"]
         self.n_before = len(self.scores)
         self.best = _Rung(
-            epoch=best["epoch"], probabilities=best["probabilities"].numpy(), weights=dict(best["weights"])
+            epoch=best["epoch"],
+            probabilities=best["probabilities"].numpy(),
+            weights=dict(best["weights"]) or self.last_weights,
         )
+        self.last_weights = {}
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, _Loop)
@@ -247,8 +260,12 @@ class _Rungs(Callback):
             raise TrialError(f"its predictions or their score became no numbers at lr {pl_module.recipe.lr:.1e}")
         self.scores.append(score)
         if self.best is None or self.scores[-1] > max(self.scores[:-1]):
-            weights = {name: tensor.cpu().clone() for name, tensor in pl_module.moving.tensors().items()}
+            weights = _copied(pl_module.moving.tensors())
             self.best = _Rung(epoch=trainer.current_epoch, probabilities=probabilities, weights=weights)
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.cpu().clone() for name, tensor in tensors.items()}
 
 
 class _TimeGuard(Callback):
