@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import pickle
 import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +25,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from autobackbone.errors import EpochTooLongError, TrialError
 from autobackbone.memory import memory_errors_translated
-from autobackbone.training.pausing import Leg, Moving, Pause
+from autobackbone.training.pausing import Checkpoints, Leg, Moving, Pause
 from autobackbone.training.recipe import Recipe, lr_factor
 from autobackbone.training.rows import Rows, epoch_seed, in_order, shuffled
 
@@ -101,7 +99,7 @@ def fit(
         leg: the part of the training; `None` for all of it.
 
     Raises:
-        TrialError: the loss is no number any more, or time ended before the first rung.
+        TrialError: the loss is no number any more, time ended before the first rung, or the checkpoint cannot be used.
         EpochTooLongError: time ended inside the first epoch.
         TrialMemoryError: memory ran out; the module is somewhere in its training.
         KeyboardInterrupt: Ctrl-C, as ever.
@@ -124,6 +122,7 @@ def fit(
             max_epochs=recipe.n_epochs if pause_at is None else pause_at,
             accumulate_grad_batches=recipe.accumulate,
             callbacks=[_TimeGuard(until), rungs, averaging, *([] if leg is None else [Pause(leg)])],
+            plugins=[Checkpoints()],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -135,7 +134,7 @@ def fit(
             # A pass without gradients takes less than half of the memory.
             validation = in_order(trainee.validation, min(_VALIDATION_BATCH_SIZE, 2 * recipe.batch_size))
             training = shuffled(trainee.train, recipe.batch_size, seed=recipe.seed)
-            begun_at = None if leg is None or leg.n_before == 0 else _whole(leg.checkpoint)
+            begun_at = None if leg is None or leg.n_before == 0 else leg.checkpoint
             trainer.fit(loop, training, validation, ckpt_path=begun_at, weights_only=True)
     if rungs.best is None:
         raise TrialError("time ended before the first epoch did")
@@ -149,15 +148,6 @@ def fit(
         n_epochs=len(rungs.scores) - rungs.n_before,
         is_cut_short=len(rungs.scores) < (recipe.n_epochs if pause_at is None else pause_at),
     )
-
-
-def _whole(checkpoint: Path) -> Path:
-    """A checkpoint that can be read, or an error that fails the trial alone."""
-    try:
-        torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise TrialError(f"it cannot go on: its checkpoint is damaged or not there ({error})") from error
-    return checkpoint
 
 
 class _Loop(pl.LightningModule):

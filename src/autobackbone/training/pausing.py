@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from autobackbone.errors import TrialError
@@ -53,6 +56,26 @@ class Pause(Callback):
                 _LOG.warning("no checkpoint could be written to %s: %s", self.leg.checkpoint, error)
                 temporary.unlink(missing_ok=True)
                 self.leg.checkpoint.unlink(missing_ok=True)
+
+
+class Checkpoints(TorchCheckpointIO):
+    """Lightning's own way to write and read them; one that cannot be read fails the trial alone."""
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Callable[..., Any] | None = lambda storage, _: storage,
+        weights_only: bool | None = True,  # noqa: FBT001, FBT002 — Lightning's signature
+    ) -> dict[str, Any]:
+        """Read one, to the CPU.
+
+        Raises:
+            TrialError: it is damaged or not there.
+        """
+        try:
+            return super().load_checkpoint(path, map_location, weights_only)
+        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            raise TrialError(f"it cannot go on: its checkpoint is damaged or not there ({error})") from error
 
 
 class Moving:
