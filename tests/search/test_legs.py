@@ -3,7 +3,7 @@ import math
 import pytest
 
 from autobackbone.records import Candidate
-from autobackbone.search.legs import Leg, View, next_leg
+from autobackbone.search.legs import NextLeg, View, next_leg
 from autobackbone.search.rungs import Curve
 
 
@@ -29,13 +29,13 @@ def view(scores, *, left_s=math.inf, epoch_s=1.0, n_epochs=10, ended=(), latency
 def test_a_rung_is_filled_before_one_of_it_goes_on():
     assert next_leg(view([]), can_ask=True) is None
     assert next_leg(view([[0.5]]), can_ask=True) is None
-    assert next_leg(view([[0.5], [0.7]]), can_ask=True) == Leg(number=1, n_before=1, pause_at=2)
+    assert next_leg(view([[0.5], [0.7]]), can_ask=True) == NextLeg(number=1, n_before=1, pause_at=2)
     assert next_leg(view([[0.5], [0.7, 0.8], [0.6]]), can_ask=True) is None
 
 
 def test_where_nothing_new_comes_the_best_of_each_rung_goes_on_to_its_end():
-    assert next_leg(view([[0.5], [0.7]]), can_ask=False) == Leg(number=1, n_before=1, pause_at=2)
-    assert next_leg(view([[0.5], [0.7, 0.7, 0.8, 0.8]]), can_ask=False) == Leg(number=1, n_before=4, pause_at=None)
+    assert next_leg(view([[0.5], [0.7]]), can_ask=False) == NextLeg(number=1, n_before=1, pause_at=2)
+    assert next_leg(view([[0.5], [0.7, 0.7, 0.8, 0.8]]), can_ask=False) == NextLeg(number=1, n_before=4, pause_at=None)
     # Without a limit of time, those who are not the best of their rung stay where they are.
     assert next_leg(view([[0.5]], ended=[[0.7, 0.8, 0.9]]), can_ask=False) is None
 
@@ -44,7 +44,7 @@ def test_where_nothing_new_comes_the_best_of_each_rung_goes_on_to_its_end():
 def test_a_good_one_goes_on_before_it_is_too_late_for_it(left_s, goes_on):
     # Four epochs more to half of its ten, and one for something new.
     leg = next_leg(view([[0.5]], left_s=left_s), can_ask=True)
-    assert leg == (Leg(number=0, n_before=1, pause_at=None) if goes_on else None)
+    assert leg == (NextLeg(number=0, n_before=1, pause_at=None) if goes_on else None)
 
 
 def test_time_that_is_left_goes_to_the_others():
@@ -53,7 +53,9 @@ def test_time_that_is_left_goes_to_the_others():
 
 def test_nothing_goes_on_that_cannot_end_in_time():
     assert next_leg(view([[0.5], [0.7], [0.6]], left_s=1.9), can_ask=False) is None
-    assert next_leg(view([[0.5], [0.7], [0.6]], left_s=2.1), can_ask=False) == Leg(number=1, n_before=1, pause_at=None)
+    assert next_leg(view([[0.5], [0.7], [0.6]], left_s=2.1), can_ask=False) == NextLeg(
+        number=1, n_before=1, pause_at=None
+    )
 
 
 def test_a_rung_is_skipped_where_time_is_too_short_to_use_what_it_says():

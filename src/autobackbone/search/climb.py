@@ -13,7 +13,7 @@ import optuna
 from autobackbone.errors import TrialError
 from autobackbone.records import Candidate, Evaluator, Trial
 from autobackbone.search.fitting import Fitting
-from autobackbone.search.legs import Leg, View, candidate_of, curve_of, curves_of, is_paused, next_leg, rung_leg
+from autobackbone.search.legs import NextLeg, View, candidate_of, curve_of, curves_of, is_paused, next_leg, rung_leg
 from autobackbone.search.rungs import is_hopeless, rungs
 from autobackbone.search.sampling import AllowedSampler
 from autobackbone.search.space import Space
@@ -125,7 +125,7 @@ def _opening_s(search: Search, opening: Candidate) -> float:
     return search.evaluator.expected_s(opening, n_epochs=rung) if is_fitting else math.inf
 
 
-def _leg_s(search: Search, trial: Trial, leg: Leg) -> float:
+def _leg_s(search: Search, trial: Trial, leg: NextLeg) -> float:
     return search.evaluator.expected_s(candidate_of(trial), n_before=leg.n_before, n_epochs=leg.pause_at)
 
 
@@ -204,16 +204,16 @@ def _try(search: Search, asked: optuna.Trial) -> str:
     rung = next(iter(rungs(search.evaluator.n_epochs(candidate))), None)
     left_s = search.left_s()
     until = _until(search.evaluator.expected_s(candidate), left_s) if rung is None else _end_of(left_s)
-    return _train(search, known, candidate, until, Leg(number=asked.number, n_before=0, pause_at=rung))
+    return _train(search, known, candidate, until, NextLeg(number=asked.number, n_before=0, pause_at=rung))
 
 
-def _go_on(search: Search, known: Trial, leg: Leg) -> None:
+def _go_on(search: Search, known: Trial, leg: NextLeg) -> None:
     candidate, left_s = candidate_of(known), search.left_s()
     shortest_s = search.evaluator.expected_s(candidate, n_before=leg.n_before)
     _train(search, known, candidate, _end_of(left_s) if leg.pause_at else _until(shortest_s, left_s), leg)
 
 
-def _train(search: Search, known: Trial, candidate: Candidate, until: float | None, leg: Leg) -> str:
+def _train(search: Search, known: Trial, candidate: Candidate, until: float | None, leg: NextLeg) -> str:
     begun = time.monotonic()
     before_s = known.train_seconds or 0.0
     try:

@@ -25,8 +25,8 @@ class Epochs(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Leg:
-    """A part of one trial's training.
+class NextLeg:
+    """Whose leg is trained next, and how far it goes: a decision, which training turns into a leg with a checkpoint.
 
     Args:
         number: of the trial.
@@ -58,7 +58,7 @@ class View:
     left_s: float
 
 
-def next_leg(view: View, *, can_ask: bool) -> Leg | None:
+def next_leg(view: View, *, can_ask: bool) -> NextLeg | None:
     """What goes on next; `None` if something new is tried first, or nothing that pauses can or should go on.
 
     The best half of each rung goes on at once. Where nothing new can be asked, halves are rounded up, and with a limit
@@ -77,7 +77,7 @@ def next_leg(view: View, *, can_ask: bool) -> Leg | None:
     return None if number is None else _leg(view, number)
 
 
-def rung_leg(view: View) -> Leg | None:
+def rung_leg(view: View) -> NextLeg | None:
     """What goes on to its next rung while new trials have to wait: of the best half of a rung, rounded up, the one that
     gains most; `None` if nothing pauses before a higher rung.
     """
@@ -85,7 +85,7 @@ def rung_leg(view: View) -> Leg | None:
     number = _most_gainful(view, promotable(view.curves, hopeful, is_last_call=True))
     if number is None:
         return None
-    return Leg(number=number, n_before=_curve(view, number).n_epochs, pause_at=_higher_rungs(view, number)[0])
+    return NextLeg(number=number, n_before=_curve(view, number).n_epochs, pause_at=_higher_rungs(view, number)[0])
 
 
 def is_paused(trial: Trial) -> bool:
@@ -177,12 +177,12 @@ def _most_gainful(view: View, numbers: Collection[int]) -> int | None:
     return max(numbers, key=gain, default=None)
 
 
-def _leg(view: View, number: int) -> Leg:
+def _leg(view: View, number: int) -> NextLeg:
     """To the next rung, unless the time left then would be too short to use what it says."""
     candidate, n_before = view.paused[number], _curve(view, number).n_epochs
     higher = _higher_rungs(view, number)
     if higher:
         left_s = view.left_s - view.expected_s(candidate, n_before=n_before, n_epochs=higher[0])
         if left_s - _new_s(view, number) >= _half_s(view, number, higher[0]):
-            return Leg(number=number, n_before=n_before, pause_at=higher[0])
-    return Leg(number=number, n_before=n_before, pause_at=None)
+            return NextLeg(number=number, n_before=n_before, pause_at=higher[0])
+    return NextLeg(number=number, n_before=n_before, pause_at=None)
