@@ -56,7 +56,7 @@ class Split:
         Returns:
             (n_images or a multiple of it, ...).
         """
-        with torch.no_grad(), _evaluating(self.model):
+        with torch.no_grad(), evaluating(self.model):
             return Prefix(self.model, self.entry).forward(images)[0]
 
 
@@ -157,7 +157,7 @@ def split_at(model: nn.Module, n_unfrozen: int, sample: Tensor) -> Split | None:
         ('layer4', torch.Size([2, 192, 4, 4]))
     """
     trainable = trainable_names(model, n_unfrozen)
-    with _evaluating(model), _only_trainable(model, trainable):
+    with evaluating(model), only_trainable(model, trainable):
         for cut in reversed(_cuts(model, sample)):
             split = _split(model, cut, sample)
             fault = "what enters is no tensor" if split is None else _fault(split, sample)
@@ -296,7 +296,7 @@ def _calls(model: nn.Module, sample: Tensor) -> list[_Call]:
         running.pop().answer = _shapes(answer, rows_in=entering.shape[0]) if entering is not None and is_moved else None
 
     # No parameter has a gradient here: LeViT and its kin would keep its graph beside their attention biases.
-    with ExitStack() as stack, torch.enable_grad(), _only_trainable(model, frozenset()):
+    with ExitStack() as stack, torch.enable_grad(), only_trainable(model, frozenset()):
         for module in names:
             stack.callback(module.register_forward_pre_hook(begin).remove)
             stack.callback(module.register_forward_hook(end).remove)
@@ -338,7 +338,7 @@ def _split(model: nn.Module, cut: _Cut, sample: Tensor) -> Split | None:
     rows_per_image = _rows_per_image(entering)
     if rows_per_image is None:
         return None
-    body = _twin(model)
+    body = twin(model)
     for call in cut.silenced:
         body.set_submodule(call.name, _Silent(call.module, call.answer))
     tail = Tail(
@@ -372,7 +372,7 @@ def _unpacked(stored: Tensor, shapes: Any) -> Any:
     return type(shapes)(branch.reshape(-1, *shape.rest) for branch, shape in zip(branches, shapes, strict=True))
 
 
-def _twin(model: nn.Module) -> nn.Module:
+def twin(model: nn.Module) -> nn.Module:
     """The same modules anew, around the very same tensors."""
     tensors = [*model.parameters(), *model.buffers()]
     return copy.deepcopy(model, memo={id(tensor): tensor for tensor in tensors})
@@ -420,7 +420,8 @@ def _agree(wanted: Tensor | None, got: Tensor | None, scale: float) -> bool:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode for a while; each module goes back to the mode in which it was."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -432,7 +433,8 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _only_trainable(model: nn.Module, names: frozenset[str]) -> Iterator[None]:
+def only_trainable(model: nn.Module, names: frozenset[str]) -> Iterator[None]:
+    """Only parameters of these names have gradients for a while."""
     before = {parameter: parameter.requires_grad for parameter in model.parameters()}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)
