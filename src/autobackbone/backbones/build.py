@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from autobackbone.backbones.head import classifier_layers, head_weights, set_head
+from autobackbone.backbones.shorten import shorten
 from autobackbone.errors import BackboneError, WeightsError
 from autobackbone.records import ImageSize, Normalisation
 
@@ -27,7 +28,13 @@ _AUXILIARY: Final = ("AuxLogits", "aux_head")
 
 
 def build(
-    name: str, *, n_classes: int, image_size: ImageSize, state_dict: Mapping[str, Tensor] | None = None, seed: int = 0
+    name: str,
+    *,
+    n_classes: int,
+    image_size: ImageSize,
+    state_dict: Mapping[str, Tensor] | None = None,
+    seed: int = 0,
+    n_blocks_kept: int | None = None,
 ) -> nn.Module:
     """A timm network in eval mode with a new classifier.
 
@@ -41,9 +48,11 @@ def build(
         state_dict: pre-trained tensors under timm's names; a classifier among them is left out. `None` leaves the
             random initial weights.
         seed: of the initial weights: of all of them, or of the classifier alone where a `state_dict` came.
+        n_blocks_kept: end the network after its first blocks (see `shorten`), at least 1 and fewer than it has; `None`
+            for the whole. The `state_dict` is the whole network's. Nothing is verified: `cut_after` does that.
 
     Raises:
-        BackboneError: timm does not know the name, or the network cannot take this image size.
+        BackboneError: timm does not know the name, or the network cannot take this image size or be cut so.
         WeightsError: the tensors are not those of this network.
 
     Example:
@@ -58,7 +67,8 @@ def build(
     model = _create(name, image_size, n_classes=n_classes, seed=seed)
     if state_dict is not None:
         model = _with_weights(model, dict(state_dict), name, image_size, seed=seed)
-    return _with_plain_head(model).eval()
+    whole = _with_plain_head(model).eval()
+    return whole if n_blocks_kept is None else shorten(whole, n_blocks_kept, image_size, seed=seed).network
 
 
 def outline(name: str) -> nn.Module:

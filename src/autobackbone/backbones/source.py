@@ -33,10 +33,16 @@ class TimmSource:
         self._state_dict = lru_cache(maxsize=2)(self._read)
         self._digest = lru_cache(maxsize=None)(self._digested)
 
-    def network(self, backbone: str, image_size: ImageSize) -> nn.Module:
+    def network(self, backbone: str, image_size: ImageSize, n_blocks_kept: int | None = None) -> nn.Module:
         """A new network with pre-trained weights, in eval mode on the CPU, the caller's own.
 
+        Args:
+            backbone: as timm names it.
+            image_size: height and width of the pictures that it will see.
+            n_blocks_kept: only the first blocks, with a fresh classifier behind them; `None` for all.
+
         Raises:
+            BackboneError: it cannot be cut so.
             WeightsError: its weights cannot be loaded.
         """
         return build(
@@ -45,11 +51,18 @@ class TimmSource:
             image_size=image_size,
             state_dict=self._state_dict(backbone),
             seed=self.seed,
+            n_blocks_kept=n_blocks_kept,
         )
 
-    def skeleton(self, backbone: str, image_size: ImageSize) -> nn.Module:
+    def skeleton(self, backbone: str, image_size: ImageSize, n_blocks_kept: int | None = None) -> nn.Module:
         """The same network with random weights, for what does not depend on them: nothing is read or fetched."""
-        return build(backbone, n_classes=self.n_classes, image_size=image_size, seed=self.seed)
+        return build(
+            backbone,
+            n_classes=self.n_classes,
+            image_size=image_size,
+            seed=self.seed,
+            n_blocks_kept=n_blocks_kept,
+        )
 
     def n_blocks(self, backbone: str) -> int:
         """How many blocks the backbone has, at any image size: nothing is read or fetched.
