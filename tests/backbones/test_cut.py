@@ -230,8 +230,30 @@ def test_why_a_cut_does_not_hold_is_logged(name, side, kept, reason, awake, pict
     ]
 
 
-# How many cuts hold in each family, of how many.
-HOLD: dict[str, tuple[int, int]] = {}
+# How many cuts hold in families where not all do. Where none does, a later block takes several tensors (CoaT, CrossViT,
+# HRNet, PiT, PNASNet, TNT, Twins), or maps become tokens between blocks (EfficientFormer, EfficientViM). A class token
+# that only the last blocks know (ConViT, VOLO, XCiT) or that has met no patch yet tells nothing.
+SOME_HOLD = {
+    "cait": 23,
+    "coat": 0,
+    "convit": 1,
+    "crossvit": 0,
+    "deit": 11,
+    "efficientformer": 0,
+    "efficientvim": 0,
+    "hrnet": 0,
+    "pit": 0,
+    "pnasnet": 0,
+    "selecsls": 1,
+    "tnt": 0,
+    "twins": 0,
+    "visformer": 3,
+    "vision_transformer": 5,
+    "vision_transformer_hybrid": 11,
+    "vision_transformer_relpos": 11,
+    "volo": 1,
+    "xcit": 1,
+}
 
 
 @pytest.mark.slow
@@ -239,6 +261,5 @@ HOLD: dict[str, tuple[int, int]] = {}
 def test_as_many_cuts_hold_as_were_counted(family, awake, pictures):
     name, side = {**QUICK, **SLOW}[family]
     model = awake(name, (side, side))
-    sample = pictures((side, side), 2)
-    entries = cut_entries(model, sample)
-    assert (len(entries), len(blocks_of(model)) - 1) == HOLD[family]
+    n_cuts = len(blocks_of(model)) - 1
+    assert len(cut_entries(model, pictures((side, side), 2))) == SOME_HOLD.get(family, n_cuts)

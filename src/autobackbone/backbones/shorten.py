@@ -105,17 +105,18 @@ class MeanPositions(nn.Module):
     """Stands where a module of a later block made one vector of many positions, and answers their mean.
 
     Args:
+        positions: the dimensions over which the mean is taken.
         keeps_positions: whether the answer has as many dimensions as what enters.
     """
 
-    def __init__(self, *, keeps_positions: bool) -> None:
+    def __init__(self, positions: tuple[int, ...], *, keeps_positions: bool) -> None:
         super().__init__()
+        self.positions = positions
         self.keeps_positions = keeps_positions
 
     def forward(self, entering: Tensor, *_: Any, **__: Any) -> Tensor:
         """Args: entering: (n, channels, height, width) or (n, n_tokens, width). Returns: (n, channels) or as it was."""
-        positions = (2, 3) if entering.ndim == 4 else (1,)
-        return entering.mean(positions, keepdim=self.keeps_positions)
+        return entering.mean(self.positions, keepdim=self.keeps_positions)
 
 
 def shorten(
@@ -252,15 +253,19 @@ def _is_inside(name: str, outer: Iterable[str]) -> bool:
 
 
 def _replacement(call: Call) -> nn.Module:
-    if call.makes_a_vector:
-        assert call.entering is not None
-        assert call.answer is not None
-        return MeanPositions(keeps_positions=len(call.answer) == len(call.entering))
-    return PassThrough(call.n_answers)
+    if not call.makes_a_vector:
+        return PassThrough(call.n_answers)
+    assert call.entering is not None
+    assert call.answer is not None
+    if len(call.answer) < len(call.entering):
+        return MeanPositions((2, 3) if len(call.entering) == 4 else (1,), keeps_positions=False)
+    sides = enumerate(zip(call.entering, call.answer, strict=True))
+    positions = tuple(dimension for dimension, (before, after) in sides if before > 1 == after)
+    return MeanPositions(positions, keeps_positions=True)
 
 
 def _left_over(calls: Sequence[Call], entry: str, replaced: Iterable[str]) -> list[str]:
-    """Modules without parameters behind the cut that change values and do not make the vector."""
+    """Modules without parameters behind the cut that neither keep every value nor make the vector."""
     start = next(index for index, call in enumerate(calls) if call.name == entry)
     before = {call.name for call in calls[:start]}
     behind = {call.name: call for call in calls[start:] if call.name not in before}
@@ -270,18 +275,25 @@ def _left_over(calls: Sequence[Call], entry: str, replaced: Iterable[str]) -> li
         if not any(True for _ in call.module.parameters())
         and not any(True for _ in call.module.children())
         and not _is_inside(name, replaced)
-        and not call.makes_a_vector
-        and _changes_values(call)
+        and not _stays(call)
     ]
 
 
-def _changes_values(call: Call) -> bool:
+def _stays(call: Call) -> bool:
+    """Whether it makes one vector of a map of any size, or keeps every value, as dropout and flattening do."""
     if call.entering is None or call.answer is None:
-        return False
-    # Noise of its own, since an activation changes nothing in what another one has left positive.
-    noise = torch.randn(call.entering, generator=torch.Generator().manual_seed(0))
-    answer = copy.deepcopy(call.module).cpu()(noise.clone())
-    return answer.numel() != noise.numel() or not torch.equal(answer.flatten(), noise.flatten())
+        return True
+    # A larger map, since pooling by halves makes one vector of a map of 2×2. And noise of its own, since an activation
+    # changes nothing in what another one has left positive.
+    for shape in ((call.entering[0], *(2 * side for side in call.entering[1:])), call.entering):
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        try:
+            answer: Tensor = copy.deepcopy(call.module).cpu()(noise.clone())
+        except REFUSALS:  # a norm without parameters takes one width alone
+            continue
+        is_same = answer.numel() == noise.numel() and torch.equal(answer.flatten(), noise.flatten())
+        return is_same or _n_long(answer.shape) <= 1 < _n_long(shape)
+    return True
 
 
 def _owners(network: nn.Module, later: frozenset[str]) -> list[str]:
