@@ -81,7 +81,7 @@ def test_a_cut_is_the_first_blocks_and_its_features_their_output_pooled(
 ):
     whole, short = both(awake, pictures, name, side, kept)
     assert_the_first_blocks_alone(whole, short, kept)
-    entry = cut_entries(whole, pictures((side, side), 2))[kept]
+    entry = cut_entries(whole, pictures((side, side), 2), [kept])[kept]
     assert (entry.pooling, entry.n_features, n_features(short)) == (pooling, width, width)
     others, caught = pictures((side, side), 3, seed=9), []
     with torch.no_grad():
@@ -153,7 +153,7 @@ def test_one_pass_of_the_whole_network_gives_the_features_of_every_cut(name, sid
         assert len(n_passes) == 1
         assert set(found) == {*entries, len(blocks_of(whole))}
         assert torch.equal(found[len(blocks_of(whole))], features(whole, others))
-        for k in entries:
+        for k in {kept, max(entries)}:
             short = cut_after(whole, k, sample)
             assert short is not None
             wanted = features(short, others)
@@ -200,8 +200,11 @@ def test_a_source_cuts_the_pretrained_network(random_weights):
 def test_a_cut_keeps_at_least_one_block_and_drops_at_least_one(kept, awake, pictures):
     with pytest.raises(BackboneError, match=f"n_blocks_kept of ResNet goes from 1 to 4, .* {kept} came"):
         build(TINY, n_classes=3, image_size=(64, 64), n_blocks_kept=kept)
+    model, sample = awake(TINY, (64, 64)), pictures((64, 64), 2)
     with pytest.raises(BackboneError, match=f"n_blocks_kept of ResNet goes from 1 to 4, .* {kept} came"):
-        cut_after(awake(TINY, (64, 64)), kept, pictures((64, 64), 2))
+        cut_after(model, kept, sample)
+    with pytest.raises(BackboneError, match=f"n_blocks_kept of ResNet goes from 1 to 4, .* {kept} came"):
+        cut_entries(model, sample, [1, kept])
 
 
 def test_a_network_that_needs_its_later_blocks_says_so(awake, pictures, caplog):

@@ -123,15 +123,20 @@ def cut_after(model: nn.Module, n_blocks_kept: int, sample: Tensor, *, seed: int
     return copy.deepcopy(found[n_blocks_kept][0].network) if found else None
 
 
-def cut_entries(model: nn.Module, sample: Tensor) -> dict[int, CutEntry]:
+def cut_entries(model: nn.Module, sample: Tensor, wanted: Iterable[int] | None = None) -> dict[int, CutEntry]:
     """Where one pass of the whole network gives the features of each cut network.
 
     Args:
         model: a timm network; it is the same afterwards.
         sample: (n_images, 3, height, width), at least 2 real pictures, normalised, on the model's device.
+        wanted: numbers of kept blocks to try; `None` for all, from 1 to one less than the network has.
 
     Returns:
-        An entry for each number of kept blocks whose cut holds. They keep the model's norms, not copies.
+        An entry for each number of kept blocks whose cut holds. They keep the model's norms, not copies. Why another
+        one does not hold is logged at level debug.
+
+    Raises:
+        BackboneError: the network has no such blocks.
 
     Example:
         >>> from autobackbone.backbones.build import build
@@ -140,8 +145,11 @@ def cut_entries(model: nn.Module, sample: Tensor) -> dict[int, CutEntry]:
         >>> {kept: (entry.module, entry.n_features) for kept, entry in cut_entries(whole, pictures).items()}
         {1: ('layer1', 32), 2: ('layer2', 32), 3: ('layer3', 48), 4: ('layer4', 192)}
     """
+    numbers = tuple(range(1, len(blocks_of(model))) if wanted is None else wanted)
+    for n_blocks_kept in numbers:
+        _check_kept(model, n_blocks_kept)
     with evaluating(model):
-        found = _verified(model, range(1, len(blocks_of(model))), sample, seed=0)
+        found = _verified(model, numbers, sample, seed=0)
     return {kept: entry for kept, (_, entry) in found.items()}
 
 
