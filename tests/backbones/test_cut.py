@@ -233,9 +233,9 @@ def test_why_a_cut_does_not_hold_is_logged(name, side, kept, reason, awake, pict
     ]
 
 
-# How many cuts hold in families where not all do. Where none does, a later block takes several tensors (CoaT, CrossViT,
-# HRNet, PiT, PNASNet, TNT, Twins), or maps become tokens between blocks (EfficientFormer, EfficientViM). A class token
-# that only the last blocks know (ConViT, VOLO, XCiT) or that has met no patch yet tells nothing.
+# How many cuts hold in families where not all do. In most where none does, blocks take or answer several tensors
+# (CrossViT, EfficientViM, HRNet, PiT, PNASNet, TNT, Twins). A class token that has met no patch yet tells nothing (DeiT
+# after its stem, XCiT before its last blocks), and positions are added between the stages of Visformer.
 SOME_HOLD = {
     "cait": 23,
     "coat": 0,
