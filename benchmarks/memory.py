@@ -26,7 +26,7 @@ from reporting import machine, write_report
 from autobackbone.backbones.source import TimmSource
 from autobackbone.backbones.weights import find_weights
 from autobackbone.data import decode, survey
-from autobackbone.records import Candidate
+from autobackbone.records import Body, Candidate
 from autobackbone.screening import screen
 from autobackbone.training.activations import ActivationCache
 from autobackbone.training.stores import Stores
@@ -93,7 +93,7 @@ def _peaks(n_pictures: int) -> tuple[float, float]:
         stores = Stores(bundle=bundle, source=source, cache=cache, device=CPU, seed=0)
         with _Watch() as screening:
             network = source.network(BACKBONE, SIZE)
-            with stores.filling(network, BACKBONE, SIZE, [2]) as taps:
+            with stores.filling(network, Body(BACKBONE, SIZE), [2]) as taps:
                 normalisation = source.normalisation(BACKBONE)
                 screened = screen(network, bundle, SIZE, normalisation, seed=0, device=CPU, taps=taps)
         assert screened is not None

@@ -24,7 +24,7 @@ from autobackbone.backbones.weights import find_weights
 from autobackbone.data import DataBundle, decode, survey
 from autobackbone.exporting.transform import normalise
 from autobackbone.metrics import metric_for, score
-from autobackbone.records import Candidate
+from autobackbone.records import Body, Candidate
 from autobackbone.screening import screen
 from autobackbone.training.activations import ActivationCache
 from autobackbone.training.stores import Stores
@@ -76,7 +76,7 @@ def _rows(bundle: DataBundle, size: tuple[int, int], folder: Path) -> list[str]:
     network = source.network(BACKBONE, size)
     # The bare loop may round, too, where that is faster; it rounds all, and here what scores is not rounded.
     bare_s = min(_bare_pass(network, bundle, indices, size, source, is_rounded=way) for way in (False, True))
-    with stores.filling(network, BACKBONE, size, (DEPTH,)) as taps:
+    with stores.filling(network, Body(BACKBONE, size), (DEPTH,)) as taps:
         screened = screen(network, bundle, size, source.normalisation(BACKBONE), seed=0, device=CPU, taps=taps)
     pass_s = screened.seconds_per_image * len(indices)
     head_s = screened.seconds - pass_s
@@ -127,9 +127,9 @@ def _bare_tail(stores: Stores, size: tuple[int, int], head: object) -> float:
     network = stores.source.network(BACKBONE, size)
     set_head(network, torch.from_numpy(head.weight), torch.from_numpy(head.bias))  # type: ignore[attr-defined]
     unfreeze(network, DEPTH)
-    split = stores.split(network, BACKBONE, size, DEPTH)
+    split = stores.split(network, Body(BACKBONE, size), DEPTH)
     assert split is not None
-    (view,) = stores.views(split, BACKBONE, size, DEPTH, n_views=1, until=None)
+    (view,) = stores.views(split, Body(BACKBONE, size), DEPTH, n_views=1, until=None)
     (train,), (validation,) = stores.rows(1)
     labels = torch.from_numpy(stores.bundle.labels[stores.bundle.indices("train")].copy())
     tail = split.tail.to(memory_format=torch.channels_last)

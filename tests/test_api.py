@@ -189,6 +189,43 @@ def test_a_search_of_heads_only(search, pictures, tmp_path):
     assert result.best.test_score is not None
 
 
+def test_cut_networks_are_candidates_of_their_own(search, pictures, tmp_path):
+    result = search(pictures, Budget(n_trials=8), run_dir=tmp_path / "run", space={"n_epochs": 2, "n_blocks_kept": 4})
+    cut = [trial for trial in result.trials if trial.n_blocks_kept is not None]
+    assert {trial.n_blocks_kept for trial in cut} == {4}
+    assert {trial.n_unfrozen == 0 for trial in cut} == {True, False}
+    whole = {trial.image_size: trial for trial in result.trials if trial.n_blocks_kept is None}
+    for trial in cut:
+        assert trial.n_blocks == 4
+        assert trial.n_params < whole[trial.image_size].n_params
+        assert trial.megabytes < whole[trial.image_size].megabytes
+        assert trial.n_unfrozen <= 4
+    frame = result.to_frame()
+    assert frame.loc[frame["n_blocks_kept"].notna(), "number"].tolist() == [trial.number for trial in cut]
+
+
+def test_the_model_of_a_cut_network_says_what_was_scored(search, pictures, tmp_path):
+    import pandas as pd
+
+    cuts = {"n_unfrozen": 0, "n_blocks_kept": (2, 4)}
+    search(pictures, run_dir=tmp_path / "run", space=cuts, image_sizes=48)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    result = open_run(tmp_path / "moved")
+    rows = np.flatnonzero(pd.read_csv(result.path / "pictures.csv")["part"] == "validation")
+    cut = [trial for trial in result.trials if trial.n_blocks_kept is not None]
+    assert cut
+    for trial in cut:
+        stored = np.load(result.path / "trials" / f"{trial.number:04d}" / "validation.npy")
+        np.testing.assert_allclose(result.predict_proba(pictures[0][rows], trial), stored, atol=1e-3)
+        assert sum(p.numel() for p in result.model(trial).parameters()) == trial.n_params
+        assert f"first {trial.n_blocks_kept} blocks" in str(trial)
+
+
+def test_nothing_is_cut_where_nothing_shall_be(search, pictures, tmp_path):
+    result = search(pictures, run_dir=tmp_path / "run", space={"n_epochs": 2, "n_blocks_kept": None})
+    assert {trial.n_blocks_kept for trial in result.trials} == {None}
+
+
 def test_continuing_adds_trials_and_keeps_the_old_ones(search, pictures, tmp_path):
     first = search(pictures, Budget(n_trials=1), run_dir=tmp_path / "run")
     before = [(trial.number, trial.score) for trial in first.trials if trial.state == "finished"]

@@ -13,7 +13,7 @@ from autobackbone.backbones.split import split_at
 from autobackbone.data import TRAIN, decode, survey
 from autobackbone.errors import TrialMemoryError
 from autobackbone.exporting.transform import normalise
-from autobackbone.screening import extract, fair_order, predict, screen
+from autobackbone.screening import Tap, copied, extract, fair_order, predict, screen
 
 CPU = torch.device("cpu")
 SIZE = (32, 32)
@@ -46,7 +46,7 @@ def test_a_tap_is_told_what_the_tail_takes_also_where_branches_enter_in_a_list(b
     assert split is not None
     assert isinstance(split.tail.entering, list)
     told = []
-    taps = {split.entry: told.append}
+    taps = [Tap(module=split.entry, read=copied, tell=told.append)]
     extract(network, bundle, some, SIZE, normalisation("selecsls42b.in1k"), device=CPU, taps=taps)
     torch.testing.assert_close(torch.cat(told), split.prefix(images))
 

@@ -28,7 +28,7 @@ from autobackbone.search import trialfiles
 from autobackbone.search.climb import Search, climb, climb_early
 from autobackbone.search.evaluate import NetworkEvaluator, end_paused, tidy
 from autobackbone.search.screenstage import screening
-from autobackbone.search.space import Setting, Space, as_space_settings
+from autobackbone.search.space import Setting, Space, as_space_settings, cuts_to_offer
 from autobackbone.search.study import adopt_abandoned, begin_sitting, end_sitting, n_tuned, open_study
 from autobackbone.search.workshop import Workshop
 from autobackbone.selection import Selection
@@ -88,7 +88,9 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
         target: where the model will run; latency is measured there.
         limits: what deployment allows; candidates beyond it are left out before any training.
         space: fixes (`{"n_unfrozen": 0}`), bounds (`{"lr": (1e-5, 1e-3)}`) or adds (`{"weight_decay": (1e-4, 1e-1)}`)
-            searched parameters: lr, n_unfrozen, weight_decay, label_smoothing, batch_size, n_epochs.
+            searched parameters: lr, n_unfrozen, n_blocks_kept (how many first blocks alone may be used instead of all;
+            the three longest cuts if it is not named, `None` for none), weight_decay, label_smoothing, batch_size,
+            n_epochs.
         groups: one entry a picture, or a function of its name; pictures of one group stay in one part of the split.
         run_dir: the run folder; one that holds a run is continued with what is left of its budget, or, if it was
             completed, with this new one. `None` makes a new, dated folder under `autobackbone-runs/`.
@@ -380,9 +382,11 @@ def _front_to_confirm(shop: Workshop) -> list[Trial]:
 
 def _space(prepared: Prepared) -> Space:
     asked = dict(prepared.settings.space)
+    cuts = asked.pop("n_blocks_kept", "usual")
     n_blocks = {name: prepared.source.n_blocks(name) for name in prepared.image_sizes}
     own = {name: asked.pop(name) for name in ("lr", "n_unfrozen") if name in asked}
-    return Space(image_sizes=prepared.image_sizes, n_blocks=n_blocks, extras=asked, **own)
+    kept = {name: cuts_to_offer(n, cuts) for name, n in n_blocks.items()}
+    return Space(image_sizes=prepared.image_sizes, n_blocks=n_blocks, kept=kept, extras=asked, **own)
 
 
 def _device() -> torch.device:

@@ -184,14 +184,13 @@ def name_of(trial: Trial) -> str:
         'trial 4 (resnet50.a1_in1k at 160x160 px, 2 of 5 blocks unfrozen)'
     """
     depth = "frozen" if trial.n_unfrozen == 0 else f"{trial.n_unfrozen} of {trial.n_blocks} blocks unfrozen"
-    return f"trial {trial.number} ({trial.backbone} at {trial.image_size[0]}x{trial.image_size[1]} px, {depth})"
+    return f"trial {trial.number} ({trial.body}, {depth})"
 
 
 def trial_line(trial: Trial, metric: Metric) -> str:
     """An ended trial in one line."""
-    size = f"{trial.image_size[0]}x{trial.image_size[1]} px"
     depth = "frozen" if trial.n_unfrozen == 0 else f"{trial.n_unfrozen}/{trial.n_blocks} unfrozen, lr {trial.lr:.1e}"
-    what = f"trial {trial.number}: {trial.backbone} at {size}, {depth}"
+    what = f"trial {trial.number}: {trial.body}, {depth}"
     if trial.state == "running":
         return f"{what}: {trial.reason}"
     if trial.state != "finished" or trial.score is None:

@@ -11,7 +11,6 @@ from autobackbone.errors import TrialMemoryError
 from autobackbone.metrics import score
 from autobackbone.records import Trial
 from autobackbone.search import trialfiles
-from autobackbone.search.costs import Pair
 from autobackbone.search.study import note_test_score
 from autobackbone.search.workshop import Workshop
 
@@ -24,7 +23,7 @@ _SETUP_S = 0.5
 def expected_s(shop: Workshop, front: Sequence[Trial]) -> float:
     """Seconds that confirming a front takes."""
     n_test = len(shop.bundle.indices("test"))
-    passes = [shop.costs.forward_s.get(_pair(trial), 0.0) * n_test * _EXACT_FACTOR + _SETUP_S for trial in front]
+    passes = [shop.costs.forward_s.get(trial.body, 0.0) * n_test * _EXACT_FACTOR + _SETUP_S for trial in front]
     return sum(passes) + 1.0
 
 
@@ -55,7 +54,3 @@ def _confirm_one(shop: Workshop, trial: Trial, indices: NDArray[np.int64]) -> No
     probabilities = shop.predict(shop.network_of(trial), trial, indices)
     trialfiles.save_predictions(shop.run, trial.number, trialfiles.TEST, probabilities)
     note_test_score(shop.study, trial.number, score(shop.metric, probabilities, shop.bundle.labels[indices]))
-
-
-def _pair(trial: Trial) -> Pair:
-    return (trial.backbone, trial.image_size)

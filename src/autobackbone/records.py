@@ -11,7 +11,7 @@ import numbers
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from autobackbone.errors import BudgetError, DataError, LimitsError, TargetError
 
@@ -205,9 +205,37 @@ class Latency:
     n_repeats: int
 
 
+class Body(NamedTuple):
+    """What a head stands on: a backbone at an image size, whole or only its first blocks.
+
+    Args:
+        backbone: timm's name, tag included.
+        image_size: height and width in pixels.
+        n_blocks_kept: how many first blocks; `None` for all of them.
+
+    Example:
+        >>> str(Body("resnet50.a1_in1k", (160, 160))), str(Body("resnet50.a1_in1k", (160, 160), 4))
+        ('resnet50.a1_in1k at 160x160 px', 'resnet50.a1_in1k at 160x160 px, first 4 blocks')
+    """
+
+    backbone: str
+    image_size: ImageSize
+    n_blocks_kept: int | None = None
+
+    @property
+    def whole(self) -> Body:
+        """With all its blocks."""
+        return self._replace(n_blocks_kept=None)
+
+    def __str__(self) -> str:
+        """In a few words."""
+        cut = "" if self.n_blocks_kept is None else f", first {counted(self.n_blocks_kept, 'block')}"
+        return f"{self.backbone} at {self.image_size[0]}x{self.image_size[1]} px{cut}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Priced:
-    """A backbone at one image size, with what it costs to run; known before any training.
+    """A body with what it costs to run; known before any training.
 
     Args:
         n_blocks: steps of depth that can be unfrozen.
@@ -223,6 +251,12 @@ class Priced:
     n_params: int
     megabytes: float
     preprocess_ms: float | None = None
+    n_blocks_kept: int | None = None
+
+    @property
+    def body(self) -> Body:
+        """What it is."""
+        return Body(self.backbone, self.image_size, self.n_blocks_kept)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,6 +269,7 @@ class Candidate:
         n_unfrozen: trailing blocks that train, 0 for a pure feature extractor.
         lr: peak learning rate; `None` where nothing is trained by gradient.
         extras: further searched parameters by name, such as `weight_decay`.
+        n_blocks_kept: only the backbone's first blocks are used; `None` for all.
     """
 
     backbone: str
@@ -242,6 +277,12 @@ class Candidate:
     n_unfrozen: int
     lr: float | None = None
     extras: Mapping[str, float | int | str] = field(default_factory=dict)
+    n_blocks_kept: int | None = None
+
+    @property
+    def body(self) -> Body:
+        """What its head stands on."""
+        return Body(self.backbone, self.image_size, self.n_blocks_kept)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,6 +290,8 @@ class Trial:
     """A candidate that was tried, as the study remembers it; `score` has the metric's own sign and unit.
 
     Args:
+        n_blocks: of its network: where only the first ones were kept, so many.
+        n_blocks_kept: of the backbone; `None` for all.
         train_seconds: over all parts of its training.
         finished_at_s: seconds since the run began.
         rung_scores: after each epoch.
@@ -282,10 +325,16 @@ class Trial:
     on_front: bool = False
     test_score: float | None = None
     folder: str | None = None
+    n_blocks_kept: int | None = None
+
+    @property
+    def body(self) -> Body:
+        """What its head stands on."""
+        return Body(self.backbone, self.image_size, self.n_blocks_kept)
 
     def __str__(self) -> str:
         """The trial in one line."""
-        parts = [f"{self.image_size[0]}x{self.image_size[1]} px", f"{self.n_unfrozen}/{self.n_blocks} unfrozen"]
+        parts = [f"{self.n_unfrozen}/{self.n_blocks} unfrozen"]
         for value, text in (
             (self.lr, "lr {:.1e}"),
             (self.score, "score {:.4f}"),
@@ -293,7 +342,7 @@ class Trial:
             (self.latency_ms, "{:.2f} ms"),
         ):
             parts += [] if value is None else [text.format(value)]
-        return f"trial {self.number}, {self.state}: {self.backbone}, {', '.join(parts)}"
+        return f"trial {self.number}, {self.state}: {self.body}, {', '.join(parts)}"
 
 
 def counted(n: int, noun: str) -> str:

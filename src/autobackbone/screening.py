@@ -7,10 +7,9 @@ optimum in seconds, and the best starting head for fine-tuning (linear probing f
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,9 +27,25 @@ from autobackbone.memory import memory_errors_translated
 from autobackbone.passes import passes
 from autobackbone.records import ImageSize, Normalisation, Precision
 
-Tap = Callable[[Tensor], None]
-"""Told what enters a module, (n, …), chunk by chunk in the order of the pass, on the CPU."""
-_NO_TAPS: Mapping[str, Tap] = MappingProxyType({})
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tap:
+    """What is taken out of a pass on its way.
+
+    Args:
+        module: the name of the module at whose door it stands.
+        read: what enters there, to a tensor (n, …) of its own: a layer behind the door may work in place.
+        tell: told that tensor, on the CPU, chunk by chunk in the order of the pass.
+    """
+
+    module: str
+    read: Callable[[Any], Tensor]
+    tell: Callable[[Tensor], None]
+
+
+def copied(entering: Any) -> Tensor:
+    """All of what enters a module, as `packed` gives it."""
+    return packed(entering).clone()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +94,7 @@ def screen(
     until: float | None = None,
     head_until: float | None = None,
     on_progress: Callable[[float], None] | None = None,
-    taps: Mapping[str, Tap] = _NO_TAPS,
+    taps: Sequence[Tap] = (),
 ) -> Screened | None:
     """Fit a convex head on the frozen features of a network.
 
@@ -95,7 +110,7 @@ def screen(
             classes and parts in proportion, so that a part of the pass is still a fair, smaller data set.
         head_until: `time.monotonic()` by which the head is fitted, as well as the time allows.
         on_progress: told the share of pictures done.
-        taps: by the name of a module, told what enters it, picture after picture in the fair order.
+        taps: what else is wanted of the pass, picture after picture in the fair order.
 
     Returns:
         The frozen network's head and its validation predictions; `None` if `until` came before there was enough to fit.
@@ -103,7 +118,6 @@ def screen(
     Raises:
         TrialMemoryError: memory is too small for a single picture, or for the head.
     """
-    begun = time.monotonic()
     order = fair_order(bundle, seed=seed)
     reached = extract(
         network,
@@ -117,13 +131,32 @@ def screen(
         on_progress=on_progress,
         taps=taps,
     )
+    return with_head(reached, bundle, seed=seed, until=head_until)
+
+
+def with_head(reached: Features, bundle: DataBundle, *, seed: int, until: float | None = None) -> Screened | None:
+    """Fit a convex head on features, and score it on validation pictures.
+
+    Args:
+        reached: of training and validation pictures, in an order that keeps classes and parts in proportion.
+        bundle: whose pictures they are.
+        seed: of the inner folds.
+        until: `time.monotonic()` by which the head is fitted, as well as the time allows.
+
+    Returns:
+        `None` if too little was reached to fit.
+
+    Raises:
+        TrialMemoryError: memory is too small for the head.
+    """
+    begun = time.monotonic()
     is_train = bundle.parts[reached.indices] == TRAIN
     labels = bundle.labels[reached.indices]
     if len(np.unique(labels[is_train])) < 2 or is_train.all():
         return None
     with memory_errors_translated():
         head = fit_head(
-            reached.values[is_train], labels[is_train], n_classes=len(bundle.classes), seed=seed, until=head_until
+            reached.values[is_train], labels[is_train], n_classes=len(bundle.classes), seed=seed, until=until
         )
     validation = bundle.indices("validation")
     probabilities = np.full((len(validation), len(bundle.classes)), np.nan, dtype=np.float32)
@@ -134,7 +167,7 @@ def screen(
         probabilities=probabilities,
         n_train=head.n_pictures or int(is_train.sum()),
         seconds_per_image=reached.seconds / len(reached.indices),
-        seconds=time.monotonic() - begun,
+        seconds=reached.seconds + time.monotonic() - begun,
     )
 
 
@@ -149,7 +182,7 @@ def extract(
     precision: Precision = "float32",
     until: float | None = None,
     on_progress: Callable[[float], None] | None = None,
-    taps: Mapping[str, Tap] = _NO_TAPS,
+    taps: Sequence[Tap] = (),
 ) -> Features:
     """One forward pass over stored pictures, up to what enters the classifier.
 
@@ -170,11 +203,11 @@ def extract(
     chunks: list[Floats] = []
     n_done = 0
     may_round = bundle.parts[indices] == TRAIN
-    passing = _ToFeatures(network, tuple(taps), precision)
+    passing = _ToFeatures(network, tuple((tap.module, tap.read) for tap in taps), precision)
     for some, (values, *entering) in passes(passing, look, indices, may_round=may_round):
         chunks.append(values.float().numpy())
-        for tap, activations in zip(taps.values(), entering, strict=True):
-            tap(activations)
+        for tap, activations in zip(taps, entering, strict=True):
+            tap.tell(activations)
         n_done += len(some)
         if on_progress is not None:
             on_progress(n_done / len(indices))
@@ -208,27 +241,33 @@ def predict(
 
 
 class _ToFeatures(nn.Module):
-    """What enters the classifier and some other modules, as a network of its own."""
+    """What enters the classifier, and what is read at the doors of some other modules, as a network of its own."""
 
-    def __init__(self, network: nn.Module, entries: tuple[str, ...], precision: Precision) -> None:
+    def __init__(
+        self, network: nn.Module, reads: tuple[tuple[str, Callable[[Any], Tensor]], ...], precision: Precision
+    ) -> None:
         super().__init__()
         self.network = network
-        self.entries = entries
+        self.reads = reads
         self.precision = precision
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        caught: dict[str, Tensor] = {}
+        caught: dict[int, Tensor] = {}
         with ExitStack() as stack:
-            for name in self.entries:
+            for number, (name, read) in enumerate(self.reads):
 
-                def catch(_: nn.Module, arguments: tuple[Any, ...], name: str = name) -> None:
-                    # A copy: a layer behind the door may work in place.
-                    caught[name] = packed(arguments[0]).clone()
+                def catch(
+                    _: nn.Module,
+                    arguments: tuple[Any, ...],
+                    number: int = number,
+                    read: Callable[[Any], Tensor] = read,
+                ) -> None:
+                    caught[number] = read(arguments[0])
 
                 stack.callback(self.network.get_submodule(name).register_forward_pre_hook(catch).remove)
             with _in_precision(self.precision, x.device):
                 features = network_features(self.network, x)
-        return (features, *(caught[name] for name in self.entries))
+        return (features, *(caught[number] for number in range(len(self.reads))))
 
 
 class _ToLogits(nn.Module):

@@ -55,6 +55,7 @@ _FRAME_COLUMNS = (
     "n_epochs",
     "latency_noise_ms",
     "resize",
+    "n_blocks_kept",
 )
 _BATCH_SIZE = 32
 
@@ -158,12 +159,13 @@ class Selection:
         """All trials as a table, one row each, in order of number.
 
         Times in milliseconds or seconds as the names say; `score` and `test_score` in the metric's own sign and unit;
-        `lr` is NaN where nothing was trained by gradient; further searched parameters have a column of their own.
+        `lr` is NaN where nothing was trained by gradient, `n_blocks_kept` where the whole backbone is used; further
+        searched parameters have a column of their own.
         """
         rows = [{name: getattr(trial, name) for name in _FRAME_COLUMNS} | _searched(trial) for trial in self.trials]
         frame = pd.DataFrame(rows, columns=None if rows else list(_FRAME_COLUMNS))
-        numeric = ["lr", "score", "latency_ms", "latency_p95_ms", "images_per_s", "preprocess_ms", "test_score"]
-        return frame.astype(dict.fromkeys(numeric, "float64"))
+        numeric = ["lr", "score", "latency_ms", "latency_p95_ms", "images_per_s", "preprocess_ms"]
+        return frame.astype(dict.fromkeys([*numeric, "test_score", "n_blocks_kept"], "float64"))
 
     def plot(self) -> Figure:
         """Accuracy against latency: every finished trial, the front drawn through, the chosen one marked."""
@@ -228,10 +230,9 @@ class Selection:
         tested = "" if trial.test_score is None else f", test {trial.test_score:.3f}"
         mark = "→" if trial.number == self.best.number else " "
         depth = f"{trial.n_unfrozen}/{trial.n_blocks}"
-        size = f"{trial.image_size[0]}x{trial.image_size[1]}"
         return (
             f"{mark} {trial.latency_ms:8.2f} ms  {self.metric.name} {trial.score:.3f}{tested}  "
-            f"trial {trial.number}: {trial.backbone} {size} px, {depth} unfrozen"
+            f"trial {trial.number}: {trial.body}, {depth} unfrozen"
         )
 
     def _trial(self, trial: Trial | int | None) -> Trial:
@@ -248,14 +249,22 @@ class Selection:
             raise RunError(f"trial {trial.number} is {trial.state} and has no model. Choose a trial of the front.")
         n_classes = len(self.classes)
         if trialfiles.has_weights(self._run, trial.number):
-            network = build(trial.backbone, n_classes=n_classes, image_size=trial.image_size)
+            network = build(
+                trial.backbone, n_classes=n_classes, image_size=trial.image_size, n_blocks_kept=trial.n_blocks_kept
+            )
             network.load_state_dict(trialfiles.load_weights(self._run, trial.number))
         elif trial.n_unfrozen == 0:
             # Frozen: the backbone's own weights, as they came, and the head.
             head = trialfiles.load_head(self._run, trial.number)
             source = find_weights(trial.backbone, self._facts["weights"])
             state_dict = load_state_dict(trial.backbone, source)
-            network = build(trial.backbone, n_classes=n_classes, image_size=trial.image_size, state_dict=state_dict)
+            network = build(
+                trial.backbone,
+                n_classes=n_classes,
+                image_size=trial.image_size,
+                state_dict=state_dict,
+                n_blocks_kept=trial.n_blocks_kept,
+            )
             set_head(network, torch.from_numpy(head.weight), torch.from_numpy(head.bias))
         else:
             raise RunError(

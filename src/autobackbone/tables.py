@@ -97,7 +97,7 @@ def _facts(trial: Trial, chosen: int | None, *, has_state: bool) -> dict[str, st
     facts = {
         "": "→" if trial.number == chosen else "",
         "trial": str(trial.number),
-        "backbone": trial.backbone,
+        "backbone": trial.backbone if trial.n_blocks_kept is None else f"{trial.backbone}, first {trial.n_blocks_kept}",
         "px": str(height) if height == width else f"{height}x{width}",
         "unfrozen": f"{trial.n_unfrozen}/{trial.n_blocks}",
         "lr": _number(trial.lr, ".1e"),

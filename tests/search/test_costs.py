@@ -2,8 +2,10 @@ import math
 
 import pytest
 
-from autobackbone.records import Candidate
+from autobackbone.records import Body, Candidate
 from autobackbone.search.costs import Costs
+
+BODY = Body("net", (96, 96))
 
 
 def candidate(n_unfrozen, size=96):
@@ -12,7 +14,7 @@ def candidate(n_unfrozen, size=96):
 
 @pytest.fixture
 def costs():
-    return Costs(n_train=800, n_validation=200, n_blocks={"net": 8}, forward_s={("net", (96, 96)): 0.01})
+    return Costs(n_train=800, n_validation=200, n_blocks={BODY: 8}, forward_s={BODY: 0.01})
 
 
 def test_deeper_and_longer_is_dearer(costs):

@@ -9,7 +9,7 @@ from autobackbone.backbones.build import build, normalisation
 from autobackbone.data import decode, survey
 from autobackbone.errors import EpochTooLongError
 from autobackbone.progress import Silent
-from autobackbone.records import Candidate
+from autobackbone.records import Body, Candidate
 from autobackbone.runfolder import RunFolder
 from autobackbone.screening import screen
 from autobackbone.search.costs import Costs
@@ -28,8 +28,9 @@ class SlowSource:
     def __init__(self, pass_s, n_passes):
         self.pass_s, self.n_passes = pass_s, n_passes
 
-    def network(self, backbone, image_size):
-        network, done = build(backbone, n_classes=3, image_size=image_size, seed=1), []
+    def network(self, backbone, image_size, n_blocks_kept=None):
+        network = build(backbone, n_classes=3, image_size=image_size, seed=1, n_blocks_kept=n_blocks_kept)
+        done = []
 
         def wait(_, arguments):
             if torch.is_grad_enabled():
@@ -57,8 +58,10 @@ def test_a_trial_that_is_too_slow_teaches_how_slow_it_is(pictures, tmp_path, n_p
     n_train = len(bundle.indices("train"))
     shop = SimpleNamespace(
         stores=stores,
-        costs=Costs(n_train=n_train, n_validation=8, n_blocks={TINY: 5}, forward_s={(TINY, SIZE): 1e-4}),
-        heads={(TINY, SIZE): (0, screened.head)},
+        costs=Costs(
+            n_train=n_train, n_validation=8, n_blocks={Body(TINY, SIZE): 5}, forward_s={Body(TINY, SIZE): 1e-4}
+        ),
+        heads={Body(TINY, SIZE): (0, screened.head)},
         run=RunFolder(path=tmp_path / "run"),
         reporter=Silent(),
         use_share=lambda: 0.0,

@@ -4,7 +4,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autobackbone.records import Candidate
+from autobackbone.records import Body, Candidate
 from autobackbone.search.climb import Search, climb
 from autobackbone.search.fitting import Fitting
 from autobackbone.search.space import Space
@@ -56,9 +56,9 @@ def test_something_is_found_exactly_where_anything_fits(suggestion, allowed, lef
 
 @given(suggestions(), st.sets(st.sampled_from(ALL), min_size=1), st.sets(st.sampled_from(ALL), min_size=1))
 def test_what_training_cannot_start_from_is_never_found(suggestion, allowed, reachable):
-    space = SPACE.with_reachable(frozenset((name, size) for name, size, _ in reachable))
+    space = SPACE.with_reachable(frozenset(Body(name, size) for name, size, _ in reachable))
     nearest = fitting(allowed, space).nearest(suggestion)
-    assert nearest is None or key(space.candidate(nearest))[:2] in space.reachable_pairs()
+    assert nearest is None or space.candidate(nearest).body in space.bodies()
 
 
 def test_backbones_that_fit_are_fallen_back_on_alike():

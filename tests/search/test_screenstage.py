@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autobackbone.records import Latency, Priced, Target
+from autobackbone.records import Body, Latency, Priced, Target
 from autobackbone.search.costs import Costs
 from autobackbone.search.screenstage import pass_s
 
@@ -17,7 +17,7 @@ speeds = st.lists(st.floats(1.0, 1e4), min_size=1, max_size=7)
 def known(images_per_s):
     """Pairs of these speeds on the target."""
     return {
-        (f"net{i}", (96, 96)): Priced(
+        Body(f"net{i}", (96, 96)): Priced(
             backbone=f"net{i}",
             image_size=(96, 96),
             latency=replace(NEW, images_per_s=speed),
@@ -54,5 +54,5 @@ def test_where_no_large_batch_fits_the_single_passes_tell():
 
 
 def test_a_pair_that_ran_but_was_never_priced_says_nothing():
-    costs = Costs(n_train=800, n_validation=200, forward_s={("gone", (96, 96)): 5.0})
+    costs = Costs(n_train=800, n_validation=200, forward_s={Body("gone", (96, 96)): 5.0})
     assert pass_s(NEW, costs, {}, TARGET) == forecast([], [])

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from autobackbone.errors import SpaceError
-from autobackbone.records import Candidate
-from autobackbone.search.space import Space, as_space_settings
+from autobackbone.records import Body, Candidate
+from autobackbone.search.space import Space, as_space_settings, cuts_to_offer
 
 SIZES = {"small": ((96, 96), (128, 128), (160, 160)), "large": ((224, 224),)}
 BLOCKS = {"small": 8, "large": 5}
@@ -53,14 +55,55 @@ def test_a_frozen_candidate_carries_depth_share_0_and_the_middle_of_the_rates():
 
 
 def test_a_size_that_training_cannot_start_from_goes_to_the_nearest_that_it_can():
-    space = SPACE.with_reachable(frozenset({("small", (96, 96))}))
+    space = SPACE.with_reachable(frozenset({Body("small", (96, 96))}))
     candidate = space.candidate({"backbone": "small", "size_share": 1.0, "depth_share": 0.5, "lr": 1e-3})
     assert candidate.image_size == (96, 96)
 
 
 def test_a_backbone_without_any_reachable_size_keeps_what_was_asked():
-    space = SPACE.with_reachable(frozenset({("small", (96, 96))}))
+    space = SPACE.with_reachable(frozenset({Body("small", (96, 96))}))
     assert space.candidate({"backbone": "large", "size_share": 0, "depth_share": 0, "lr": 1e-3}).backbone == "large"
+
+
+CUT = Space(image_sizes=SIZES, n_blocks=BLOCKS, kept={"small": (5, 6, 7), "large": ()})
+EVERY_BODY = frozenset(Body("small", size, kept) for size in SIZES["small"] for kept in (None, 5, 6, 7))
+
+
+@given(candidates, st.sampled_from([None, 5, 6, 7]))
+def test_a_suggestion_means_the_cut_candidate_it_was_made_of(candidate, n_kept):
+    n_kept = n_kept if candidate.backbone == "small" else None
+    space = CUT.with_reachable(EVERY_BODY | {Body("large", (224, 224))})
+    cut = replace(candidate, n_blocks_kept=n_kept, n_unfrozen=min(candidate.n_unfrozen, n_kept or 8))
+    assert space.candidate(space.suggestion(cut)) == cut
+    assert set(space.suggestion(cut)) == set(space.distributions())
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_no_more_blocks_are_unfrozen_than_were_kept(size_share, depth_share, kept_share):
+    shares = {"size_share": size_share, "depth_share": depth_share, "kept_share": kept_share}
+    candidate = CUT.with_reachable(EVERY_BODY).candidate({"backbone": "small", "lr": 1e-3} | shares)
+    assert 1 <= candidate.n_unfrozen <= (candidate.n_blocks_kept or 8)
+    assert (candidate.n_blocks_kept is None) == (kept_share >= 0.5)
+
+
+@pytest.mark.parametrize(("kept_share", "wanted"), [(0.0, 6), (0.2, 6), (0.4, None), (0.9, None)])
+def test_a_cut_that_training_cannot_start_from_goes_to_the_nearest_that_it_can(kept_share, wanted):
+    space = CUT.with_reachable(frozenset({Body("small", (96, 96), 6), Body("small", (96, 96))}))
+    shares = {"size_share": 0.9, "depth_share": 0.1, "kept_share": kept_share}
+    assert space.candidate({"backbone": "small", "lr": 1e-3} | shares).body == Body("small", (96, 96), wanted)
+
+
+def test_cuts_are_offered_as_asked():
+    assert cuts_to_offer(8) == (5, 6, 7)
+    assert cuts_to_offer(5) == (3, 4)
+    assert cuts_to_offer(1) == ()
+    assert cuts_to_offer(8, None) == ()
+    assert cuts_to_offer(8, (1, 100)) == (1, 2, 3, 4, 5, 6, 7)
+    assert cuts_to_offer(8, 4) == (4,)
+    assert as_space_settings({"n_blocks_kept": None}) == {"n_blocks_kept": None}
+    assert as_space_settings({"n_blocks_kept": (2, 4)}) == {"n_blocks_kept": (2, 4)}
+    with pytest.raises(SpaceError, match=r"n_blocks_kept.*whole number of at least 1"):
+        as_space_settings({"n_blocks_kept": 0})
 
 
 def test_bounds_and_fixed_values_hold():

@@ -4,19 +4,22 @@ import torch
 from PIL import Image
 
 from autobackbone.backbones.build import build, normalisation
+from autobackbone.backbones.head import features
 from autobackbone.data import decode, survey
-from autobackbone.screening import screen
+from autobackbone.records import Body
+from autobackbone.screening import fair_order, screen
 from autobackbone.training.activations import ActivationCache
 from autobackbone.training.stores import Stores
 
 NET, SIZE, CPU = "test_efficientnet.r160_in1k", (64, 64), torch.device("cpu")
+BODY = Body(NET, SIZE)
 
 
 class Source:
     """Random weights, the same ones for the same name."""
 
-    def network(self, backbone, image_size):
-        return build(backbone, n_classes=3, image_size=image_size, seed=0)
+    def network(self, backbone, image_size, n_blocks_kept=None):
+        return build(backbone, n_classes=3, image_size=image_size, seed=0, n_blocks_kept=n_blocks_kept)
 
     def normalisation(self, backbone):
         return normalisation(backbone)
@@ -38,10 +41,11 @@ def stores(bundle, tmp_path):
     return Stores(bundle=bundle, source=Source(), cache=cache, device=CPU, seed=0)
 
 
-def screened_with(stores, depths, **given):
+def screened_with(stores, depths, kept=(), **given):
     network = stores.source.network(NET, SIZE)
-    with stores.filling(network, NET, SIZE, depths) as taps:
-        assert len(taps) == len(depths)
+    cuts = stores.cuts(network, BODY, kept)
+    with stores.filling(network, BODY, depths, cuts) as taps:
+        assert len(taps) == len(depths) + len(kept)
         return screen(network, stores.bundle, SIZE, normalisation(NET), seed=0, device=CPU, taps=taps, **given)
 
 
@@ -57,24 +61,37 @@ def test_the_pass_of_screening_leaves_the_stores_that_training_would_make(stores
         seed=0,
     )
     for depth in (1, 3):
-        assert stores.is_stored(NET, SIZE, depth)
-        split = stores.split(stores.source.network(NET, SIZE), NET, SIZE, depth)
-        (given,) = stores.views(split, NET, SIZE, depth, n_views=1, until=0.0)  # no time to compute anything
-        (made,) = anew.views(split, NET, SIZE, depth, n_views=1, until=None)
+        assert stores.is_stored(BODY, depth)
+        split = stores.split(stores.source.network(NET, SIZE), BODY, depth)
+        (given,) = stores.views(split, BODY, depth, n_views=1, until=0.0)  # no time to compute anything
+        (made,) = anew.views(split, BODY, depth, n_views=1, until=None)
         np.testing.assert_allclose(given.astype(np.float32), made.astype(np.float32), atol=2e-3)
-    assert not stores.is_stored(NET, SIZE, 2)
+    assert not stores.is_stored(BODY, 2)
+
+
+def test_the_pass_of_screening_leaves_the_features_of_cut_networks(stores, bundle):
+    screened_with(stores, (1,), kept=(2, 4))
+    look, order = stores._look(BODY), fair_order(bundle, seed=0)
+    for n_kept in (2, 4):
+        body = BODY._replace(n_blocks_kept=n_kept)
+        with torch.no_grad():
+            wanted = features(stores.source.network(*body), look(order)).numpy()
+        np.testing.assert_allclose(stores.features(body), wanted, rtol=1e-3, atol=1e-4)
+    assert stores.features(BODY._replace(n_blocks_kept=3)) is None
+    # They are not the activations of another body at another depth.
+    assert not stores.is_stored(BODY._replace(n_blocks_kept=2), 1)
 
 
 def test_rows_say_where_each_picture_lies(stores, bundle):
     network = stores.source.network(NET, SIZE)
-    split = stores.split(network, NET, SIZE, 2)
-    views = stores.views(split, NET, SIZE, 2, n_views=2, until=None)
+    split = stores.split(network, BODY, 2)
+    views = stores.views(split, BODY, 2, n_views=2, until=None)
     train, validation = stores.rows(2)
     assert [len(view) for view in views] == [
         len(bundle.indices("train")) + len(bundle.indices("validation")),
         len(train[0]),
     ]
-    look = stores._look(NET, SIZE)
+    look = stores._look(BODY)
     for part, places in (("train", train[0]), ("validation", validation[0])):
         wanted = split.prefix(look(bundle.indices(part))).numpy()
         np.testing.assert_allclose(views[0][places].astype(np.float32), wanted, atol=5e-3)
@@ -86,7 +103,7 @@ def test_rows_say_where_each_picture_lies(stores, bundle):
 
 def test_a_pass_that_ends_early_leaves_no_store(stores):
     screened_with(stores, (1,), until=0.0)
-    assert not stores.is_stored(NET, SIZE, 1)
+    assert not stores.is_stored(BODY, 1)
     assert list(stores.cache.folder.iterdir()) == []
 
 

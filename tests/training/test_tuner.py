@@ -25,8 +25,8 @@ CPU = torch.device("cpu")
 
 
 class Source:
-    def network(self, backbone, image_size):
-        return build(backbone, n_classes=3, image_size=image_size, seed=1)
+    def network(self, backbone, image_size, n_blocks_kept=None):
+        return build(backbone, n_classes=3, image_size=image_size, seed=1, n_blocks_kept=n_blocks_kept)
 
     def normalisation(self, backbone):
         return normalisation(backbone)
@@ -76,6 +76,21 @@ def test_exactly_the_unfrozen_blocks_and_the_head_change(tuner, screened, tmp_pa
     moved = {name for name in old if not torch.equal(old[name], new[name])}
     assert moved <= trained
     assert len(moved) > 0.9 * len(trained)
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_a_cut_network_is_tuned_like_any_other(tuner, bundle, tmp_path, is_stored):
+    tuner = with_cache(tuner, tmp_path / "stored", 10**9 if is_stored else 0)
+    before = Source().network(TINY, SIZE, 3)
+    head = screen(before, bundle, SIZE, normalisation(TINY), seed=0, device=CPU).head
+    after, outcome = tuner.tune(candidate(n_unfrozen=1, n_blocks_kept=3), head)
+    old, new = before.state_dict(), after.state_dict()
+    moved = {name for name in old if not torch.equal(old[name], new[name])}
+    assert list(old) == list(new)
+    assert moved
+    assert moved <= trainable_names(before, 1)
+    again = predict(after, bundle, bundle.indices("validation"), SIZE, normalisation(TINY), device=CPU)
+    np.testing.assert_allclose(again, outcome.probabilities, atol=0.02)
 
 
 def test_the_outcome_is_what_the_returned_network_says(tuner, screened, bundle):
@@ -208,8 +223,8 @@ class SmallSource(Source):
     def __init__(self, error, n_fitting, n_passes=0):
         self.error, self.n_fitting, self.n_passes = error, n_fitting, n_passes
 
-    def network(self, backbone, image_size):
-        network = super().network(backbone, image_size)
+    def network(self, backbone, image_size, n_blocks_kept=None):
+        network = super().network(backbone, image_size, n_blocks_kept)
         passes = []
 
         def refuse(_, arguments):

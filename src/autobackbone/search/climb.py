@@ -130,13 +130,13 @@ def _leg_s(search: Search, trial: Trial, leg: NextLeg) -> float:
 
 
 def openings(trials: Sequence[Trial], search: Search) -> list[Candidate]:
-    """What is tried before the sampler has a say: each screened backbone at its best size, the fastest first, its last
-    blocks at a rate that rarely harms; then the same ones deeper. What was tried already is left out.
+    """What is tried before the sampler has a say: each whole screened backbone at its best size, the fastest first, its
+    last blocks at a rate that rarely harms; then the same ones deeper. What was tried already is left out.
     """
     tried = _tried(trials)
     best: dict[str, Trial] = {}
     for trial in trials:
-        is_screened = trial.state == "finished" and trial.n_unfrozen == 0
+        is_screened = trial.state == "finished" and trial.n_unfrozen == 0 and trial.n_blocks_kept is None
         if is_screened and (trial.backbone not in best or _is_better(trial, best[trial.backbone], search)):
             best[trial.backbone] = trial
     fastest_first = sorted(best.values(), key=lambda trial: trial.latency_ms or 0.0)
@@ -165,7 +165,7 @@ def _tried(trials: Sequence[Trial]) -> set[tuple[Any, ...]]:
 
 
 def _key(candidate: Candidate) -> tuple[Any, ...]:
-    return candidate.backbone, candidate.image_size, candidate.n_unfrozen, candidate.lr
+    return candidate.body, candidate.n_unfrozen, candidate.lr
 
 
 def _is_better(one: Trial, other: Trial, search: Search) -> bool:

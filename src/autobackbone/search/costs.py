@@ -5,9 +5,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass, field
 
-from autobackbone.records import Candidate, ImageSize
-
-Pair = tuple[str, ImageSize]
+from autobackbone.records import Body, Candidate
 
 # A step forward and back costs about three forward passes.
 _TRAINING_FACTOR = 3.0
@@ -22,43 +20,43 @@ class Costs:
     Args:
         n_train: training pictures.
         n_validation: validation pictures.
-        forward_s: seconds of a forward pass over one picture, by backbone and image size.
-        n_blocks: blocks of each backbone.
+        forward_s: seconds of a forward pass over one picture, by body.
+        n_blocks: of each body.
     """
 
     n_train: int
     n_validation: int
-    n_blocks: dict[str, int] = field(default_factory=dict)
-    forward_s: dict[Pair, float] = field(default_factory=dict)
-    _epochs: dict[tuple[str, ImageSize, int], float] = field(default_factory=dict)
+    n_blocks: dict[Body, int] = field(default_factory=dict)
+    forward_s: dict[Body, float] = field(default_factory=dict)
+    _epochs: dict[tuple[Body, int], float] = field(default_factory=dict)
     _ratios: list[float] = field(default_factory=list)
 
     def expected_s(self, candidate: Candidate, n_epochs: int, *, is_stored: bool = False) -> float:
-        """Seconds of a training of so many epochs, its setup included; infinite for a pair that was never run.
+        """Seconds of a training of so many epochs, its setup included; infinite for a body that was never run.
 
         Args:
             candidate: something to try.
             n_epochs: how long it would train.
             is_stored: whether what its frozen part gives is stored already.
         """
-        pair = (candidate.backbone, candidate.image_size)
-        if pair not in self.forward_s:
+        body = candidate.body
+        if body not in self.forward_s:
             return float("inf")
-        known = (*pair, candidate.n_unfrozen)
+        known = (body, candidate.n_unfrozen)
         is_known = known in self._epochs
         epoch_s = self._epochs[known] if is_known else self._guess_epoch_s(candidate) * self._correction()
         # What was trained before has been stored, or cannot be.
-        prefix_s = 0.0 if is_known or is_stored else self.forward_s[pair] * (self.n_train + self.n_validation)
+        prefix_s = 0.0 if is_known or is_stored else self.forward_s[body] * (self.n_train + self.n_validation)
         return _SETUP_S + prefix_s + n_epochs * epoch_s
 
     def learn(self, candidate: Candidate, epoch_s: float) -> None:
         """Remember what an epoch really took."""
         self._ratios.append(epoch_s / self._guess_epoch_s(candidate))
-        self._epochs[(candidate.backbone, candidate.image_size, candidate.n_unfrozen)] = epoch_s
+        self._epochs[candidate.body, candidate.n_unfrozen] = epoch_s
 
     def _guess_epoch_s(self, candidate: Candidate) -> float:
-        tail_share = candidate.n_unfrozen / self.n_blocks[candidate.backbone]
-        forward_s = self.forward_s[(candidate.backbone, candidate.image_size)]
+        tail_share = candidate.n_unfrozen / self.n_blocks[candidate.body]
+        forward_s = self.forward_s[candidate.body]
         return forward_s * tail_share * (_TRAINING_FACTOR * self.n_train + self.n_validation)
 
     def _correction(self) -> float:

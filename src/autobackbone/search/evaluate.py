@@ -39,12 +39,12 @@ class NetworkEvaluator:
     def expected_s(self, candidate: Candidate, *, n_before: int = 0, n_epochs: int | None = None) -> float:
         """Seconds of a part of its training; `None` is the shortest useful end."""
         shortest = max(int(candidate.extras.get("n_epochs", MIN_EPOCHS)), n_before + LEAST_MORE if n_before else 0)
-        is_stored = self.shop.stores.is_stored(candidate.backbone, candidate.image_size, candidate.n_unfrozen)
+        is_stored = self.shop.stores.is_stored(candidate.body, candidate.n_unfrozen)
         return self.shop.costs.expected_s(candidate, (n_epochs or shortest) - n_before, is_stored=is_stored)
 
     def begin(self, candidate: Candidate) -> Trial:
         """What is known before training."""
-        priced = price(self.shop, (candidate.backbone, candidate.image_size))
+        priced = price(self.shop, candidate.body)
         return begun_trial(self.shop, priced, candidate)
 
     def evaluate(
@@ -57,9 +57,9 @@ class NetworkEvaluator:
         """
         shop = self.shop
         begun = time.monotonic()
-        name = f"{candidate.backbone}, {candidate.n_unfrozen} unfrozen, lr {candidate.lr:.1e}"
+        name = f"{candidate.body}, {candidate.n_unfrozen} unfrozen, lr {candidate.lr:.1e}"
         shop.reporter.progress(shop.use_share(), f"trial {number}: {name}")
-        _, head = shop.heads[(candidate.backbone, candidate.image_size)]
+        _, head = shop.heads[candidate.body]
         checkpoint = trialfiles.checkpoint_file(shop.run, number)
         leg = Leg(checkpoint=checkpoint, n_before=n_before, pause_at=pause_at)
         n_views = 1 if pause_at is not None else self._n_views(candidate, until)
@@ -118,7 +118,7 @@ class NetworkEvaluator:
 
     def _n_views(self, candidate: Candidate, until: float | None) -> int:
         """A second, augmented view where its pass costs little of the last leg; before, few would use it."""
-        pass_s = self.shop.costs.forward_s[(candidate.backbone, candidate.image_size)] * self.shop.costs.n_train
+        pass_s = self.shop.costs.forward_s[candidate.body] * self.shop.costs.n_train
         return 2 if until is None or pass_s < _VIEW_SHARE * (until - time.monotonic()) else 1
 
 

@@ -40,7 +40,7 @@ class Fitting:
 
     def is_any(self) -> bool:
         """Whether anything at all fits."""
-        return any(True for _ in self.among(self._of_all_pairs(self._cheapest())))
+        return any(True for _ in self.among(self._of_all_bodies(self._cheapest())))
 
     def allows(self, suggestion: Suggestion) -> bool:
         """Whether what a suggestion means fits."""
@@ -49,14 +49,14 @@ class Fitting:
     def nearest(self, suggestion: Suggestion) -> Suggestion | None:
         """What fits and is most like a suggestion that does not; `None` only where nothing fits any more.
 
-        Its rate and other parameters stay, except for the number of epochs where no pair and depth fits with it. Its
-        backbone stays if any of its pairs and depths fits; if none does, one whose does is drawn, by a seed that the
+        Its rate and other parameters stay, except for the number of epochs where no body and depth fits with it. Its
+        backbone stays if any of its bodies and depths fits; if none does, one whose does is drawn, by a seed that the
         suggestion makes: whoever draws the same falls back on the same.
         """
         asked = self.space.candidate(suggestion)
         # At last whatever `is_any` looks at, so that the two never contradict each other.
         for base in (asked, self._shortened(asked), self._cheapest()):
-            fitting = list(self.among(self._of_all_pairs(base)))
+            fitting = list(self.among(self._of_all_bodies(base)))
             if fitting:
                 return self.space.suggestion(self._most_like(asked, fitting))
         return None
@@ -71,18 +71,18 @@ class Fitting:
             key=lambda one: sum(abs(a - b) for a, b in zip(self._place(one), wanted, strict=True)),
         )
 
-    def _place(self, candidate: Candidate) -> tuple[float, float]:
+    def _place(self, candidate: Candidate) -> tuple[float, ...]:
         shares = self.space.suggestion(candidate)
-        return float(shares["size_share"]), float(shares["depth_share"])
+        return tuple(float(shares[name]) for name in ("size_share", "depth_share", "kept_share") if name in shares)
 
-    def _of_all_pairs(self, base: Candidate) -> Iterator[Candidate]:
-        for name, size in self.space.reachable_pairs():
-            lowest, highest = self.space.depths(name)
+    def _of_all_bodies(self, base: Candidate) -> Iterator[Candidate]:
+        for body in self.space.bodies():
+            lowest, highest = self.space.depths(*body)
             for n_unfrozen in range(lowest, highest + 1):
-                yield replace(base, backbone=name, image_size=size, n_unfrozen=n_unfrozen)
+                yield replace(base, **body._asdict(), n_unfrozen=n_unfrozen)
 
     def _cheapest(self) -> Candidate:
-        """Any pair, at the typical rate and as few epochs as there may be."""
+        """Any body, at the typical rate and as few epochs as there may be."""
         name, sizes = next(iter(self.space.image_sizes.items()))
         frozen = Candidate(backbone=name, image_size=sizes[0], n_unfrozen=0)
         return self._shortened(self.space.candidate(self.space.suggestion(frozen)))

@@ -99,6 +99,7 @@ def candidate_of(trial: Trial) -> Candidate:
         backbone=trial.backbone,
         image_size=trial.image_size,
         n_unfrozen=trial.n_unfrozen,
+        n_blocks_kept=trial.n_blocks_kept,
         lr=trial.lr,
         extras=dict(trial.extras),
     )

@@ -1,4 +1,6 @@
-"""Price, then screen: each backbone and image size alone on the target, then one forward pass and a convex head."""
+"""Price, then screen: each backbone and image size alone on the target, then one forward pass and a convex head; and
+heads on the first blocks alone, whose features the same pass has left.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,14 @@ from dataclasses import replace
 import numpy as np
 
 from autobackbone.backbones.blocks import blocks_of
-from autobackbone.choosing import trial_line
+from autobackbone.choosing import is_beaten_for_good, trial_line
 from autobackbone.errors import LimitsError, TrialMemoryError, WeightsError
 from autobackbone.latency.target import describe
 from autobackbone.planning import SCREENING_SHARE, gmacs, screening_order
-from autobackbone.records import Candidate, Latency, Limits, Priced, Target, Trial
-from autobackbone.screening import Screened, screen
+from autobackbone.records import Body, Candidate, Latency, Limits, Priced, Target, Trial
+from autobackbone.screening import Features, Screened, fair_order, screen, with_head
 from autobackbone.search import trialfiles
-from autobackbone.search.costs import Costs, Pair
+from autobackbone.search.costs import Costs
 from autobackbone.search.study import add_screened, next_number
 from autobackbone.search.workshop import Workshop
 
@@ -34,16 +36,18 @@ _PRICING_SHARE = 0.05
 _LEAST_PRICING_S = 0.1
 # For the head and whatever else a pass brings with it.
 _MARGIN = 1.1
+# All cuts of a body may take so many times as long as the whole of it did.
+_CUTS_SHARE = 1.0
 
 
-def screening(shop: Workshop, share: float = SCREENING_SHARE) -> Iterator[Pair]:
-    """Screen as many pairs of backbone and image size as the time allows; at least one.
+def screening(shop: Workshop, share: float = SCREENING_SHARE) -> Iterator[Body]:
+    """Screen as many backbones and image sizes as the time allows, at least one, and cuts of them.
 
     A backbone whose weights cannot be had after all, such as by a download that breaks off, is left out.
 
     Yields:
-        Each pair that was screened, right after it was. What the caller does before it asks for the next one does not
-        shorten the share.
+        Each whole body that was screened, right after it was. What the caller does before it asks for the next one does
+        not shorten the share.
 
     Raises:
         LimitsError: no pair keeps the limits.
@@ -51,37 +55,39 @@ def screening(shop: Workshop, share: float = SCREENING_SHARE) -> Iterator[Pair]:
     """
     until = time.monotonic() + shop.clock.left_s() * share
     unloadable: dict[str, WeightsError] = {}
-    for pair in _order(shop):
-        if pair in shop.heads or pair[0] in unloadable:
+    for body in _order(shop):
+        if body in shop.heads or body.backbone in unloadable:
             continue
+        begun = time.monotonic()
         try:
-            _screen_if_it_fits(shop, pair, until)
+            _screen_if_it_fits(shop, body, until)
         except WeightsError as error:
-            unloadable[pair[0]] = error
+            unloadable[body.backbone] = error
             shop.reporter.say(f"left out: {error}")
         except TrialMemoryError as error:
-            shop.reporter.say(f"left out: {_name(pair)}: {error}")
-        if pair in shop.heads:
+            shop.reporter.say(f"left out: {body}: {error}")
+        if body in shop.heads:
             paused = time.monotonic()
-            yield pair
+            yield body
             until += time.monotonic() - paused
+            _screen_cuts(shop, body, min(until, time.monotonic() + _CUTS_SHARE * (paused - begun)))
     if not shop.heads:
         raise next(iter(unloadable.values()), None) or _nothing_within_limits(shop)
 
 
-def _screen_if_it_fits(shop: Workshop, pair: Pair, until: float) -> None:
-    """Price a pair, and screen it if it keeps the limits and ends by `until`; the first one is screened anyway."""
-    if shop.heads and _rough_seconds(shop, pair) > 1.5 * (until - time.monotonic()):
+def _screen_if_it_fits(shop: Workshop, body: Body, until: float) -> None:
+    """Price a body, and screen it if it keeps the limits and ends by `until`; the first one is screened anyway."""
+    if shop.heads and _rough_seconds(shop, body) > 1.5 * (until - time.monotonic()):
         return
-    priced = price(shop, pair)
+    priced = price(shop, body)
     broken = broken_limit(priced, shop.limits)
     if broken is not None and broken.startswith("latency"):
         # Once more: what other work has disturbed is not remembered, and must not exclude.
-        del shop.priced[pair]
-        priced = price(shop, pair)
+        del shop.priced[body]
+        priced = price(shop, body)
         broken = broken_limit(priced, shop.limits)
     if broken is not None:
-        shop.reporter.say(f"left out: {_name(pair)}: {broken}")
+        shop.reporter.say(f"left out: {body}: {broken}")
         return
     expected_s = _reading_s(shop, priced) + _seconds(shop, priced.latency)
     if shop.heads and time.monotonic() + expected_s > until:
@@ -95,39 +101,41 @@ def _screen_if_it_fits(shop: Workshop, pair: Pair, until: float) -> None:
     )
 
 
-def _order(shop: Workshop) -> list[Pair]:
+def _order(shop: Workshop) -> list[Body]:
     """As planned; a budget that is short for the first pair begins with the cheapest of all."""
-    order = screening_order(shop.space.image_sizes)
-    cheapest = min(order, key=lambda pair: gmacs(*pair))
+    order = [Body(*pair) for pair in screening_order(shop.space.image_sizes)]
+    cheapest = min(order, key=_gmacs)
     try:
         # A clock that is short anyway does not pay for the price of a pair that it cannot screen.
         price(shop, cheapest if shop.clock.left_s() < _SHORT_CLOCK_S else order[0])
     except WeightsError:  # told when its turn comes
         return order
     is_short = _rough_seconds(shop, order[0]) > _SHORT_SHARE * shop.clock.left_s()
-    return [cheapest, *(pair for pair in order if pair != cheapest)] if is_short else order
+    return [cheapest, *(body for body in order if body != cheapest)] if is_short else order
 
 
-def price(shop: Workshop, pair: Pair) -> Priced:
-    """What a pair costs to run, measured alone on the target or remembered."""
-    if pair not in shop.priced:
-        backbone, image_size = pair
-        shop.reporter.progress(shop.use_share(), f"latency of {_name(pair)}")
-        network = shop.source.network(backbone, image_size)
+def price(shop: Workshop, body: Body) -> Priced:
+    """What a body costs to run, measured alone on the target or remembered."""
+    if body not in shop.priced:
+        backbone, image_size, n_kept = body
+        shop.reporter.progress(shop.use_share(), f"latency of {body}")
+        network = shop.source.network(*body)
         n_params = sum(parameter.numel() for parameter in network.parameters())
         n_values = n_params + sum(buffer.numel() for buffer in network.buffers())
         n_blocks = len(blocks_of(network))
-        shop.priced[pair] = Priced(
+        name = backbone if n_kept is None else f"{backbone}, first {n_kept} blocks"
+        shop.priced[body] = Priced(
             backbone=backbone,
             image_size=image_size,
-            latency=shop.book.measure(network, backbone, image_size, shop.target, seconds=_pricing_s(shop)),
+            latency=shop.book.measure(network, name, image_size, shop.target, seconds=_pricing_s(shop)),
             n_blocks=n_blocks,
             n_params=n_params,
             megabytes=round(n_values * 4 / 1e6, 2),
             preprocess_ms=shop.preprocess_ms(image_size),
+            n_blocks_kept=n_kept,
         )
-        shop.costs.n_blocks[backbone] = n_blocks
-    return shop.priced[pair]
+        shop.costs.n_blocks[body] = n_blocks
+    return shop.priced[body]
 
 
 def _pricing_s(shop: Workshop) -> float:
@@ -135,7 +143,7 @@ def _pricing_s(shop: Workshop) -> float:
 
 
 def broken_limit(priced: Priced, limits: Limits) -> str | None:
-    """Which limit a pair breaks, in words; `None` if it keeps all."""
+    """Which limit a body breaks, in words; `None` if it keeps all."""
     has = {
         "latency_ms": priced.latency.p50_ms,
         "latency_p95_ms": priced.latency.p95_ms,
@@ -150,12 +158,13 @@ def broken_limit(priced: Priced, limits: Limits) -> str | None:
 
 
 def _screen_one(shop: Workshop, priced: Priced, until: float | None, head_until: float | None) -> None:
-    pair = (priced.backbone, priced.image_size)
-    network = shop.source.network(*pair).to(shop.device)
-    # Cutting a network costs time, too: not where a pass is all that fits.
-    is_all = shop.space.is_frozen_only or _seconds(shop, priced.latency) > _SHORT_SHARE * shop.clock.left_s()
-    depths = () if is_all else shop.space.opening_depths(priced.backbone)
-    with shop.stores.filling(network, *pair, depths) as taps:
+    body = priced.body
+    network = shop.source.network(*body).to(shop.device)
+    # Splitting and cutting a network costs time, too: not where a pass is all that fits.
+    is_all = _seconds(shop, priced.latency) > _SHORT_SHARE * shop.clock.left_s()
+    depths = () if is_all or shop.space.is_frozen_only else shop.space.opening_depths(body.backbone)
+    cuts = shop.stores.cuts(network, body, () if is_all else shop.space.kept.get(body.backbone, ()))
+    with shop.stores.filling(network, body, depths, cuts) as taps:
         screened = screen(
             network,
             shop.bundle,
@@ -166,20 +175,64 @@ def _screen_one(shop: Workshop, priced: Priced, until: float | None, head_until:
             precision=shop.target.precision,
             until=until,
             head_until=head_until,
-            on_progress=lambda done: shop.reporter.progress(shop.use_share(), f"screening {_name(pair)}: {done:.0%}"),
+            on_progress=lambda done: shop.reporter.progress(shop.use_share(), f"screening {body}: {done:.0%}"),
             taps=taps,
         )
+    _keep(shop, priced, screened)
+
+
+def _screen_cuts(shop: Workshop, whole: Body, until: float) -> None:
+    """Heads on the first blocks alone, the longest first, until one is beaten: shorter ones would be, too."""
+    order = fair_order(shop.bundle, seed=shop.seed)
+    for n_kept in reversed(shop.space.kept.get(whole.backbone, ())):
+        body = whole._replace(n_blocks_kept=n_kept)
+        values = None if body in shop.heads else shop.stores.features(body)
+        if values is None:
+            continue
+        if time.monotonic() + _cut_s(shop, whole) > until:
+            return
+        try:
+            priced = price(shop, body)
+            broken = broken_limit(priced, shop.limits)
+            if broken is not None:
+                shop.reporter.say(f"left out: {body}: {broken}")
+                continue
+            share = _speed(shop.priced[whole].latency, shop.target) / _speed(priced.latency, shop.target)
+            passed_s = shop.costs.forward_s[whole] * share * len(order)
+            reached = Features(values=values, indices=order, seconds=passed_s)
+            screened = with_head(reached, shop.bundle, seed=shop.seed)
+        except TrialMemoryError as error:
+            shop.reporter.say(f"left out: {body}: {error}")
+            return
+        trial = _keep(shop, priced, screened)
+        if trial is None or is_beaten_for_good(trial, shop.trials(), shop.metric):
+            return
+
+
+def _cut_s(shop: Workshop, whole: Body) -> float:
+    """Seconds of pricing a cut and fitting its head, which takes about as long as that of the whole body."""
+    number, _ = shop.heads[whole]
+    n_passed = shop.costs.n_train + shop.costs.n_validation
+    trial = next(trial for trial in shop.trials() if trial.number == number)
+    head_s = (trial.train_seconds or 0.0) - shop.costs.forward_s[whole] * n_passed
+    return max(0.0, head_s) + _pricing_s(shop)
+
+
+def _keep(shop: Workshop, priced: Priced, screened: Screened | None) -> Trial | None:
+    """Put a frozen network and its head into the study; `None` where there is no score."""
     if screened is None or not math.isfinite(shop.validation_score(screened.probabilities)):
-        return
+        return None
     trial = _trial(shop, priced, screened)
     # Files first: a process that dies in between leaves a file too many, never a finished trial without its head.
     number = next_number(shop.study)
     trialfiles.save_head(shop.run, number, screened.head)
     trialfiles.save_predictions(shop.run, number, trialfiles.VALIDATION, screened.probabilities)
     add_screened(shop.study, shop.space, trial)
-    shop.heads[pair] = (number, screened.head)
-    shop.costs.forward_s[pair] = screened.seconds_per_image
-    shop.reporter.say(trial_line(replace(trial, number=number), shop.metric))
+    shop.heads[priced.body] = (number, screened.head)
+    shop.costs.forward_s[priced.body] = screened.seconds_per_image
+    kept = replace(trial, number=number)
+    shop.reporter.say(trial_line(kept, shop.metric))
+    return kept
 
 
 def _trial(shop: Workshop, priced: Priced, screened: Screened) -> Trial:
@@ -187,7 +240,7 @@ def _trial(shop: Workshop, priced: Priced, screened: Screened) -> Trial:
     part = "" if screened.n_train == n_train else f" of {screened.n_train:,} of {n_train:,} training pictures"
     is_scored = np.logical_not(np.isnan(screened.probabilities).any(axis=1))
     scored = "" if is_scored.all() else f", scored on {is_scored.sum():,} of {len(is_scored):,} validation pictures"
-    candidate = Candidate(backbone=priced.backbone, image_size=priced.image_size, n_unfrozen=0)
+    candidate = Candidate(**priced.body._asdict(), n_unfrozen=0)
     return replace(
         begun_trial(shop, priced, candidate),
         state="finished",
@@ -213,6 +266,7 @@ def begun_trial(shop: Workshop, priced: Priced, candidate: Candidate) -> Trial:
         image_size=candidate.image_size,
         n_unfrozen=candidate.n_unfrozen,
         n_blocks=priced.n_blocks,
+        n_blocks_kept=candidate.n_blocks_kept,
         lr=candidate.lr,
         score=None,
         latency_ms=priced.latency.p50_ms,
@@ -243,7 +297,7 @@ def _seconds(shop: Workshop, latency: Latency) -> float:
     return pass_s(latency, shop.costs, shop.priced, shop.target)
 
 
-def pass_s(latency: Latency, costs: Costs, priced: Mapping[Pair, Priced], target: Target) -> float:
+def pass_s(latency: Latency, costs: Costs, priced: Mapping[Body, Priced], target: Target) -> float:
     """Seconds of a screening pass over training and validation pictures.
 
     Latencies are the target's, and screening may run elsewhere: on a GPU for a model that will run on a CPU, or on all
@@ -251,12 +305,12 @@ def pass_s(latency: Latency, costs: Costs, priced: Mapping[Pair, Priced], target
     here, the median over the pairs of this run: one pass that other work held up does not count.
 
     Args:
-        latency: of the pair that would be screened.
+        latency: of the body that would be screened.
         costs: what passes took so far.
         priced: the latencies of those pairs.
         target: where latencies were measured.
     """
-    ratios = [s * _speed(priced[pair].latency, target) for pair, s in costs.forward_s.items() if pair in priced]
+    ratios = [s * _speed(priced[body].latency, target) for body, s in costs.forward_s.items() if body in priced]
     slowness = statistics.median(ratios) if ratios else 1.0
     return (costs.n_train + costs.n_validation) / _speed(latency, target) * slowness * _MARGIN
 
@@ -273,12 +327,16 @@ def _reading_s(shop: Workshop, priced: Priced) -> float:
     return len(shop.bundle.names) * (priced.preprocess_ms or 0.0) / 1000 / shop.bundle.n_workers
 
 
-def _rough_seconds(shop: Workshop, pair: Pair) -> float:
-    """Seconds of a pass before the pair is priced: scaled by published multiply-adds from a priced one."""
-    if pair in shop.priced:
-        return _seconds(shop, shop.priced[pair].latency)
-    known = next(iter(shop.priced))
-    return _seconds(shop, shop.priced[known].latency) * gmacs(*pair) / gmacs(*known)
+def _rough_seconds(shop: Workshop, body: Body) -> float:
+    """Seconds of a pass before a whole body is priced: scaled by published multiply-adds from a priced one."""
+    if body in shop.priced:
+        return _seconds(shop, shop.priced[body].latency)
+    known = next(body for body in shop.priced if body.n_blocks_kept is None)
+    return _seconds(shop, shop.priced[known].latency) * _gmacs(body) / _gmacs(known)
+
+
+def _gmacs(body: Body) -> float:
+    return gmacs(body.backbone, body.image_size)
 
 
 def _nothing_within_limits(shop: Workshop) -> LimitsError:
@@ -290,7 +348,7 @@ def _nothing_within_limits(shop: Workshop) -> LimitsError:
     fastest = min(shop.priced.values(), key=lambda priced: priced.latency.p50_ms)
     return LimitsError(
         f"none of {len(shop.priced)} pairs of backbone and image size keeps {_written(shop.limits)} on "
-        f"{describe(shop.target)}; the fastest, {_name((fastest.backbone, fastest.image_size))}, takes "
+        f"{describe(shop.target)}; the fastest, {fastest.body}, takes "
         f"{fastest.latency.p50_ms:.2f} ms with {fastest.n_params:,} parameters and {fastest.megabytes:.1f} MB. "
         "Raise the limit, or allow smaller image_sizes or other backbones."
     )
@@ -299,7 +357,3 @@ def _nothing_within_limits(shop: Workshop) -> LimitsError:
 def _written(limits: Limits) -> str:
     names = ("latency_ms", "latency_p95_ms", "n_params", "megabytes")
     return ", ".join(f"{name}={getattr(limits, name):g}" for name in names if getattr(limits, name) is not None)
-
-
-def _name(pair: Pair) -> str:
-    return f"{pair[0]} at {pair[1][0]}x{pair[1][1]} px"

@@ -1,7 +1,7 @@
 """What may be searched, and how a suggestion becomes a candidate.
 
-Depth and image size are suggested as shares, since a categorical's choices cannot depend on the backbone, and are
-mapped to each backbone's own lists.
+Depth, image size and the number of blocks kept are suggested as shares, since a categorical's choices cannot depend on
+the backbone, and are mapped to each backbone's own lists.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from autobackbone.errors import SpaceError
-from autobackbone.records import Candidate, ImageSize
+from autobackbone.records import Body, Candidate, ImageSize
 
 Bound = tuple[float, float]
-Setting = float | int | Bound | Sequence[float | int]
+Setting = float | int | Bound | Sequence[float | int] | None
 
 _EXTRAS: Mapping[str, tuple[type, bool]] = {
     # name: (type, on a log scale)
@@ -29,6 +29,10 @@ _EXTRAS: Mapping[str, tuple[type, bool]] = {
 # How far the opening trials unfreeze: shares of the blocks, the cheaper first.
 _OPENING_DEPTHS = (0.25, 0.5)
 _DEFAULT_LR: Bound = (3e-5, 3e-3)
+# Shares of kept blocks from here on mean the whole backbone.
+_WHOLE_FROM = 0.5
+# So many of the longest cuts are offered where nothing else is asked, none shorter than half of the backbone.
+_N_CUTS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +45,9 @@ class Space:
         lr: a fixed rate, or bounds of a log scale.
         n_unfrozen: a fixed number, or inclusive bounds; `None` for 1 to all blocks.
         extras: further parameters: a fixed value, or inclusive bounds.
-        reachable: pairs of backbone and image size that training can start from; `None` for all. A suggestion that
-            means another size of the backbone is taken to the nearest reachable one.
+        kept: by backbone, how many first blocks alone may be used instead of all, ascending; none for what is missing.
+        reachable: bodies that training can start from; `None` for all whole ones. A suggestion that means another one
+            is taken to the nearest reachable size of its backbone, and there to the nearest number of blocks.
     """
 
     image_sizes: Mapping[str, tuple[ImageSize, ...]]
@@ -50,10 +55,11 @@ class Space:
     lr: float | Bound = _DEFAULT_LR
     n_unfrozen: int | tuple[int, int] | None = None
     extras: Mapping[str, float | int | Bound] = field(default_factory=dict)
-    reachable: frozenset[tuple[str, ImageSize]] | None = None
+    kept: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    reachable: frozenset[Body] | None = None
 
     def opening_depths(self, backbone: str) -> tuple[int, ...]:
-        """How many blocks the first trials of a backbone unfreeze, the cheaper first."""
+        """How many blocks the first trials of a whole backbone unfreeze, the cheaper first."""
         lowest, highest = self.depths(backbone)
         wanted = (round(self.n_blocks[backbone] * share) for share in _OPENING_DEPTHS)
         return tuple(min(max(lowest, depth), highest) for depth in wanted)
@@ -63,14 +69,22 @@ class Space:
         """Whether nothing but heads may train."""
         return self.n_unfrozen == 0
 
-    def with_reachable(self, pairs: frozenset[tuple[str, ImageSize]]) -> Space:
-        """The same space, its suggestions taken to the nearest of these pairs."""
-        return replace(self, reachable=pairs)
+    def with_reachable(self, bodies: frozenset[Body]) -> Space:
+        """The same space, its suggestions taken to the nearest of these bodies."""
+        return replace(self, reachable=bodies)
 
-    def reachable_pairs(self) -> list[tuple[str, ImageSize]]:
-        """Pairs of backbone and image size that a suggestion can mean."""
-        pairs = [(name, size) for name, sizes in self.image_sizes.items() for size in sizes]
-        return [pair for pair in pairs if self.reachable is None or pair in self.reachable]
+    def bodies(self) -> list[Body]:
+        """What a suggestion can mean."""
+        every = [
+            Body(name, size, kept)
+            for name, sizes in self.image_sizes.items()
+            for size in sizes
+            for kept in (None, *reversed(self.kept.get(name, ())))
+        ]
+        return [body for body in every if self._is_reachable(body)]
+
+    def _is_reachable(self, body: Body) -> bool:
+        return body.n_blocks_kept is None if self.reachable is None else body in self.reachable
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """What Optuna samples from; the same for every trial of a run."""
@@ -80,6 +94,8 @@ class Space:
             "depth_share": FloatDistribution(0.0, 1.0),
             "lr": FloatDistribution(*self._lr_bounds, log=True),
         }
+        if any(self.kept.values()):
+            searched["kept_share"] = FloatDistribution(0.0, 1.0)
         for name, value in self.extras.items():
             if isinstance(value, tuple):
                 kind, is_log = _EXTRAS[name]
@@ -89,32 +105,45 @@ class Space:
 
     def candidate(self, suggestion: Mapping[str, float | int | str]) -> Candidate:
         """The candidate that a suggestion means; a share of depth is at least one block."""
-        backbone = str(suggestion["backbone"])
-        lowest, highest = self.depths(backbone)
+        body = self._body(suggestion)
+        lowest, highest = self.depths(*body)
         n_unfrozen = lowest + _step(float(suggestion["depth_share"]), highest - lowest + 1)
         fixed = {name: value for name, value in self.extras.items() if not isinstance(value, tuple)}
         asked = {name: suggestion[name] for name in self.extras if name in suggestion}
         return Candidate(
-            backbone=backbone,
-            image_size=self._image_size(backbone, float(suggestion["size_share"])),
+            backbone=body.backbone,
+            image_size=body.image_size,
             n_unfrozen=n_unfrozen,
             lr=float(suggestion["lr"]),
             extras={**fixed, **asked},
+            n_blocks_kept=body.n_blocks_kept,
         )
 
-    def _image_size(self, backbone: str, share: float) -> ImageSize:
+    def _body(self, suggestion: Mapping[str, float | int | str]) -> Body:
+        backbone = str(suggestion["backbone"])
+        wanted = _step(float(suggestion["size_share"]), len(self.image_sizes[backbone]))
         sizes = self.image_sizes[backbone]
-        wanted = _step(share, len(sizes))
-        is_open = [self.reachable is None or (backbone, size) in self.reachable for size in sizes]
-        distance = [abs(index - wanted) if is_open[index] else len(sizes) for index in range(len(sizes))]
-        return sizes[min(range(len(sizes)), key=distance.__getitem__)] if any(is_open) else sizes[wanted]
+        options = [body for body in self.bodies() if body.backbone == backbone]
+        if not options:
+            return Body(backbone, sizes[wanted])
+        size = min({body.image_size for body in options}, key=lambda size: (abs(sizes.index(size) - wanted), size))
+        kept = self._kept(backbone, float(suggestion.get("kept_share", 1.0)))
+        n_blocks = self.n_blocks[backbone]
+        return min(
+            (body for body in options if body.image_size == size),
+            key=lambda body: abs((body.n_blocks_kept or n_blocks) - (kept or n_blocks)),
+        )
+
+    def _kept(self, backbone: str, share: float) -> int | None:
+        cuts = self.kept.get(backbone, ())
+        return None if share >= _WHOLE_FROM or not cuts else cuts[_step(share / _WHOLE_FROM, len(cuts))]
 
     def suggestion(self, candidate: Candidate) -> dict[str, float | int | str]:
         """The suggestion that means a candidate. A frozen one carries depth share 0 and the middle of the rates:
         without a rate it would drop out of the sampler's joint model.
         """
         sizes = self.image_sizes[candidate.backbone]
-        lowest, highest = self.depths(candidate.backbone)
+        lowest, highest = self.depths(*candidate.body)
         depth = 0.0 if candidate.n_unfrozen == 0 else _middle(candidate.n_unfrozen - lowest, highest - lowest + 1)
         suggested: dict[str, float | int | str] = {
             "backbone": candidate.backbone,
@@ -122,10 +151,18 @@ class Space:
             "depth_share": depth,
             "lr": self.typical_lr if candidate.lr is None else candidate.lr,
         }
+        if any(self.kept.values()):
+            suggested["kept_share"] = self._kept_share(candidate.body)
         for name, value in self.extras.items():
             if isinstance(value, tuple):
                 suggested[name] = candidate.extras.get(name, _typical(name, value))
         return suggested
+
+    def _kept_share(self, body: Body) -> float:
+        if body.n_blocks_kept is None:
+            return (_WHOLE_FROM + 1) / 2
+        cuts = self.kept[body.backbone]
+        return _WHOLE_FROM * _middle(cuts.index(body.n_blocks_kept), len(cuts))
 
     @property
     def _lr_bounds(self) -> Bound:
@@ -136,15 +173,38 @@ class Space:
         """The middle of the log range, or the fixed rate."""
         return math.sqrt(self.lr[0] * self.lr[1]) if isinstance(self.lr, tuple) else self.lr
 
-    def depths(self, backbone: str) -> tuple[int, int]:
-        """The fewest and the most blocks that a fine-tuned candidate of this backbone unfreezes."""
-        n_blocks = self.n_blocks[backbone]
+    def depths(
+        self, backbone: str, image_size: ImageSize | None = None, n_blocks_kept: int | None = None
+    ) -> tuple[int, int]:
+        """The fewest and the most blocks that a fine-tuned candidate of this body unfreezes, at any image size."""
+        del image_size
+        n_blocks = n_blocks_kept or self.n_blocks[backbone]
         asked = self.n_unfrozen if self.n_unfrozen is not None else (1, n_blocks)
         lowest, highest = asked if isinstance(asked, tuple) else (asked, asked)
         return max(1, min(lowest, n_blocks)), max(1, min(highest, n_blocks))
 
 
-def as_space_settings(value: Mapping[str, Setting] | None) -> dict[str, float | int | Bound]:
+def cuts_to_offer(n_blocks: int, setting: int | tuple[int, int] | str | None = "usual") -> tuple[int, ...]:
+    """How many first blocks alone are tried of a backbone, ascending.
+
+    Args:
+        n_blocks: that it has.
+        setting: a number, or inclusive bounds; `None` for no cut; `"usual"` for the three longest, none shorter than
+            half of the backbone.
+
+    Example:
+        >>> cuts_to_offer(8), cuts_to_offer(5), cuts_to_offer(8, (2, 4)), cuts_to_offer(8, 20), cuts_to_offer(8, None)
+        ((5, 6, 7), (3, 4), (2, 3, 4), (), ())
+    """
+    if setting is None:
+        return ()
+    if isinstance(setting, str):
+        return tuple(range(max((n_blocks + 1) // 2, n_blocks - _N_CUTS, 1), n_blocks))
+    lowest, highest = setting if isinstance(setting, tuple) else (setting, setting)
+    return tuple(range(max(1, lowest), min(highest, n_blocks - 1) + 1))
+
+
+def as_space_settings(value: Mapping[str, Setting] | None) -> dict[str, float | int | Bound | None]:
     """Check what users write in `space=` and bring it to one form: a fixed value or inclusive bounds.
 
     Raises:
@@ -159,14 +219,16 @@ def as_space_settings(value: Mapping[str, Setting] | None) -> dict[str, float | 
     return {name: _setting(name, setting) for name, setting in (value or {}).items()}
 
 
-def _setting(name: str, value: Setting) -> float | int | Bound:
-    known = ("lr", "n_unfrozen", *_EXTRAS)
+def _setting(name: str, value: Setting) -> float | int | Bound | None:
+    known = ("lr", "n_unfrozen", "n_blocks_kept", *_EXTRAS)
     if name not in known:
         close = difflib.get_close_matches(str(name), known, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise SpaceError(f"space has no parameter {name!r}; it has {', '.join(known)}.{hint}")
+    if name == "n_blocks_kept" and value is None:
+        return None
     ends = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value, value)
-    is_whole = name in ("n_unfrozen", "batch_size", "n_epochs")
+    is_whole = name in ("n_unfrozen", "n_blocks_kept", "batch_size", "n_epochs")
     lowest = {"n_unfrozen": 0, "label_smoothing": 0}.get(name, 1 if is_whole else 1e-12)
     is_read = (
         len(ends) == 2

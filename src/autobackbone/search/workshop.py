@@ -20,11 +20,11 @@ from autobackbone.errors import RunError
 from autobackbone.latency.remembered import LatencyBook
 from autobackbone.metrics import Metric, score, to_maximised
 from autobackbone.progress import Reporter
-from autobackbone.records import Candidate, ImageSize, Latency, Limits, Priced, Target, Trial
+from autobackbone.records import Body, Candidate, ImageSize, Latency, Limits, Priced, Target, Trial
 from autobackbone.runfolder import RunFolder
 from autobackbone.screening import predict
 from autobackbone.search import trialfiles
-from autobackbone.search.costs import Costs, Pair
+from autobackbone.search.costs import Costs
 from autobackbone.search.space import Space
 from autobackbone.search.study import Ledger, read_trials
 from autobackbone.training.stores import Stores
@@ -35,8 +35,8 @@ class Workshop:
     """Made once a run; the stages read it, and note in it what they learn.
 
     Args:
-        priced: backbone and image size to what it costs to run.
-        heads: backbone and image size to the number of its screened trial and its head.
+        priced: what each body costs to run.
+        heads: of each body the number of its screened trial and its head.
     """
 
     run: RunFolder
@@ -59,8 +59,8 @@ class Workshop:
     survey: Survey
     _preprocess_ms: dict[ImageSize, float] = field(default_factory=dict)
     costs: Costs = field(init=False)
-    priced: dict[Pair, Priced] = field(default_factory=dict)
-    heads: dict[Pair, tuple[int, Head]] = field(default_factory=dict)
+    priced: dict[Body, Priced] = field(default_factory=dict)
+    heads: dict[Body, tuple[int, Head]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n_train, n_validation = (len(self.bundle.indices(part)) for part in ("train", "validation"))
@@ -77,11 +77,11 @@ class Workshop:
         """
         for trial in self.trials():
             if trial.state == "finished" and trial.n_unfrozen == 0 and trial.extras["scored_share"] == 1.0:
-                pair = (trial.backbone, trial.image_size)
-                self.heads[pair] = (trial.number, trialfiles.load_head(self.run, trial.number))
-                self.costs.forward_s[pair] = float(trial.extras["forward_s"])
-                self.costs.n_blocks[trial.backbone] = trial.n_blocks
-                self.priced[pair] = _priced(trial)
+                body = trial.body
+                self.heads[body] = (trial.number, trialfiles.load_head(self.run, trial.number))
+                self.costs.forward_s[body] = float(trial.extras["forward_s"])
+                self.costs.n_blocks[body] = trial.n_blocks
+                self.priced[body] = _priced(trial)
 
     def validation_score(self, probabilities: NDArray[np.float32]) -> float:
         """In the metric's own sign and unit; pictures that were not reached (NaN) are left out."""
@@ -109,7 +109,7 @@ class Workshop:
         Raises:
             RunError: its files are not there.
         """
-        network = self.source.network(trial.backbone, trial.image_size)
+        network = self.source.network(*trial.body)
         if trialfiles.has_weights(self.run, trial.number):
             network.load_state_dict(trialfiles.load_weights(self.run, trial.number))
         elif trial.n_unfrozen == 0:
@@ -147,7 +147,7 @@ class Workshop:
 
 
 def _priced(trial: Trial) -> Priced:
-    """What an earlier sitting measured: a pair has one latency in a run."""
+    """What an earlier sitting measured: a body has one latency in a run."""
     assert trial.latency_ms is not None
     assert trial.n_params is not None
     assert trial.megabytes is not None
@@ -165,4 +165,5 @@ def _priced(trial: Trial) -> Priced:
         n_params=trial.n_params,
         megabytes=trial.megabytes,
         preprocess_ms=trial.preprocess_ms,
+        n_blocks_kept=trial.n_blocks_kept,
     )

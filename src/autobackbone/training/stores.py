@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,24 +14,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from autobackbone.backbones.cut import CutEntry, cut_entries
 from autobackbone.backbones.split import Prefix, Split, split_at
 from autobackbone.data import TRAIN, DataBundle
 from autobackbone.errors import TrialError
 from autobackbone.exporting.transform import normalise
 from autobackbone.passes import passes
-from autobackbone.records import ImageSize, Normalisation
-from autobackbone.screening import Tap, fair_order
+from autobackbone.records import Body, ImageSize, Normalisation
+from autobackbone.screening import Tap, copied, fair_order
 from autobackbone.training.activations import ActivationCache, NoRoomError, StoreWriter, TooLargeError, stored
 from autobackbone.training.views import Augment
 
 Ints = NDArray[np.int64]
+_NO_CUTS: Mapping[int, CutEntry] = MappingProxyType({})
 
 
 class NetworkSource(Protocol):
     """Builds networks: the pre-trained weights of a backbone with a fresh classifier, in eval mode on the CPU."""
 
-    def network(self, backbone: str, image_size: ImageSize) -> nn.Module:
-        """A new network, the caller's own."""
+    def network(self, backbone: str, image_size: ImageSize, n_blocks_kept: int | None = None) -> nn.Module:
+        """A new network, the caller's own; where a number of blocks is given, of the first ones alone."""
 
     def normalisation(self, backbone: str) -> Normalisation:
         """How pixels enter it."""
@@ -57,24 +60,28 @@ class Stores:
     device: torch.device
     seed: int
 
-    def split(self, network: nn.Module, backbone: str, image_size: ImageSize, n_unfrozen: int) -> Split | None:
+    def split(self, network: nn.Module, body: Body, n_unfrozen: int) -> Split | None:
         """The network in two, verified on real pictures; `None` where no cut holds or none can be stored by picture."""
-        sample = self._look(backbone, image_size)(self.bundle.indices("train")[:2])
+        sample = self._sample(body)
         split = split_at(network, n_unfrozen, sample)
         if split is None:
             return None
         # Windows of one picture are rows of their own in some networks: they cannot be shuffled by picture.
         return split if len(split.prefix(sample)) == len(sample) else None
 
+    def cuts(self, network: nn.Module, body: Body, wanted: Iterable[int]) -> dict[int, CutEntry]:
+        """Those of the wanted numbers of first blocks whose features one pass gives, verified on real pictures."""
+        numbers = tuple(wanted)
+        return cut_entries(network, self._sample(body), numbers) if numbers else {}
+
     def views(
-        self, split: Split, backbone: str, image_size: ImageSize, n_unfrozen: int, *, n_views: int, until: float | None
+        self, split: Split, body: Body, n_unfrozen: int, *, n_views: int, until: float | None
     ) -> list[NDArray[Any]]:
         """As many views as there is room for: the pictures as they are, then moved and zoomed ones; perhaps none.
 
         Args:
-            split: of this backbone at this depth.
-            backbone: its name.
-            image_size: height and width in pixels.
+            split: of this body at this depth.
+            body: what is split.
             n_unfrozen: its depth.
             n_views: wanted, at least 1.
             until: `time.monotonic()` at which the computing is given up.
@@ -90,11 +97,11 @@ class Stores:
                 def compute(order: Ints = order, view: int = view) -> Iterator[Tensor]:
                     prefix = Prefix(split.model, split.entry)
                     may_round = self.bundle.parts[order] == TRAIN
-                    look = self._look(backbone, image_size, view)
+                    look = self._look(body, view)
                     for _, (values,) in passes(prefix, look, order, may_round=may_round):
                         yield values
 
-                path = self._path(backbone, image_size, n_unfrozen, view)
+                path = self._path(body, n_unfrozen, view)
                 made.append(stored(self.cache, path, compute, n_rows=len(order), until=until))
         return made
 
@@ -116,54 +123,72 @@ class Stores:
 
     @contextmanager
     def filling(
-        self, network: nn.Module, backbone: str, image_size: ImageSize, depths: Collection[int]
-    ) -> Iterator[dict[str, Tap]]:
-        """Fill the first views of some depths while a pass in the order of screening runs anyway.
+        self, network: nn.Module, body: Body, depths: Collection[int], cuts: Mapping[int, CutEntry] = _NO_CUTS
+    ) -> Iterator[list[Tap]]:
+        """Fill the first views of some depths, and the features of some cuts, while a pass of screening runs anyway.
 
         Args:
             network: the one that passes.
-            backbone: its name.
-            image_size: height and width in pixels.
+            body: what it is: a whole one.
             depths: numbers of unfrozen blocks; what is stored already, or has no verified cut, is passed over.
+            cuts: by the number of first blocks, how one pass gives their features.
 
         Yields:
-            What is to be told what enters a module, by the module's name. A pass that ends early leaves nothing.
+            What is to be told what enters modules. A pass that ends early leaves nothing.
         """
+        n_rows = len(self._order(0))
         with ExitStack() as stack:
-            taps: dict[str, Tap] = {}
+            taps: list[Tap] = []
             for depth in depths:
-                path = self._path(backbone, image_size, depth, 0)
-                split = None if path.is_file() else self.split(network, backbone, image_size, depth)
-                if split is not None and split.entry not in taps:
-                    writer = stack.enter_context(StoreWriter(self.cache, path, len(self._order(0))))
-                    taps[split.entry] = _until_it_fails(writer)
+                path = self._path(body, depth, 0)
+                split = None if path.is_file() else self.split(network, body, depth)
+                if split is not None and all(tap.module != split.entry for tap in taps):
+                    writer = stack.enter_context(StoreWriter(self.cache, path, n_rows))
+                    taps.append(Tap(module=split.entry, read=copied, tell=_until_it_fails(writer)))
+            for n_kept, entry in cuts.items():
+                path = self._path(body._replace(n_blocks_kept=n_kept), 0, 0)
+                if not path.is_file():
+                    writer = stack.enter_context(StoreWriter(self.cache, path, n_rows, dtype=np.float32))
+                    taps.append(Tap(module=entry.module, read=entry.pool, tell=_until_it_fails(writer)))
             yield taps
 
-    def is_stored(self, backbone: str, image_size: ImageSize, n_unfrozen: int) -> bool:
+    def is_stored(self, body: Body, n_unfrozen: int) -> bool:
         """Whether the first view is there."""
-        return self._path(backbone, image_size, n_unfrozen, 0).is_file()
+        return self._path(body, n_unfrozen, 0).is_file()
+
+    def features(self, body: Body) -> NDArray[np.float32] | None:
+        """Features of a cut body, (n_images, n_features), as `filling` left them: in the order of screening.
+
+        `None` if there are none.
+        """
+        path = self._path(body, 0, 0)
+        return np.load(path, allow_pickle=False) if path.is_file() else None
 
     def _order(self, view: int) -> Ints:
         """The first view holds training and validation pictures as screening meets them, others training alone."""
         order = fair_order(self.bundle, seed=self.seed)
         return order if view == 0 else order[self.bundle.parts[order] == TRAIN]
 
-    def _look(self, backbone: str, image_size: ImageSize, view: int = 0) -> Look:
+    def _sample(self, body: Body) -> Tensor:
+        return self._look(body)(self.bundle.indices("train")[:2])
+
+    def _look(self, body: Body, view: int = 0) -> Look:
         return Look(
-            pixels=self.bundle.pixels(image_size),
-            normalisation=self.source.normalisation(backbone),
+            pixels=self.bundle.pixels(body.image_size),
+            normalisation=self.source.normalisation(body.backbone),
             device=self.device,
             augment=None if view == 0 else Augment(self.seed + 1000 * view),
         )
 
-    def _path(self, backbone: str, image_size: ImageSize, n_unfrozen: int, view: int) -> Path:
+    def _path(self, body: Body, n_unfrozen: int, view: int) -> Path:
         return self.cache.path(
             pictures=self.bundle.digest,
             preparation=self.bundle.preparation.to_json(),
             split=self.bundle.split_digest,
-            backbone=backbone,
-            weights=self.source.weights_digest(backbone),
-            image_size=image_size,
+            backbone=body.backbone,
+            weights=self.source.weights_digest(body.backbone),
+            image_size=body.image_size,
+            n_blocks_kept=body.n_blocks_kept,
             n_unfrozen=n_unfrozen,
             view=view,
             order=["fair", self.seed],
@@ -171,7 +196,7 @@ class Stores:
         )
 
 
-def _until_it_fails(writer: StoreWriter) -> Tap:
+def _until_it_fails(writer: StoreWriter) -> Callable[[Tensor], None]:
     """A store is a convenience: where it cannot be, the pass that fills it goes on."""
     is_failed = False
 

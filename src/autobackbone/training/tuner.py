@@ -111,7 +111,7 @@ class Tuner:
         bench = None if leg is None else self._warm.get((leg.checkpoint, n_views))
         self._warm.clear()
         if bench is None:
-            network = self.stores.source.network(candidate.backbone, candidate.image_size).to(self.stores.device)
+            network = self.stores.source.network(*candidate.body).to(self.stores.device)
             set_head(network, torch.from_numpy(head.weight), torch.from_numpy(head.bias))
             unfreeze(network, candidate.n_unfrozen, batch_norm=self.batch_norm)
             trainee = _channels_last(self._trainee(network, candidate, until, n_views))
@@ -125,11 +125,10 @@ class Tuner:
         return bench.network.cpu().eval(), outcome
 
     def _trainee(self, network: nn.Module, candidate: Candidate, until: float | None, n_views: int) -> Trainee:
-        pair = (candidate.backbone, candidate.image_size)
-        split = self.stores.split(network, *pair, candidate.n_unfrozen)
+        split = self.stores.split(network, candidate.body, candidate.n_unfrozen)
         views: list[NDArray[Any]] = []
         if split is not None:
-            views = self.stores.views(split, *pair, candidate.n_unfrozen, n_views=n_views, until=until)
+            views = self.stores.views(split, candidate.body, candidate.n_unfrozen, n_views=n_views, until=until)
         labels = {part: self.stores.bundle.labels[self.stores.bundle.indices(part)] for part in ("train", "validation")}
         module: nn.Module = network
         prepare: Callable[[Tensor], Tensor] = _to_float
