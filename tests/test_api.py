@@ -226,6 +226,17 @@ def test_nothing_is_cut_where_nothing_shall_be(search, pictures, tmp_path):
     assert {trial.n_blocks_kept for trial in result.trials} == {None}
 
 
+def test_pictures_that_have_no_room_decoded_are_searched_all_the_same(search, pictures, tmp_path):
+    given = {"cache_dir": tmp_path / "cache", "cache_gb": 1e-4, "image_sizes": 48}
+    result = search(pictures, run_dir=tmp_path / "run", **given)
+    assert any("stay encoded" in line for line in result.notes)
+    assert not list((tmp_path / "cache").rglob("pixels-*.npy"))
+    assert result.best.test_score is not None
+    assert any(trial.state == "finished" and trial.n_unfrozen for trial in result.trials)
+    stored = search(pictures, run_dir=tmp_path / "stored", image_sizes=48)
+    assert result.trials[0].score == pytest.approx(stored.trials[0].score)
+
+
 def test_continuing_adds_trials_and_keeps_the_old_ones(search, pictures, tmp_path):
     first = search(pictures, Budget(n_trials=1), run_dir=tmp_path / "run")
     before = [(trial.number, trial.score) for trial in first.trials if trial.state == "finished"]

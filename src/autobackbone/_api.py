@@ -104,7 +104,8 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
         weights: a weight file, a folder of them, or files by backbone; looked at before anything else.
         max_download_mb: megabytes of weights that may be fetched.
         cache_dir: where decoded pictures, activations and latencies are kept; `None` for the user's cache folder.
-        cache_gb: cap on stored activations, 10**9 bytes; `None` for a tenth of the free disk.
+        cache_gb: cap on stored activations, and on decoded pictures, which stay encoded where they would take more;
+            10**9 bytes. `None` for a tenth of the free disk, and for half of it.
         batch_norm: `"fixed"` keeps running statistics as they came; `"batch"` lets unfrozen ones move.
         sampler: any Optuna sampler; `None` for multivariate TPE.
         progress: whether to print the plan and the progress, or a `Reporter` that listens.
@@ -240,8 +241,12 @@ def _open_workshop(prepared: Prepared, run: RunFolder, reporter: Reporter, begun
         sizes,
         cache_dir=settings.cache_dir,
         n_workers=n_workers(),
+        max_bytes=_room_for_pixels(settings),
         on_progress=lambda done, n: reporter.progress(0.0, f"reading pictures: {done:,} of {n:,}"),
     )
+    for line in bundle.skipped:
+        if line not in prepared.survey.skipped:
+            reporter.say(line)
     begin_or_continue(run, prepared, bundle)
     run.require_study()
     study = open_study(
@@ -393,6 +398,11 @@ def _device() -> torch.device:
     """Where training runs: the best that this machine has."""
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return accelerator or torch.device("cpu")
+
+
+def _room_for_pixels(settings: Settings) -> int:
+    half = shutil.disk_usage(settings.cache_dir).free // 2
+    return half if settings.cache_gb is None else int(settings.cache_gb * 1e9)
 
 
 def _activation_cache(settings: Settings) -> ActivationCache:

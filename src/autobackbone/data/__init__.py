@@ -5,6 +5,7 @@ the very path from a picture to pixels that the store was filled by.
 """
 
 from autobackbone.data.bundle import DataBundle, decode
+from autobackbone.data.encoded import Pixels
 from autobackbone.data.excerpt import PartSource, excerpt, excerpt_for_time, restricted, within_time
 from autobackbone.data.parts import LEFT_OUT, PART_CODES, TEST, TRAIN, VALIDATION, fair_order
 from autobackbone.data.pictures import Picture
@@ -24,6 +25,7 @@ __all__ = [
     "Fingerprint",
     "PartSource",
     "Picture",
+    "Pixels",
     "Preparation",
     "Source",
     "Survey",

@@ -10,18 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autobackbone.data.encoded import EncodedPixels, Pixels
 from autobackbone.data.parts import LEFT_OUT, PART_CODES, Codes, Parts
 from autobackbone.data.pictures import quiet_pillow
 from autobackbone.data.ranges import measure_range
 from autobackbone.data.sources import printable
 from autobackbone.data.store import (
     Unreadable,
+    bytes_of,
     ensure_pixels,
+    ensure_readable,
     fingerprints,
+    free_bytes,
     is_stored,
     pixels_path,
     store_key,
     store_root,
+    stored_bytes,
 )
 from autobackbone.data.surveying import DataWarning, Survey, check_parts, count_pictures
 from autobackbone.errors import DataError
@@ -37,6 +42,8 @@ if TYPE_CHECKING:
     from autobackbone.data.sources import Fingerprint, Source
 
 _MAX_UNREADABLE_SHARE = 0.1
+# The rest of the disk is for the run itself.
+_DISK_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -55,6 +62,8 @@ class DataBundle:
         skipped: one line for whatever was passed over or made.
         source: where the pictures came from, for sizes that are not stored yet.
         n_workers: threads that decode those.
+        max_bytes: what all decoded sizes together may take; a size that has no room stays encoded. `None` for whatever
+            the disk holds.
     """
 
     root: Path
@@ -68,6 +77,7 @@ class DataBundle:
     skipped: tuple[str, ...]
     source: Source = field(repr=False)
     n_workers: int = 2
+    max_bytes: int | None = None
 
     def __post_init__(self) -> None:
         self.labels.setflags(write=False)
@@ -79,17 +89,20 @@ class DataBundle:
             raise DataError(f"a part is 'train', 'validation' or 'test'; {part!r} came.")
         return np.flatnonzero(self.parts == PART_CODES[part])
 
-    def pixels(self, image_size: ImageSize | int) -> np.memmap[Any, np.dtype[np.uint8]]:
+    def pixels(self, image_size: ImageSize | int) -> Pixels:
         """Open the pixels of one size, decoding it first if it is not stored yet.
 
         Returns:
-            (n, height, width, 3) uint8, read-only, mapped from disk. Rows of unreadable pictures are zeros.
+            (n, height, width, 3) uint8, read-only, mapped from disk, or decoded whenever they are looked at, where
+            there is no room for all. Rows of unreadable pictures are zeros.
 
         Raises:
             DataError: the size is not stored yet, and the pictures have changed since the bundle was made.
         """
         (size,) = _sizes([image_size])
         if not is_stored(self.root, size):
+            if not _has_room(self.root, len(self.names), (size,), self.max_bytes):
+                return EncodedPixels(self.source, self.preparation, size, n_workers=self.n_workers)
             self._decode_late(size)
         stored: np.memmap[Any, np.dtype[np.uint8]] = np.load(pixels_path(self.root, size), mmap_mode="r")
         return stored
@@ -118,6 +131,7 @@ def decode(
     *,
     cache_dir: str | Path,
     n_workers: int = 2,
+    max_bytes: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> DataBundle:
     """Decode every picture once, to all sizes, and keep the pixels on disk by content.
@@ -129,6 +143,8 @@ def decode(
         image_sizes: pixels, or (height, width), each from 8 to 4096.
         cache_dir: the folder for stores; this one lies in its `data/`.
         n_workers: threads, at least 1.
+        max_bytes: what all decoded sizes together may take. Where they would take more, pictures are opened once to see
+            which ones can be read, and stay encoded. `None` for whatever the disk holds.
         on_progress: called with (pictures done, n) after each picture that is decoded.
 
     Returns:
@@ -154,10 +170,15 @@ def decode(
         prints = fingerprints(survey.source, n_workers)
         preparation = _settled(survey, prints)
         root = store_root(cache_dir, prints, preparation)
-        unreadable = ensure_pixels(
-            root, survey.source, preparation, sizes, n_workers=n_workers, on_progress=on_progress
-        )
+        given = (root, survey.source, preparation)
+        is_roomy = _has_room(root, len(survey.names), sizes, max_bytes)
+        if is_roomy:
+            unreadable = ensure_pixels(*given, sizes, n_workers=n_workers, on_progress=on_progress)
+        else:
+            unreadable = ensure_readable(*given, n_workers=n_workers, on_progress=on_progress)
     parts, skipped = _without_unreadable(survey, unreadable)
+    if not is_roomy:
+        skipped = (*skipped, _stay_encoded(len(survey.names), sizes))
     return DataBundle(
         root=root,
         classes=survey.classes,
@@ -170,6 +191,23 @@ def decode(
         skipped=skipped,
         source=survey.source,
         n_workers=n_workers,
+        max_bytes=max_bytes,
+    )
+
+
+def _has_room(root: Path, n: int, image_sizes: Sequence[ImageSize], max_bytes: int | None) -> bool:
+    """Whether the sizes that are not stored yet have room beside those that are; without a cap the disk decides."""
+    needed = bytes_of(n, [size for size in image_sizes if not is_stored(root, size)])
+    if max_bytes is None or needed == 0:
+        return True
+    return stored_bytes(root) + needed <= max_bytes and needed <= _DISK_SHARE * free_bytes(root)
+
+
+def _stay_encoded(n: int, image_sizes: Sequence[ImageSize]) -> str:
+    sizes = ", ".join(f"{height}x{width}" for height, width in image_sizes)
+    return (
+        f"pictures stay encoded: decoded to {sizes} px they would take {bytes_of(n, image_sizes) / 1e9:,.2f} GB, and "
+        "there is no room for that; raise cache_gb, or ask for smaller image sizes, for a faster search"
     )
 
 

@@ -22,12 +22,13 @@ from autobackbone.data.preparation import Preparation, fit
 from autobackbone.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from autobackbone.data.sources import Fingerprint, Source
     from autobackbone.records import ImageSize
 
 _FORMAT = 1
+_READABLE = "readable.json"
 _ABANDONED_S = 86_400.0
 _T = TypeVar("_T")
 
@@ -37,7 +38,7 @@ Unreadable = dict[int, str]
 
 def fingerprints(source: Source, n_workers: int) -> list[Fingerprint]:
     """Digest every picture, in order."""
-    return list(_mapped(source.fingerprint, source, n_workers))
+    return list(mapped(source.fingerprint, len(source.names), _threads(source, n_workers)))
 
 
 def store_key(prints: list[Fingerprint], preparation: Preparation) -> str:
@@ -101,11 +102,51 @@ def ensure_pixels(
         with _written_whole(root) as aside:
             arrays = [_new_pixels(aside, len(source.names), size) for size in missing]
             _write(arrays, aside, source, preparation, missing, n_workers=n_workers, on_progress=on_progress)
-    unreadable: Unreadable = {}
-    for size in image_sizes:
-        facts = json.loads(_facts_path(root, size).read_text(encoding="utf-8"))
-        unreadable |= {int(index): reason for index, reason in facts["unreadable"].items()}
-    return dict(sorted(unreadable.items()))
+    return dict(sorted(reason for size in image_sizes for reason in _unreadable(_facts_path(root, size)).items()))
+
+
+def ensure_readable(
+    root: Path,
+    source: Source,
+    preparation: Preparation,
+    *,
+    n_workers: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Unreadable:
+    """Open every picture once and keep nothing but which ones cannot be read; what was found before is remembered.
+
+    Raises:
+        ChannelsError: a picture whose channels cannot be read.
+    """
+    known = [*root.glob("pixels-*.json"), *root.glob(_READABLE)]
+    if known:
+        return _unreadable(known[0])
+    root.mkdir(parents=True, exist_ok=True)
+    with _written_whole(root) as aside:
+        unreadable = _decode([], source, preparation, (), n_workers=n_workers, on_progress=on_progress)
+        (aside / _READABLE).write_text(json.dumps({"unreadable": unreadable}), encoding="utf-8")
+    return unreadable
+
+
+def bytes_of(n: int, image_sizes: Iterable[ImageSize]) -> int:
+    """What n decoded pictures take in these sizes."""
+    return sum(n * height * width * 3 for height, width in image_sizes)
+
+
+def free_bytes(root: Path) -> int:
+    """Give what the disk under a store's folder, which need not exist, has free."""
+    existing = next(folder for folder in (root, *root.parents) if folder.exists())
+    return shutil.disk_usage(existing).free
+
+
+def stored_bytes(root: Path) -> int:
+    """Give what all sizes in a store take."""
+    return sum(path.stat().st_size for path in root.glob("pixels-*.npy"))
+
+
+def _unreadable(facts: Path) -> Unreadable:
+    found = json.loads(facts.read_text(encoding="utf-8"))["unreadable"]
+    return {int(index): reason for index, reason in found.items()}
 
 
 def _write(
@@ -118,8 +159,25 @@ def _write(
     n_workers: int,
     on_progress: Callable[[int, int], None] | None,
 ) -> None:
+    unreadable = _decode(arrays, source, preparation, image_sizes, n_workers=n_workers, on_progress=on_progress)
+    for array, size in zip(arrays, image_sizes, strict=True):
+        array.flush()
+        n = len(source.names)
+        facts = {"n": n, "image_size": size, "preparation": preparation.to_json(), "unreadable": unreadable}
+        _facts_path(aside, size).write_text(json.dumps(facts), encoding="utf-8")
+
+
+def _decode(
+    arrays: list[np.memmap[Any, np.dtype[np.uint8]]],
+    source: Source,
+    preparation: Preparation,
+    image_sizes: tuple[ImageSize, ...],
+    *,
+    n_workers: int,
+    on_progress: Callable[[int, int], None] | None,
+) -> Unreadable:
     def decode_one(index: int) -> str | None:
-        rgb = _rgb_or_reason(source, index, preparation)
+        rgb = rgb_or_reason(source, index, preparation)
         if isinstance(rgb, str):
             return rgb
         for array, size in zip(arrays, image_sizes, strict=True):
@@ -128,18 +186,20 @@ def _write(
 
     unreadable: Unreadable = {}
     n = len(source.names)
-    for index, reason in enumerate(_mapped(decode_one, source, n_workers)):
+    for index, reason in enumerate(mapped(decode_one, n, _threads(source, n_workers))):
         if reason is not None:
             unreadable[index] = reason
         if on_progress is not None:
             on_progress(index + 1, n)
-    for array, size in zip(arrays, image_sizes, strict=True):
-        array.flush()
-        facts = {"n": n, "image_size": size, "preparation": preparation.to_json(), "unreadable": unreadable}
-        _facts_path(aside, size).write_text(json.dumps(facts), encoding="utf-8")
+    return unreadable
 
 
-def _rgb_or_reason(source: Source, index: int, preparation: Preparation) -> Image.Image | str:
+def rgb_or_reason(source: Source, index: int, preparation: Preparation) -> Image.Image | str:
+    """Read a picture; where it cannot be, say why.
+
+    Raises:
+        ChannelsError: its channels cannot be read.
+    """
     try:
         return as_rgb(source.read(index), value_range=preparation.value_range, channels=preparation.channels)
     except ChannelsError as error:
@@ -148,12 +208,16 @@ def _rgb_or_reason(source: Source, index: int, preparation: Preparation) -> Imag
         return f"{type(error).__name__}: {error}"
 
 
-def _mapped(function: Callable[[int], _T], source: Source, n_workers: int) -> Iterator[_T]:
-    n = len(source.names)
-    if n_workers <= 1 or not source.is_thread_safe:
+def _threads(source: Source, n_workers: int) -> int:
+    return n_workers if source.is_thread_safe else 1
+
+
+def mapped(function: Callable[[int], _T], n: int, n_threads: int) -> Iterator[_T]:
+    """Give a function's answers to 0, 1, … n - 1, in order, computed by so many threads."""
+    if n_threads <= 1:
         yield from map(function, range(n))
         return
-    pool = ThreadPoolExecutor(n_workers, thread_name_prefix="decode")
+    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="decode")
     try:
         yield from pool.map(function, range(n))
     finally:
@@ -192,8 +256,7 @@ def _new_pixels(folder: Path, n: int, image_size: ImageSize) -> np.memmap[Any, n
 
 
 def _check_disk(root: Path, n: int, image_sizes: tuple[ImageSize, ...]) -> None:
-    needed = sum(n * height * width * 3 for height, width in image_sizes)
-    free = shutil.disk_usage(root).free
+    needed, free = bytes_of(n, image_sizes), shutil.disk_usage(root).free
     if needed > free:
         raise DataError(
             f"the decoded pictures need {needed / 1e9:.1f} GB and '{root}' has {free / 1e9:.1f} GB free. "

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
+from autobackbone.data import Pixels
 from autobackbone.training.views import Augment
 
 
@@ -18,7 +19,8 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
     """Rows of a memory-mapped store, fetched a batch at a time: no per-picture Python.
 
     Args:
-        views: stores, each (n_pictures, …), memory-mapped; a picture comes from one of them, drawn anew each time.
+        views: stores, each (n_pictures, …), memory-mapped, or pictures that stay encoded; a picture comes from one of
+            them, drawn anew each time.
         places: (n_views, n_rows) where the pictures lie in each of them.
         labels: (n_rows,) int64.
         augment: applied to a fetched batch; `None` for nothing.
@@ -27,7 +29,7 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(
         self,
-        views: Sequence[NDArray[Any]],
+        views: Sequence[NDArray[Any] | Pixels],
         places: NDArray[np.int64],
         labels: NDArray[np.int64],
         *,

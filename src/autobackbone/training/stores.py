@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from autobackbone.backbones.cut import CutEntry, cut_entries
 from autobackbone.backbones.split import Prefix, Split, split_at
-from autobackbone.data import TRAIN, DataBundle
+from autobackbone.data import TRAIN, DataBundle, Pixels
 from autobackbone.errors import TrialError
 from autobackbone.exporting.transform import normalise
 from autobackbone.passes import passes
@@ -215,7 +215,7 @@ def _until_it_fails(writer: StoreWriter) -> Callable[[Tensor], None]:
 class Look:
     """Numbers of pictures to a network's input."""
 
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
     normalisation: Normalisation
     device: torch.device
     augment: Augment | None

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from autobackbone.backbones.blocks import BatchNormMode, set_training_mode, unfreeze
 from autobackbone.backbones.head import set_head
 from autobackbone.convexhead import Head
+from autobackbone.data import Pixels
 from autobackbone.errors import EpochTooLongError, TrialMemoryError
 from autobackbone.exporting.transform import normalise
 from autobackbone.memory import memory_errors_translated
@@ -126,9 +127,9 @@ class Tuner:
 
     def _trainee(self, network: nn.Module, candidate: Candidate, until: float | None, n_views: int) -> Trainee:
         split = self.stores.split(network, candidate.body, candidate.n_unfrozen)
-        views: list[NDArray[Any]] = []
+        views: list[NDArray[Any] | Pixels] = []
         if split is not None:
-            views = self.stores.views(split, candidate.body, candidate.n_unfrozen, n_views=n_views, until=until)
+            views = [*self.stores.views(split, candidate.body, candidate.n_unfrozen, n_views=n_views, until=until)]
         labels = {part: self.stores.bundle.labels[self.stores.bundle.indices(part)] for part in ("train", "validation")}
         module: nn.Module = network
         prepare: Callable[[Tensor], Tensor] = _to_float
