@@ -6,61 +6,15 @@ import numpy as np
 import pytest
 import torch
 from tests.conftest import TINY
+from tests.training.conftest import CPU, SIZE, Source, candidate, with_cache
 
 from autobackbone.backbones.blocks import blocks_of, trainable_names, unfreeze
-from autobackbone.backbones.build import build, normalisation
+from autobackbone.backbones.build import normalisation
 from autobackbone.backbones.head import classifier_layers
-from autobackbone.data import decode, survey
 from autobackbone.errors import TrialError, TrialMemoryError
-from autobackbone.metrics import metric_for, score
-from autobackbone.records import Candidate
 from autobackbone.screening import predict, screen
-from autobackbone.training.activations import ActivationCache
 from autobackbone.training.pausing import Leg
-from autobackbone.training.stores import Stores
-from autobackbone.training.tuner import Tuner, _seconds_a_step
-
-SIZE = (32, 32)
-CPU = torch.device("cpu")
-
-
-class Source:
-    def network(self, backbone, image_size, n_blocks_kept=None):
-        return build(backbone, n_classes=3, image_size=image_size, seed=1, n_blocks_kept=n_blocks_kept)
-
-    def normalisation(self, backbone):
-        return normalisation(backbone)
-
-    def weights_digest(self, backbone):
-        return backbone
-
-
-@pytest.fixture(scope="module")
-def bundle(pictures, tmp_path_factory):
-    return decode(survey(pictures), [SIZE], cache_dir=tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture(scope="module")
-def screened(bundle):
-    network = Source().network(TINY, SIZE)
-    return screen(network, bundle, SIZE, normalisation(TINY), seed=0, device=CPU)
-
-
-@pytest.fixture
-def tuner(bundle, tmp_path):
-    metric, labels = metric_for("log_loss", n_classes=3), bundle.labels[bundle.indices("validation")]
-    cache = ActivationCache(folder=tmp_path / "activations", max_bytes=10**9)
-    stores = Stores(bundle=bundle, source=Source(), cache=cache, device=CPU, seed=0)
-    return Tuner(stores=stores, score=lambda p: -score(metric, p, labels))
-
-
-def with_cache(tuner, folder, max_bytes):
-    return replace(tuner, stores=replace(tuner.stores, cache=ActivationCache(folder=folder, max_bytes=max_bytes)))
-
-
-def candidate(**changes):
-    given = {"n_unfrozen": 1, "lr": 1e-3, "extras": {"n_epochs": 2}} | changes
-    return Candidate(backbone=TINY, image_size=SIZE, **given)
+from autobackbone.training.steps import measured
 
 
 @pytest.mark.parametrize("is_stored", [True, False])
@@ -200,7 +154,7 @@ def test_timing_a_step_moves_nothing(tuner, screened):
     network = Source().network(TINY, SIZE)
     unfreeze(network, 2, batch_norm="batch")
     trainee = moving._trainee(network, candidate(n_unfrozen=2), None, 1)
-    _seconds_a_step(trainee, moving._recipe(candidate(n_unfrozen=2)))
+    measured(trainee, moving._recipe(candidate(n_unfrozen=2)))
     for name, value in Source().network(TINY, SIZE).state_dict().items():
         assert torch.equal(network.state_dict()[name], value), name
 

@@ -20,7 +20,7 @@ from autobackbone.search.study import tell
 from autobackbone.search.workshop import Workshop
 from autobackbone.training.fit import Outcome
 from autobackbone.training.pausing import Leg
-from autobackbone.training.tuner import LEAST_MORE, MIN_EPOCHS, Tuner
+from autobackbone.training.tuner import LEAST_MORE, MIN_EPOCHS, STEP_PRECISION, Tuner
 
 _VIEW_SHARE = 0.1
 
@@ -114,6 +114,10 @@ class NetworkEvaluator:
             score=score,
             n_epochs=n_epochs,
             rung_scores=tuple(sign * value for value in outcome.rung_scores),
+            extras={
+                **candidate.extras,
+                **({} if outcome.precision == "float32" else {STEP_PRECISION: outcome.precision}),
+            },
         )
 
     def _n_views(self, candidate: Candidate, until: float | None) -> int:

@@ -70,7 +70,8 @@ def screening(shop: Workshop, share: float = SCREENING_SHARE) -> Iterator[Body]:
             paused = time.monotonic()
             yield body
             until += time.monotonic() - paused
-            _screen_cuts(shop, body, min(until, time.monotonic() + _CUTS_SHARE * (paused - begun)))
+            cuts_s = _CUTS_SHARE * (paused - begun) if shop.clock.left_s() < math.inf else math.inf
+            _screen_cuts(shop, body, min(until, time.monotonic() + cuts_s))
     if not shop.heads:
         raise next(iter(unloadable.values()), None) or _nothing_within_limits(shop)
 

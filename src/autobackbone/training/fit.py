@@ -26,7 +26,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from autobackbone.errors import EpochTooLongError, TrialError
 from autobackbone.memory import memory_errors_translated
 from autobackbone.training.pausing import Checkpoints, Leg, Moving, Pause
-from autobackbone.training.recipe import Recipe, lr_factor
+from autobackbone.training.recipe import Recipe, StepPrecision, lr_factor
 from autobackbone.training.rows import Rows, epoch_seed, in_order, shuffled
 
 Scorer = Callable[[NDArray[np.float32]], float]
@@ -48,6 +48,7 @@ class Outcome:
         seconds: of this fit.
         n_epochs: that this fit trained.
         is_cut_short: time ran out before the last rung.
+        precision: in which its steps multiplied.
     """
 
     rung_scores: tuple[float, ...]
@@ -57,6 +58,7 @@ class Outcome:
     seconds: float
     n_epochs: int
     is_cut_short: bool
+    precision: StepPrecision = "float32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +149,15 @@ def fit(
         seconds=time.monotonic() - begun,
         n_epochs=len(rungs.scores) - rungs.n_before,
         is_cut_short=len(rungs.scores) < (recipe.n_epochs if pause_at is None else pause_at),
+        precision=recipe.precision,
     )
+
+
+def forward(trainee: Trainee, stored_batch: Tensor, precision: StepPrecision) -> Tensor:
+    """Logits (n, n_classes) in float32 of a stored batch on the device, with a graph."""
+    with torch.autocast(stored_batch.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        logits: Tensor = trainee.module(trainee.prepare(stored_batch))
+    return logits.float()
 
 
 class _Loop(pl.LightningModule):
@@ -167,7 +177,7 @@ class _Loop(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         stored, labels = batch
-        logits = self.module(self._trainee.prepare(stored))
+        logits = forward(self._trainee, stored, self.recipe.precision)
         loss = functional.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
         if not torch.isfinite(loss):
             raise TrialError(f"the loss became {loss.item()} at lr {self.recipe.lr:.1e}")

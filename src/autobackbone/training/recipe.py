@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+StepPrecision = Literal["float32", "bfloat16"]
+"""In which a step multiplies matrices; weights, averages and the optimiser stay in float32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +24,7 @@ class Recipe:
             early rungs can be compared.
         decay_share: share of all steps, the last ones, in which the rate falls to 0.
         seed: order of the pictures, dropout.
+        precision: of the steps.
     """
 
     lr: float
@@ -31,6 +36,7 @@ class Recipe:
     warmup_epochs: float = 0.3
     decay_share: float = 0.3
     seed: int = 0
+    precision: StepPrecision = "float32"
 
 
 def lr_factor(step: int, n_steps_an_epoch: int, recipe: Recipe, *, is_decaying: bool = True) -> float:

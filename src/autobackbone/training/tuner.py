@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -26,8 +25,9 @@ from autobackbone.memory import memory_errors_translated
 from autobackbone.records import Candidate, Normalisation
 from autobackbone.training.fit import Outcome, Scorer, Trainee, fit
 from autobackbone.training.pausing import Leg
-from autobackbone.training.recipe import Recipe
+from autobackbone.training.recipe import Recipe, StepPrecision
 from autobackbone.training.rows import Rows
+from autobackbone.training.steps import Steps, measured
 from autobackbone.training.stores import Stores
 from autobackbone.training.views import Augment
 
@@ -36,6 +36,8 @@ MAX_EPOCHS = 10
 MIN_EPOCHS = 3
 # A training that went on at its rate needs so many epochs more to let it fall.
 LEAST_MORE = 2
+# Among a trial's extras: in which precision its steps multiply, where that is not float32.
+STEP_PRECISION = "step_precision"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,7 @@ class Tuner:
     score: Scorer
     batch_norm: BatchNormMode = "fixed"
     _warm: dict[tuple[Path, int], _Bench] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _steps: dict[tuple[Any, ...], Steps] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def tune(
         self,
@@ -116,14 +119,22 @@ class Tuner:
             set_head(network, torch.from_numpy(head.weight), torch.from_numpy(head.bias))
             unfreeze(network, candidate.n_unfrozen, batch_norm=self.batch_norm)
             trainee = _channels_last(self._trainee(network, candidate, until, n_views))
-            bench = _Bench(network, trainee, _seconds_a_step(trainee, recipe))
-        recipe = _fitted(recipe, bench, until, leg)
+            bench = _Bench(network, trainee, self._measured(trainee, recipe, candidate, leg))
+        recipe = _fitted(replace(recipe, precision=bench.steps.precision), bench, until, leg)
         outcome = fit(bench.trainee, recipe, self.score, until=until, leg=leg)
         if leg is not None and leg.pause_at is not None:
             # It may well go on next: then all is as it was, and only the checkpoint is read.
             self._warm[leg.checkpoint, n_views] = bench
             return copy.deepcopy(bench.network).cpu().eval(), outcome
         return bench.network.cpu().eval(), outcome
+
+    def _measured(self, trainee: Trainee, recipe: Recipe, candidate: Candidate, leg: Leg | None) -> Steps:
+        """What steps of the same part of a body took before, they take again, whatever the rate."""
+        settled = _settled(candidate, leg)
+        key = (candidate.body, candidate.n_unfrozen, recipe.batch_size, type(trainee.module), settled)
+        if key not in self._steps:
+            self._steps[key] = measured(trainee, recipe, settled)
+        return self._steps[key]
 
     def _trainee(self, network: nn.Module, candidate: Candidate, until: float | None, n_views: int) -> Trainee:
         split = self.stores.split(network, candidate.body, candidate.n_unfrozen)
@@ -178,11 +189,18 @@ def _free_memory() -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Bench:
-    """A network, what of it is trained, and how long a step takes."""
+    """A network, what of it is trained, and what its steps are like."""
 
     network: nn.Module
     trainee: Trainee
-    step_s: float
+    steps: Steps
+
+
+def _settled(candidate: Candidate, leg: Leg | None) -> StepPrecision | None:
+    """A training that goes on keeps the precision that it began in."""
+    if leg is None or leg.n_before == 0:
+        return None
+    return "bfloat16" if candidate.extras.get(STEP_PRECISION) == "bfloat16" else "float32"
 
 
 def _fitted(recipe: Recipe, bench: _Bench, until: float | None, leg: Leg | None) -> Recipe:
@@ -192,7 +210,7 @@ def _fitted(recipe: Recipe, bench: _Bench, until: float | None, leg: Leg | None)
         return recipe
     n_steps = math.ceil(len(bench.trainee.train) / recipe.batch_size)
     # A validation row costs a forward pass, about a third of a training row.
-    epoch_s = bench.step_s * (n_steps + len(bench.trainee.validation) / recipe.batch_size / 3)
+    epoch_s = bench.steps.seconds * (n_steps + len(bench.trainee.validation) / recipe.batch_size / 3)
     n_fitting = int((until - time.monotonic()) * 0.9 / epoch_s)
     if n_fitting < 1:
         left_s = max(0.0, until - time.monotonic())
@@ -210,24 +228,6 @@ def _channels_last(trainee: Trainee) -> Trainee:
         return trainee
     trainee.module.to(memory_format=torch.channels_last)
     return replace(trainee, prepare=_ChannelsLast(trainee.prepare))
-
-
-def _seconds_a_step(trainee: Trainee, recipe: Recipe) -> float:
-    """Time forward and backward passes of real batches; no weight and no running statistic is changed."""
-    trainee.set_mode()
-    before = [buffer.clone() for buffer in trainee.module.buffers()]
-    rows = np.arange(min(recipe.batch_size, len(trainee.train))).tolist()
-    seconds = []
-    for _ in range(2):  # the first one also pays for memory and kernels
-        begun = time.monotonic()
-        stored_batch, labels = trainee.train[rows]
-        logits = trainee.module(trainee.prepare(stored_batch.to(trainee.device)))
-        torch.autograd.backward(nn.functional.cross_entropy(logits, labels.to(trainee.device)))
-        trainee.module.zero_grad(set_to_none=True)
-        seconds.append(time.monotonic() - begun)
-    for buffer, value in zip(trainee.module.buffers(), before, strict=True):
-        buffer.copy_(value)
-    return min(seconds)
 
 
 def _to_float(stored_batch: Tensor) -> Tensor:
