@@ -82,6 +82,19 @@ def test_the_pass_of_screening_leaves_the_features_of_cut_networks(stores, bundl
     assert not stores.is_stored(BODY._replace(n_blocks_kept=2), 1)
 
 
+def test_a_cut_that_was_verified_is_made_again_without_a_proof(stores, bundle, monkeypatch):
+    network = stores.source.network(NET, SIZE)
+    first = stores.split(network, BODY, 2)
+    monkeypatch.setattr("autobackbone.backbones.split._fault", lambda *_: pytest.fail("it was verified again"))
+    again = stores.split(stores.source.network(NET, SIZE), BODY, 2)
+    assert again.entry == first.entry
+    x = stores._look(BODY)(bundle.indices("train")[:4])
+    with torch.no_grad():
+        torch.testing.assert_close(again.tail(again.prefix(x)), network(x), rtol=1e-3, atol=1e-4)
+    with pytest.raises(pytest.fail.Exception, match="verified again"):
+        stores.split(stores.source.network(NET, SIZE), BODY, 3)
+
+
 def test_rows_say_where_each_picture_lies(stores, bundle):
     network = stores.source.network(NET, SIZE)
     split = stores.split(network, BODY, 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -52,6 +52,7 @@ class Stores:
         cache: where stores lie.
         device: where the frozen part runs.
         seed: of the order of pictures, which is that of screening, and of augmentation.
+        entries: by body and depth where the network was cut, as verified since these stores were made.
     """
 
     bundle: DataBundle
@@ -59,15 +60,18 @@ class Stores:
     cache: ActivationCache
     device: torch.device
     seed: int
+    entries: dict[tuple[Body, int], str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def split(self, network: nn.Module, body: Body, n_unfrozen: int) -> Split | None:
         """The network in two, verified on real pictures; `None` where no cut holds or none can be stored by picture."""
         sample = self._sample(body)
-        split = split_at(network, n_unfrozen, sample)
-        if split is None:
-            return None
+        verified = self.entries.get((body, n_unfrozen))
+        split = split_at(network, n_unfrozen, sample, verified=verified)
         # Windows of one picture are rows of their own in some networks: they cannot be shuffled by picture.
-        return split if len(split.prefix(sample)) == len(sample) else None
+        if split is None or (verified is None and len(split.prefix(sample)) != len(sample)):
+            return None
+        self.entries[body, n_unfrozen] = split.entry
+        return split
 
     def cuts(self, network: nn.Module, body: Body, wanted: Iterable[int]) -> dict[int, CutEntry]:
         """Those of the wanted numbers of first blocks whose features one pass gives, verified on real pictures."""
