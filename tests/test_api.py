@@ -221,6 +221,11 @@ def test_the_model_of_a_cut_network_says_what_was_scored(search, pictures, tmp_p
         assert f"first {trial.n_blocks_kept} blocks" in str(trial)
 
 
+def test_cuts_that_no_backbone_has_are_named(search, pictures, tmp_path):
+    with pytest.raises(SpaceError, match="fewer blocks than a backbone has, and these have 5 to 5; 20 came"):
+        search(pictures, run_dir=tmp_path / "run", space={"n_blocks_kept": 20})
+
+
 def test_nothing_is_cut_where_nothing_shall_be(search, pictures, tmp_path):
     result = search(pictures, run_dir=tmp_path / "run", space={"n_epochs": 2, "n_blocks_kept": None})
     assert {trial.n_blocks_kept for trial in result.trials} == {None}

@@ -16,7 +16,7 @@ from autobackbone.choosing import choose, front_of, trial_line
 from autobackbone.clock import Clock
 from autobackbone.confirm import confirm, expected_s
 from autobackbone.data import decode
-from autobackbone.errors import ArgumentError
+from autobackbone.errors import ArgumentError, SpaceError
 from autobackbone.metrics import to_maximised
 from autobackbone.planning import Plan
 from autobackbone.preparing import Prepared, n_workers, prepare
@@ -219,7 +219,8 @@ def _run(settings: Settings, run: RunFolder, reporter: Reporter, begun: float) -
     prepared = prepare(settings, known(run, settings) if run.exists() else None, begun=begun)
     reporter.say(str(prepared.plan))
     prepared.source.check_given()
-    shop = _open_workshop(prepared, run, reporter, begun)
+    space = _space(prepared)
+    shop = _open_workshop(prepared, space, run, reporter, begun)
     is_interrupted = _search(shop)
     is_interrupted = _is_ending_interrupted(shop, is_confirming=not is_interrupted) or is_interrupted
     end_sitting(shop.study, shop.ledger, shop.clock.run_s(), is_completed=not is_interrupted)
@@ -228,7 +229,7 @@ def _run(settings: Settings, run: RunFolder, reporter: Reporter, begun: float) -
     return selection
 
 
-def _open_workshop(prepared: Prepared, run: RunFolder, reporter: Reporter, begun: float) -> Workshop:
+def _open_workshop(prepared: Prepared, space: Space, run: RunFolder, reporter: Reporter, begun: float) -> Workshop:
     settings = prepared.settings
     try:
         settings.cache_dir.mkdir(parents=True, exist_ok=True)
@@ -270,9 +271,10 @@ def _open_workshop(prepared: Prepared, run: RunFolder, reporter: Reporter, begun
             cache=_activation_cache(settings),
             device=_device(),
             seed=settings.seed,
+            precision=prepared.target.precision,
         ),
         study=study,
-        space=_space(prepared),
+        space=space,
         metric=prepared.metric,
         limits=settings.limits,
         clock=Clock(
@@ -309,6 +311,7 @@ def _search(shop: Workshop) -> bool:
             begun = time.monotonic()
             if shop.clock.budget.wall_clock_s is not None and not shop.space.is_frozen_only:
                 climb_early(_search_of(shop, tuner), begun - shop.clock.begun - 2 * tuned_s)
+                tuner.let_go()
             tuned_s += time.monotonic() - begun
         if not shop.space.is_frozen_only:
             shop.reporter.stage("search")
@@ -391,6 +394,11 @@ def _space(prepared: Prepared) -> Space:
     n_blocks = {name: prepared.source.n_blocks(name) for name in prepared.image_sizes}
     own = {name: asked.pop(name) for name in ("lr", "n_unfrozen") if name in asked}
     kept = {name: cuts_to_offer(n, cuts) for name, n in n_blocks.items()}
+    if cuts not in ("usual", None) and not any(kept.values()):
+        raise SpaceError(
+            f"space['n_blocks_kept'] is fewer blocks than a backbone has, and these have {min(n_blocks.values())} to "
+            f"{max(n_blocks.values())}; {cuts} came. Ask for fewer, or for None to use whole networks only."
+        )
     return Space(image_sizes=prepared.image_sizes, n_blocks=n_blocks, kept=kept, extras=asked, **own)
 
 
@@ -401,8 +409,10 @@ def _device() -> torch.device:
 
 
 def _room_for_pixels(settings: Settings) -> int:
-    half = shutil.disk_usage(settings.cache_dir).free // 2
-    return half if settings.cache_gb is None else int(settings.cache_gb * 1e9)
+    if settings.cache_gb is not None:
+        return int(settings.cache_gb * 1e9)
+    stored = sum(path.stat().st_size for path in (settings.cache_dir / "data").glob("*/pixels-*.npy"))
+    return (stored + shutil.disk_usage(settings.cache_dir).free) // 2
 
 
 def _activation_cache(settings: Settings) -> ActivationCache:

@@ -222,11 +222,6 @@ class Body(NamedTuple):
     image_size: ImageSize
     n_blocks_kept: int | None = None
 
-    @property
-    def whole(self) -> Body:
-        """With all its blocks."""
-        return self._replace(n_blocks_kept=None)
-
     def __str__(self) -> str:
         """In a few words."""
         cut = "" if self.n_blocks_kept is None else f", first {counted(self.n_blocks_kept, 'block')}"

@@ -62,6 +62,16 @@ def test_a_size_that_still_has_room_is_stored_and_the_next_one_is_not(bundles):
     assert bundle.has_pixels(SIZE)
 
 
+def test_of_several_sizes_those_are_stored_that_have_room_and_the_others_are_named(folder, tmp_path):
+    with pytest.warns(UserWarning, match="1 of 36 pictures cannot be read"):
+        bundle = decode(survey(folder), [(64, 64), SIZE], cache_dir=tmp_path / "some", max_bytes=STORED)
+    assert not isinstance(bundle.pixels(SIZE), EncodedPixels)
+    assert isinstance(bundle.pixels((64, 64)), EncodedPixels)
+    (line,) = (line for line in bundle.skipped if "stay encoded" in line)
+    assert "64x64 px" in line
+    assert "24x32" not in line
+
+
 def test_where_the_disk_has_no_room_pictures_stay_encoded(bundles, monkeypatch):
     monkeypatch.setattr("autobackbone.data.bundle.free_bytes", lambda _: STORED)
     assert isinstance(bundles(10**9, "full").pixels(SIZE), EncodedPixels)

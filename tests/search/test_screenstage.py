@@ -1,15 +1,73 @@
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from autobackbone.records import Body, Latency, Priced, Target
+from autobackbone.search import screenstage
 from autobackbone.search.costs import Costs
 from autobackbone.search.screenstage import pass_s
 
 TARGET = Target(device="cpu", batch_size=4)
+SMALL, LARGE = Body("small", (96, 96)), Body("large", (96, 96))
+
+
+class Screens:
+    """A shop of two bodies whose screening takes ten seconds each, by a clock that only moves when told."""
+
+    def __init__(self, monkeypatch, budget_s):
+        self.now_s, self.until, self.cuts_until, self.heads = 0.0, {}, {}, {}
+        self.clock = SimpleNamespace(left_s=lambda: max(0.0, budget_s - self.now_s))
+        monkeypatch.setattr(screenstage, "time", SimpleNamespace(monotonic=lambda: self.now_s))
+        monkeypatch.setattr(screenstage, "_order", lambda _: [SMALL, LARGE])
+        monkeypatch.setattr(screenstage, "_features_of_cuts", lambda *_: {})
+        monkeypatch.setattr(screenstage, "_screen_if_it_fits", self.screen)
+        monkeypatch.setattr(screenstage, "_screen_cuts", self.screen_cuts)
+
+    def screen(self, _, body, until):
+        self.until[body] = until
+        self.now_s += 10
+        self.heads[body] = (0, None)
+
+    def screen_cuts(self, _, body, features, until):
+        self.cuts_until[body] = until
+
+
+def test_what_happens_between_bodies_does_not_shorten_screening(monkeypatch):
+    shop = Screens(monkeypatch, 100.0)
+    seen = []
+    for body in screenstage.screening(shop, share=0.4):
+        seen.append(body)
+        shop.now_s += 20  # fine-tuning
+    assert seen == [SMALL, LARGE]
+    assert shop.until == {SMALL: 40.0, LARGE: 60.0}
+    # Cuts take no longer than the whole, and nothing goes on when screening is over.
+    assert shop.cuts_until == {SMALL: 40.0, LARGE: 70.0}
+
+
+def test_however_long_fine_tuning_takes_screening_ends_before_the_budget(monkeypatch):
+    shop = Screens(monkeypatch, 100.0)
+    for _ in screenstage.screening(shop, share=0.4):
+        shop.now_s += 75 if shop.now_s == 10 else 0
+    assert shop.until[LARGE] == pytest.approx(85 + 0.8 * 15)
+
+
+def test_cuts_that_an_interrupt_left_out_are_made_up_for_and_others_are_not_tried_again(monkeypatch):
+    shop = Screens(monkeypatch, 100.0)
+    shop.heads = {SMALL: (0, None), LARGE: (1, None), LARGE._replace(n_blocks_kept=4): (2, None)}
+    assert list(screenstage.screening(shop)) == []
+    assert list(shop.cuts_until) == [SMALL]
+
+
+def test_without_a_clock_cuts_have_no_end(monkeypatch):
+    shop = Screens(monkeypatch, math.inf)
+    assert list(screenstage.screening(shop)) == [SMALL, LARGE]
+    assert set(shop.cuts_until.values()) == {math.inf}
+
+
 NEW = Latency(p50_ms=8.0, p95_ms=9.0, noise_ms=0.1, images_per_s=500.0, n_repeats=9)
 speeds = st.lists(st.floats(1.0, 1e4), min_size=1, max_size=7)
 

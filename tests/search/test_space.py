@@ -86,6 +86,13 @@ def test_no_more_blocks_are_unfrozen_than_were_kept(size_share, depth_share, kep
     assert (candidate.n_blocks_kept is None) == (kept_share >= 0.5)
 
 
+def test_a_cut_has_at_least_the_blocks_that_shall_be_unfrozen():
+    space = replace(CUT.with_reachable(EVERY_BODY), n_unfrozen=(6, 8))
+    assert {body.n_blocks_kept for body in space.bodies()} == {None, 6, 7}
+    shares = {"size_share": 0.0, "depth_share": 0.0, "kept_share": 0.0}
+    assert space.candidate({"backbone": "small", "lr": 1e-3} | shares).n_unfrozen == 6
+
+
 @pytest.mark.parametrize(("kept_share", "wanted"), [(0.0, 6), (0.2, 6), (0.4, None), (0.9, None)])
 def test_a_cut_that_training_cannot_start_from_goes_to_the_nearest_that_it_can(kept_share, wanted):
     space = CUT.with_reachable(frozenset({Body("small", (96, 96), 6), Body("small", (96, 96))}))

@@ -64,7 +64,8 @@ class CutEntry:
         pooled = POOLINGS[self.pooling](entering)
         for norm in self.norms[self.n_norms_before :]:
             pooled = norm(pooled)
-        return pooled.flatten(1)
+        # A tensor of its own: a layer behind the door may work in place on what it is a view of.
+        return pooled.flatten(1).clone()
 
 
 def _tokens_after(n_prefix: int) -> Callable[[Tensor], Tensor]:

@@ -101,7 +101,7 @@ class DataBundle:
         """
         (size,) = _sizes([image_size])
         if not is_stored(self.root, size):
-            if not _has_room(self.root, len(self.names), (size,), self.max_bytes):
+            if self.stays_encoded(size):
                 return EncodedPixels(self.source, self.preparation, size, n_workers=self.n_workers)
             self._decode_late(size)
         stored: np.memmap[Any, np.dtype[np.uint8]] = np.load(pixels_path(self.root, size), mmap_mode="r")
@@ -110,6 +110,10 @@ class DataBundle:
     def has_pixels(self, image_size: ImageSize) -> bool:
         """Tell whether the pixels of one size are stored already."""
         return is_stored(self.root, image_size)
+
+    def stays_encoded(self, image_size: ImageSize) -> bool:
+        """Tell whether a size is not stored and has no room: each look at its pictures decodes them."""
+        return not _with_room(self.root, len(self.names), (image_size,), self.max_bytes)
 
     def _decode_late(self, size: ImageSize) -> None:
         with quiet_pillow():
@@ -171,14 +175,15 @@ def decode(
         preparation = _settled(survey, prints)
         root = store_root(cache_dir, prints, preparation)
         given = (root, survey.source, preparation)
-        is_roomy = _has_room(root, len(survey.names), sizes, max_bytes)
-        if is_roomy:
-            unreadable = ensure_pixels(*given, sizes, n_workers=n_workers, on_progress=on_progress)
+        roomy = _with_room(root, len(survey.names), sizes, max_bytes)
+        if roomy:
+            unreadable = ensure_pixels(*given, roomy, n_workers=n_workers, on_progress=on_progress)
         else:
             unreadable = ensure_readable(*given, n_workers=n_workers, on_progress=on_progress)
     parts, skipped = _without_unreadable(survey, unreadable)
-    if not is_roomy:
-        skipped = (*skipped, _stay_encoded(len(survey.names), sizes))
+    encoded = [size for size in sizes if size not in roomy]
+    if encoded:
+        skipped = (*skipped, _stay_encoded(len(survey.names), encoded))
     return DataBundle(
         root=root,
         classes=survey.classes,
@@ -195,12 +200,18 @@ def decode(
     )
 
 
-def _has_room(root: Path, n: int, image_sizes: Sequence[ImageSize], max_bytes: int | None) -> bool:
-    """Whether the sizes that are not stored yet have room beside those that are; without a cap the disk decides."""
-    needed = bytes_of(n, [size for size in image_sizes if not is_stored(root, size)])
-    if max_bytes is None or needed == 0:
-        return True
-    return stored_bytes(root) + needed <= max_bytes and needed <= _DISK_SHARE * free_bytes(root)
+def _with_room(root: Path, n: int, image_sizes: Sequence[ImageSize], max_bytes: int | None) -> tuple[ImageSize, ...]:
+    """Those sizes that are stored, or have room beside what is; without a cap all of them, and the disk decides."""
+    if max_bytes is None:
+        return tuple(image_sizes)
+    left = min(max_bytes - stored_bytes(root), int(_DISK_SHARE * free_bytes(root)))
+    roomy = []
+    for size in image_sizes:
+        needed = 0 if is_stored(root, size) else bytes_of(n, (size,))
+        if needed <= max(0, left):
+            roomy.append(size)
+            left -= needed
+    return tuple(roomy)
 
 
 def _stay_encoded(n: int, image_sizes: Sequence[ImageSize]) -> str:

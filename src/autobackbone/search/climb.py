@@ -23,6 +23,8 @@ _OPENING_LR = 5e-4
 # An opening is as deep as its shortest training fits this share of the time left: in 90 s on 2,000 small pictures one
 # trial of two blocks reached 0.96, and three trials, the first held to half of the time, 0.89.
 _OPENING_SHARE = 0.75
+# A leg beside screening that takes far longer than was expected leaves so much of the time to the rest.
+_EARLY_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,10 +106,10 @@ def climb_early(search: Search, allowed_s: float) -> None:
         # Half of a leg must fit: so the sum of all is as long as what is allowed, not always shorter.
         allowed_s = 2 * (end_s - search.now_s())
         if opening is not None and _opening_s(search, opening) <= allowed_s:
-            search.study.enqueue_trial(search.space.suggestion(opening))
-            n_begun += _try(search, search.study.ask(distributions)) != "stopped"
+            search.study.enqueue_trial(search.space.suggestion(opening), skip_if_exists=True)
+            n_begun += _try(search, search.study.ask(distributions), _EARLY_SHARE) != "stopped"
         elif leg is not None and _leg_s(search, trials[leg.number], leg) <= allowed_s:
-            _go_on(search, trials[leg.number], leg)
+            _go_on(search, trials[leg.number], leg, _EARLY_SHARE)
         else:
             return
 
@@ -119,10 +121,10 @@ def _first_opening(search: Search, trials: Sequence[Trial]) -> Candidate | None:
 
 
 def _opening_s(search: Search, opening: Candidate) -> float:
-    """Seconds to its first rung; infinite where there is no time for the rest."""
+    """Seconds to its first rung; infinite where it has none, or there is no time for the rest."""
     is_fitting = any(True for _ in search.fitting.among([opening], _OPENING_SHARE))
     rung = next(iter(rungs(search.evaluator.n_epochs(opening))), None)
-    return search.evaluator.expected_s(opening, n_epochs=rung) if is_fitting else math.inf
+    return search.evaluator.expected_s(opening, n_epochs=rung) if is_fitting and rung else math.inf
 
 
 def _leg_s(search: Search, trial: Trial, leg: NextLeg) -> float:
@@ -193,8 +195,11 @@ def _view(search: Search, trials: Sequence[Trial]) -> View:
     )
 
 
-def _try(search: Search, asked: optuna.Trial) -> str:
-    """Train what was asked to its first rung, or to its end where it has none; returns the state it is in then."""
+def _try(search: Search, asked: optuna.Trial, share: float = 1.0) -> str:
+    """Train what was asked to its first rung, or to its end where it has none; returns the state it is in then.
+
+    It may take a share of the time left.
+    """
     candidate = search.space.candidate(asked.params)
     known = replace(search.evaluator.begin(candidate), number=asked.number)
     record(search.study, known)
@@ -202,13 +207,13 @@ def _try(search: Search, asked: optuna.Trial) -> str:
         reason = "not begun: what was left of the time became too short for it"
         return _end(search, replace(known, reason=reason), "stopped")
     rung = next(iter(rungs(search.evaluator.n_epochs(candidate))), None)
-    left_s = search.left_s()
+    left_s = search.left_s() * share
     until = _until(search.evaluator.expected_s(candidate), left_s) if rung is None else _end_of(left_s)
     return _train(search, known, candidate, until, NextLeg(number=asked.number, n_before=0, pause_at=rung))
 
 
-def _go_on(search: Search, known: Trial, leg: NextLeg) -> None:
-    candidate, left_s = candidate_of(known), search.left_s()
+def _go_on(search: Search, known: Trial, leg: NextLeg, share: float = 1.0) -> None:
+    candidate, left_s = candidate_of(known), search.left_s() * share
     shortest_s = search.evaluator.expected_s(candidate, n_before=leg.n_before)
     _train(search, known, candidate, _end_of(left_s) if leg.pause_at else _until(shortest_s, left_s), leg)
 

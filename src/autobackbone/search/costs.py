@@ -9,7 +9,7 @@ from autobackbone.records import Body, Candidate
 
 # A step forward and back costs about three forward passes.
 _TRAINING_FACTOR = 3.0
-# Building a network, splitting it and timing two steps.
+# Building a network, splitting it and timing some steps.
 _SETUP_S = 1.5
 
 

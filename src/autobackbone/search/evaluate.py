@@ -114,16 +114,19 @@ class NetworkEvaluator:
             score=score,
             n_epochs=n_epochs,
             rung_scores=tuple(sign * value for value in outcome.rung_scores),
-            extras={
-                **candidate.extras,
-                **({} if outcome.precision == "float32" else {STEP_PRECISION: outcome.precision}),
-            },
+            extras=_with_precision(candidate, outcome),
         )
 
     def _n_views(self, candidate: Candidate, until: float | None) -> int:
         """A second, augmented view where its pass costs little of the last leg; before, few would use it."""
         pass_s = self.shop.costs.forward_s[candidate.body] * self.shop.costs.n_train
         return 2 if until is None or pass_s < _VIEW_SHARE * (until - time.monotonic()) else 1
+
+
+def _with_precision(candidate: Candidate, outcome: Outcome) -> dict[str, float | int | str]:
+    """What was searched, and in which precision steps multiplied, where that is not float32."""
+    searched = {name: value for name, value in candidate.extras.items() if name != STEP_PRECISION}
+    return searched if outcome.precision == "float32" else {**searched, STEP_PRECISION: outcome.precision}
 
 
 def end_paused(shop: Workshop) -> None:

@@ -77,7 +77,7 @@ class Fitting:
 
     def _of_all_bodies(self, base: Candidate) -> Iterator[Candidate]:
         for body in self.space.bodies():
-            lowest, highest = self.space.depths(*body)
+            lowest, highest = self.space.depths(body.backbone, body.n_blocks_kept)
             for n_unfrozen in range(lowest, highest + 1):
                 yield replace(base, **body._asdict(), n_unfrozen=n_unfrozen)
 

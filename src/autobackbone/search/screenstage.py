@@ -14,7 +14,8 @@ import numpy as np
 
 from autobackbone.backbones.blocks import blocks_of
 from autobackbone.choosing import is_beaten_for_good, trial_line
-from autobackbone.errors import LimitsError, TrialMemoryError, WeightsError
+from autobackbone.convexhead import Floats
+from autobackbone.errors import BackboneError, LimitsError, TrialMemoryError, WeightsError
 from autobackbone.latency.target import describe
 from autobackbone.planning import SCREENING_SHARE, gmacs, screening_order
 from autobackbone.records import Body, Candidate, Latency, Limits, Priced, Target, Trial
@@ -38,6 +39,12 @@ _LEAST_PRICING_S = 0.1
 _MARGIN = 1.1
 # All cuts of a body may take so many times as long as the whole of it did.
 _CUTS_SHARE = 1.0
+# Where so many in a row are beaten, shorter ones are left out.
+_N_BEATEN = 2
+# Building a cut network, beside pricing it and fitting its head.
+_CUT_S = 1.0
+# However long fine-tuning took in between, screening leaves a fifth of what is left then.
+_LATEST_SHARE = 0.8
 
 
 def screening(shop: Workshop, share: float = SCREENING_SHARE) -> Iterator[Body]:
@@ -56,9 +63,13 @@ def screening(shop: Workshop, share: float = SCREENING_SHARE) -> Iterator[Body]:
     until = time.monotonic() + shop.clock.left_s() * share
     unloadable: dict[str, WeightsError] = {}
     for body in _order(shop):
-        if body in shop.heads or body.backbone in unloadable:
+        if body.backbone in unloadable:
             continue
         begun = time.monotonic()
+        if body in shop.heads:  # by an earlier sitting, which may have been interrupted before its cuts
+            if not any(head.n_blocks_kept and head[:2] == body[:2] for head in shop.heads):
+                _screen_cuts(shop, body, _features_of_cuts(shop, body), until)
+            continue
         try:
             _screen_if_it_fits(shop, body, until)
         except WeightsError as error:
@@ -67,11 +78,12 @@ def screening(shop: Workshop, share: float = SCREENING_SHARE) -> Iterator[Body]:
         except TrialMemoryError as error:
             shop.reporter.say(f"left out: {body}: {error}")
         if body in shop.heads:
-            paused = time.monotonic()
+            features, paused = _features_of_cuts(shop, body), time.monotonic()
             yield body
-            until += time.monotonic() - paused
+            elsewhere_s = time.monotonic() - paused
+            until = min(until + elsewhere_s, time.monotonic() + _LATEST_SHARE * shop.clock.left_s())
             cuts_s = _CUTS_SHARE * (paused - begun) if shop.clock.left_s() < math.inf else math.inf
-            _screen_cuts(shop, body, min(until, time.monotonic() + cuts_s))
+            _screen_cuts(shop, body, features, min(until, time.monotonic() + cuts_s))
     if not shop.heads:
         raise next(iter(unloadable.values()), None) or _nothing_within_limits(shop)
 
@@ -80,15 +92,8 @@ def _screen_if_it_fits(shop: Workshop, body: Body, until: float) -> None:
     """Price a body, and screen it if it keeps the limits and ends by `until`; the first one is screened anyway."""
     if shop.heads and _rough_seconds(shop, body) > 1.5 * (until - time.monotonic()):
         return
-    priced = price(shop, body)
-    broken = broken_limit(priced, shop.limits)
-    if broken is not None and broken.startswith("latency"):
-        # Once more: what other work has disturbed is not remembered, and must not exclude.
-        del shop.priced[body]
-        priced = price(shop, body)
-        broken = broken_limit(priced, shop.limits)
-    if broken is not None:
-        shop.reporter.say(f"left out: {body}: {broken}")
+    priced = _priced_within_limits(shop, body)
+    if priced is None:
         return
     expected_s = _reading_s(shop, priced) + _seconds(shop, priced.latency)
     if shop.heads and time.monotonic() + expected_s > until:
@@ -100,6 +105,21 @@ def _screen_if_it_fits(shop: Workshop, body: Body, until: float) -> None:
         until=_end_of_pass(shop) if is_timed else None,
         head_until=_end_of_head(shop, until, expected_s) if is_timed else None,
     )
+
+
+def _priced_within_limits(shop: Workshop, body: Body) -> Priced | None:
+    """What a body costs to run; `None`, and told why, where that breaks a limit."""
+    priced = price(shop, body)
+    broken = broken_limit(priced, shop.limits)
+    if broken is not None and broken.startswith("latency"):
+        # Once more: what other work has disturbed is not remembered, and must not exclude.
+        del shop.priced[body]
+        priced = price(shop, body)
+        broken = broken_limit(priced, shop.limits)
+    if broken is None:
+        return priced
+    shop.reporter.say(f"left out: {body}: {broken}")
+    return None
 
 
 def _order(shop: Workshop) -> list[Body]:
@@ -182,41 +202,46 @@ def _screen_one(shop: Workshop, priced: Priced, until: float | None, head_until:
     _keep(shop, priced, screened)
 
 
-def _screen_cuts(shop: Workshop, whole: Body, until: float) -> None:
-    """Heads on the first blocks alone, the longest first, until one is beaten: shorter ones would be, too."""
-    order = fair_order(shop.bundle, seed=shop.seed)
+def _features_of_cuts(shop: Workshop, whole: Body) -> dict[Body, Floats]:
+    """What a pass of the whole network has left of its cuts that have no head yet, the longest first."""
+    found: dict[Body, Floats] = {}
     for n_kept in reversed(shop.space.kept.get(whole.backbone, ())):
         body = whole._replace(n_blocks_kept=n_kept)
         values = None if body in shop.heads else shop.stores.features(body)
-        if values is None:
-            continue
-        if time.monotonic() + _cut_s(shop, whole) > until:
+        if values is not None:
+            found[body] = values
+    return found
+
+
+def _screen_cuts(shop: Workshop, whole: Body, features: Mapping[Body, Floats], until: float) -> None:
+    """Heads on the first blocks alone, until two in a row are beaten."""
+    n_beaten, order = 0, fair_order(shop.bundle, seed=shop.seed)
+    for body, values in features.items():
+        if n_beaten == _N_BEATEN or time.monotonic() + _cut_s(shop, whole) > until:
             return
         try:
-            priced = price(shop, body)
-            broken = broken_limit(priced, shop.limits)
-            if broken is not None:
-                shop.reporter.say(f"left out: {body}: {broken}")
+            priced = _priced_within_limits(shop, body)
+            if priced is None:
                 continue
             share = _speed(shop.priced[whole].latency, shop.target) / _speed(priced.latency, shop.target)
             passed_s = shop.costs.forward_s[whole] * share * len(order)
             reached = Features(values=values, indices=order, seconds=passed_s)
-            screened = with_head(reached, shop.bundle, seed=shop.seed)
-        except TrialMemoryError as error:
+            screened = with_head(reached, shop.bundle, seed=shop.seed, until=None if until == math.inf else until)
+        except (BackboneError, TrialMemoryError) as error:
             shop.reporter.say(f"left out: {body}: {error}")
             return
         trial = _keep(shop, priced, screened)
-        if trial is None or is_beaten_for_good(trial, shop.trials(), shop.metric):
-            return
+        is_beaten = trial is None or is_beaten_for_good(trial, shop.trials(), shop.metric)
+        n_beaten = n_beaten + 1 if is_beaten else 0
 
 
 def _cut_s(shop: Workshop, whole: Body) -> float:
-    """Seconds of pricing a cut and fitting its head, which takes about as long as that of the whole body."""
+    """Seconds of building and pricing a cut and fitting its head, which takes about as long as that of the whole."""
     number, _ = shop.heads[whole]
     n_passed = shop.costs.n_train + shop.costs.n_validation
     trial = next(trial for trial in shop.trials() if trial.number == number)
     head_s = (trial.train_seconds or 0.0) - shop.costs.forward_s[whole] * n_passed
-    return max(0.0, head_s) + _pricing_s(shop)
+    return max(0.0, head_s) + _pricing_s(shop) + _CUT_S
 
 
 def _keep(shop: Workshop, priced: Priced, screened: Screened | None) -> Trial | None:
@@ -323,7 +348,8 @@ def _speed(latency: Latency, target: Target) -> float:
 
 def _reading_s(shop: Workshop, priced: Priced) -> float:
     """Seconds to decode the pictures to a size that was not expected to be reached."""
-    if shop.bundle.has_pixels(priced.image_size):
+    # Where they stay encoded, each pass decodes them, and what passes took says so.
+    if shop.bundle.has_pixels(priced.image_size) or shop.bundle.stays_encoded(priced.image_size):
         return 0.0
     return len(shop.bundle.names) * (priced.preprocess_ms or 0.0) / 1000 / shop.bundle.n_workers
 

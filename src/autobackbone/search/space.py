@@ -74,12 +74,14 @@ class Space:
         return replace(self, reachable=bodies)
 
     def bodies(self) -> list[Body]:
-        """What a suggestion can mean."""
+        """What a suggestion can mean; a cut that has not so many blocks as shall be unfrozen is none of them."""
+        fewest = self.n_unfrozen[0] if isinstance(self.n_unfrozen, tuple) else self.n_unfrozen or 1
         every = [
             Body(name, size, kept)
             for name, sizes in self.image_sizes.items()
             for size in sizes
             for kept in (None, *reversed(self.kept.get(name, ())))
+            if kept is None or kept >= fewest
         ]
         return [body for body in every if self._is_reachable(body)]
 
@@ -106,7 +108,7 @@ class Space:
     def candidate(self, suggestion: Mapping[str, float | int | str]) -> Candidate:
         """The candidate that a suggestion means; a share of depth is at least one block."""
         body = self._body(suggestion)
-        lowest, highest = self.depths(*body)
+        lowest, highest = self.depths(body.backbone, body.n_blocks_kept)
         n_unfrozen = lowest + _step(float(suggestion["depth_share"]), highest - lowest + 1)
         fixed = {name: value for name, value in self.extras.items() if not isinstance(value, tuple)}
         asked = {name: suggestion[name] for name in self.extras if name in suggestion}
@@ -143,7 +145,7 @@ class Space:
         without a rate it would drop out of the sampler's joint model.
         """
         sizes = self.image_sizes[candidate.backbone]
-        lowest, highest = self.depths(*candidate.body)
+        lowest, highest = self.depths(candidate.backbone, candidate.n_blocks_kept)
         depth = 0.0 if candidate.n_unfrozen == 0 else _middle(candidate.n_unfrozen - lowest, highest - lowest + 1)
         suggested: dict[str, float | int | str] = {
             "backbone": candidate.backbone,
@@ -173,11 +175,8 @@ class Space:
         """The middle of the log range, or the fixed rate."""
         return math.sqrt(self.lr[0] * self.lr[1]) if isinstance(self.lr, tuple) else self.lr
 
-    def depths(
-        self, backbone: str, image_size: ImageSize | None = None, n_blocks_kept: int | None = None
-    ) -> tuple[int, int]:
-        """The fewest and the most blocks that a fine-tuned candidate of this body unfreezes, at any image size."""
-        del image_size
+    def depths(self, backbone: str, n_blocks_kept: int | None = None) -> tuple[int, int]:
+        """The fewest and the most blocks that a fine-tuned candidate unfreezes, of all blocks or of the first ones."""
         n_blocks = n_blocks_kept or self.n_blocks[backbone]
         asked = self.n_unfrozen if self.n_unfrozen is not None else (1, n_blocks)
         lowest, highest = asked if isinstance(asked, tuple) else (asked, asked)

@@ -52,7 +52,11 @@ def measured(trainee: Trainee, recipe: Recipe, precision: StepPrecision | None =
     seconds, gradient = _timed(trainee, recipe, first)
     if precision is not None or not _multiplies_fast(trainee.device):
         return Steps(precision=first, seconds=seconds)
-    rounded_s, rounded = _timed(trainee, recipe, "bfloat16")
+    try:
+        rounded_s, rounded = _timed(trainee, recipe, "bfloat16")
+    except (RuntimeError, TypeError, NotImplementedError):  # a layer that this device cannot do so
+        trainee.module.zero_grad(set_to_none=True)
+        return Steps(precision="float32", seconds=seconds)
     is_fast = seconds > _CLEARLY * rounded_s
     is_like = float(functional.cosine_similarity(gradient, rounded, dim=0)) >= _LEAST_COSINE
     if is_fast and is_like:
@@ -74,6 +78,8 @@ def _timed(trainee: Trainee, recipe: Recipe, precision: StepPrecision) -> tuple[
             stored_batch, labels = trainee.train[rows]
             logits = forward(trainee, stored_batch.to(trainee.device), precision)
             torch.autograd.backward(functional.cross_entropy(logits, labels.to(trainee.device)))
+            if trainee.device.type != "cpu":
+                torch.accelerator.synchronize(trainee.device)
             seconds.append(time.monotonic() - begun)
         given = [parameter.grad for parameter in trainee.module.parameters() if parameter.grad is not None]
         gradient = torch.cat([one.flatten().float() for one in given])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -20,7 +21,7 @@ from autobackbone.data import TRAIN, DataBundle, Pixels
 from autobackbone.errors import TrialError
 from autobackbone.exporting.transform import normalise
 from autobackbone.passes import passes
-from autobackbone.records import Body, ImageSize, Normalisation
+from autobackbone.records import Body, ImageSize, Normalisation, Precision
 from autobackbone.screening import Tap, copied, fair_order
 from autobackbone.training.activations import ActivationCache, NoRoomError, StoreWriter, TooLargeError, stored
 from autobackbone.training.views import Augment
@@ -52,7 +53,9 @@ class Stores:
         cache: where stores lie.
         device: where the frozen part runs.
         seed: of the order of pictures, which is that of screening, and of augmentation.
-        entries: by body and depth where the network was cut, as verified since these stores were made.
+        precision: in which what scores is computed: the target's.
+        entries: by body and depth where the network was cut, as verified since these stores were made; `None` where it
+            cannot be.
     """
 
     bundle: DataBundle
@@ -60,17 +63,19 @@ class Stores:
     cache: ActivationCache
     device: torch.device
     seed: int
-    entries: dict[tuple[Body, int], str] = field(default_factory=dict, init=False, repr=False, compare=False)
+    precision: Precision = "float32"
+    entries: dict[tuple[Body, int], str | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def split(self, network: nn.Module, body: Body, n_unfrozen: int) -> Split | None:
         """The network in two, verified on real pictures; `None` where no cut holds or none can be stored by picture."""
-        sample = self._sample(body)
-        verified = self.entries.get((body, n_unfrozen))
-        split = split_at(network, n_unfrozen, sample, verified=verified)
-        # Windows of one picture are rows of their own in some networks: they cannot be shuffled by picture.
-        if split is None or (verified is None and len(split.prefix(sample)) != len(sample)):
+        key, sample = (body, n_unfrozen), self._sample(body)
+        if key in self.entries and self.entries[key] is None:
             return None
-        self.entries[body, n_unfrozen] = split.entry
+        split = split_at(network, n_unfrozen, sample, verified=self.entries.get(key))
+        # Windows of one picture are rows of their own in some networks: they cannot be shuffled by picture.
+        if split is not None and key not in self.entries and len(split.prefix(sample)) != len(sample):
+            split = None
+        self.entries[key] = None if split is None else split.entry
         return split
 
     def cuts(self, network: nn.Module, body: Body, wanted: Iterable[int]) -> dict[int, CutEntry]:
@@ -150,7 +155,7 @@ class Stores:
                     writer = stack.enter_context(StoreWriter(self.cache, path, n_rows))
                     taps.append(Tap(module=split.entry, read=copied, tell=_until_it_fails(writer)))
             for n_kept, entry in cuts.items():
-                path = self._path(body._replace(n_blocks_kept=n_kept), 0, 0)
+                path = self._features_path(body._replace(n_blocks_kept=n_kept))
                 if not path.is_file():
                     writer = stack.enter_context(StoreWriter(self.cache, path, n_rows, dtype=np.float32))
                     taps.append(Tap(module=entry.module, read=entry.pool, tell=_until_it_fails(writer)))
@@ -165,7 +170,7 @@ class Stores:
 
         `None` if there are none.
         """
-        path = self._path(body, 0, 0)
+        path = self._features_path(body)
         return np.load(path, allow_pickle=False) if path.is_file() else None
 
     def _order(self, view: int) -> Ints:
@@ -184,7 +189,11 @@ class Stores:
             augment=None if view == 0 else Augment(self.seed + 1000 * view),
         )
 
-    def _path(self, body: Body, n_unfrozen: int, view: int) -> Path:
+    def _features_path(self, body: Body) -> Path:
+        # These score, too: so all that they depend on is in the name.
+        return self._path(body, 0, 0, precision=self.precision, timm=version("timm"))
+
+    def _path(self, body: Body, n_unfrozen: int, view: int, **more: str) -> Path:
         return self.cache.path(
             pictures=self.bundle.digest,
             preparation=self.bundle.preparation.to_json(),
@@ -197,6 +206,7 @@ class Stores:
             view=view,
             order=["fair", self.seed],
             torch=torch.__version__,
+            **more,
         )
 
 

@@ -56,6 +56,7 @@ class Tuner:
     batch_norm: BatchNormMode = "fixed"
     _warm: dict[tuple[Path, int], _Bench] = field(default_factory=dict, init=False, repr=False, compare=False)
     _steps: dict[tuple[Any, ...], Steps] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _chosen: dict[tuple[Any, ...], StepPrecision] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def tune(
         self,
@@ -99,6 +100,10 @@ class Tuner:
             anew = None if leg is None else replace(leg, n_before=0)
             return self._tune(candidate, head, smaller, until, n_views, anew)
 
+    def let_go(self) -> None:
+        """Give up what was kept for a training that might go on right away: its network and its stores."""
+        self._warm.clear()
+
     def n_epochs(self, candidate: Candidate) -> int:
         """The last rung: how long a candidate trains if there is time."""
         return self._recipe(candidate).n_epochs
@@ -119,22 +124,30 @@ class Tuner:
             set_head(network, torch.from_numpy(head.weight), torch.from_numpy(head.bias))
             unfreeze(network, candidate.n_unfrozen, batch_norm=self.batch_norm)
             trainee = _channels_last(self._trainee(network, candidate, until, n_views))
-            bench = _Bench(network, trainee, self._measured(trainee, recipe, candidate, leg))
+            key = (candidate.body, candidate.n_unfrozen, recipe.batch_size, type(trainee.module))
+            bench = _Bench(network, trainee, key, self._measured(key, trainee, recipe, _settled(candidate, leg)))
         recipe = _fitted(replace(recipe, precision=bench.steps.precision), bench, until, leg)
         outcome = fit(bench.trainee, recipe, self.score, until=until, leg=leg)
+        if outcome.n_epochs > 0:
+            # What really passed corrects a measurement that other work disturbed.
+            step_s = outcome.seconds / outcome.n_epochs / _steps_an_epoch(bench.trainee, recipe)
+            self._steps[*bench.key, recipe.precision] = Steps(precision=recipe.precision, seconds=step_s)
         if leg is not None and leg.pause_at is not None:
             # It may well go on next: then all is as it was, and only the checkpoint is read.
             self._warm[leg.checkpoint, n_views] = bench
             return copy.deepcopy(bench.network).cpu().eval(), outcome
         return bench.network.cpu().eval(), outcome
 
-    def _measured(self, trainee: Trainee, recipe: Recipe, candidate: Candidate, leg: Leg | None) -> Steps:
+    def _measured(self, key: tuple[Any, ...], trainee: Trainee, recipe: Recipe, settled: StepPrecision | None) -> Steps:
         """What steps of the same part of a body took before, they take again, whatever the rate."""
-        settled = _settled(candidate, leg)
-        key = (candidate.body, candidate.n_unfrozen, recipe.batch_size, type(trainee.module), settled)
-        if key not in self._steps:
-            self._steps[key] = measured(trainee, recipe, settled)
-        return self._steps[key]
+        chosen = settled or self._chosen.get(key)
+        if chosen is None or (*key, chosen) not in self._steps:
+            steps = measured(trainee, recipe, chosen)
+            self._steps[*key, steps.precision] = steps
+            chosen = steps.precision
+        if settled is None:
+            self._chosen[key] = chosen
+        return self._steps[*key, chosen]
 
     def _trainee(self, network: nn.Module, candidate: Candidate, until: float | None, n_views: int) -> Trainee:
         split = self.stores.split(network, candidate.body, candidate.n_unfrozen)
@@ -193,6 +206,7 @@ class _Bench:
 
     network: nn.Module
     trainee: Trainee
+    key: tuple[Any, ...]
     steps: Steps
 
 
@@ -208,14 +222,17 @@ def _fitted(recipe: Recipe, bench: _Bench, until: float | None, leg: Leg | None)
     n_before = 0 if leg is None else leg.n_before
     if until is None:
         return recipe
-    n_steps = math.ceil(len(bench.trainee.train) / recipe.batch_size)
-    # A validation row costs a forward pass, about a third of a training row.
-    epoch_s = bench.steps.seconds * (n_steps + len(bench.trainee.validation) / recipe.batch_size / 3)
+    epoch_s = bench.steps.seconds * _steps_an_epoch(bench.trainee, recipe)
     n_fitting = int((until - time.monotonic()) * 0.9 / epoch_s)
     if n_fitting < 1:
         left_s = max(0.0, until - time.monotonic())
         raise EpochTooLongError(f"one epoch takes {epoch_s:.1f} s, and {left_s:.1f} s were left", epoch_s)
     return replace(recipe, n_epochs=min(recipe.n_epochs, n_before + n_fitting))
+
+
+def _steps_an_epoch(trainee: Trainee, recipe: Recipe) -> float:
+    """A validation row costs a forward pass, about a third of a training row."""
+    return math.ceil(len(trainee.train) / recipe.batch_size) + len(trainee.validation) / recipe.batch_size / 3
 
 
 def _channels_last(trainee: Trainee) -> Trainee:
