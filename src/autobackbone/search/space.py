@@ -10,6 +10,7 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -226,7 +227,9 @@ def _setting(name: str, value: Setting) -> float | int | Bound | None:
         raise SpaceError(f"space has no parameter {name!r}; it has {', '.join(known)}.{hint}")
     if name == "n_blocks_kept" and value is None:
         return None
-    ends = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value, value)
+    ends: tuple[Any, ...] = (value, value)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        ends = tuple(value)
     is_whole = name in ("n_unfrozen", "n_blocks_kept", "batch_size", "n_epochs")
     lowest = {"n_unfrozen": 0, "label_smoothing": 0}.get(name, 1 if is_whole else 1e-12)
     is_read = (

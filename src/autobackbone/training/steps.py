@@ -25,6 +25,8 @@ _CLEARLY = 1.4
 # Of all gradients together to those in float32.
 _LEAST_COSINE = 0.95
 _PROBE = 512
+# So many rows tell which precision is faster, in a quarter of the time that a usual batch takes.
+_N_ROWS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +35,7 @@ class Steps:
 
     Args:
         precision: in which they multiply.
-        seconds: of one forward and backward pass of a batch.
+        seconds: of one forward and backward pass of a batch, as a part of one tells; what trainings took tells better.
     """
 
     precision: StepPrecision
@@ -68,7 +70,8 @@ def _timed(trainee: Trainee, recipe: Recipe, precision: StepPrecision) -> tuple[
     """Seconds of a step, the better of two, and its gradients as one vector."""
     trainee.set_mode()
     before = [buffer.clone() for buffer in trainee.module.buffers()]
-    rows = np.arange(min(recipe.batch_size, len(trainee.train))).tolist()
+    n_rows = min(_N_ROWS, recipe.batch_size, len(trainee.train))
+    rows = np.arange(n_rows).tolist()
     seconds = []
     gradient = torch.empty(0)
     for _ in range(2):  # the first one also pays for memory and kernels
@@ -86,7 +89,7 @@ def _timed(trainee: Trainee, recipe: Recipe, precision: StepPrecision) -> tuple[
         trainee.module.zero_grad(set_to_none=True)
     for buffer, value in zip(trainee.module.buffers(), before, strict=True):
         buffer.copy_(value)
-    return min(seconds), gradient
+    return min(seconds) * min(recipe.batch_size, len(trainee.train)) / n_rows, gradient
 
 
 @cache
