@@ -45,6 +45,7 @@ bench: setup
 	$(BIN)/python benchmarks/throughput.py $(PICTURES)
 	$(BIN)/python benchmarks/transfer.py $(PICTURES)
 	$(BIN)/python benchmarks/time_to_quality.py $(PICTURES)
+	$(BIN)/python benchmarks/against_exhaustive.py $(PICTURES)
 
 doctor: setup
 	$(BIN)/autobackbone doctor
