@@ -64,6 +64,14 @@ def test_a_rung_is_skipped_where_time_is_too_short_to_use_what_it_says():
     assert next_leg(view(scores, left_s=4.5), can_ask=True).pause_at is None
 
 
+def test_the_last_time_goes_to_the_best_of_all_not_to_the_best_of_the_lowest_rung():
+    # One of those at the first rung leads it, but to train it to its end would take what the best one needs.
+    scores = [[0.8, 0.85, 0.88, 0.9], [0.75], [0.6], [0.5]]
+    given = {"latency": [1.0, 2.0, 2.0, 2.0].__getitem__, "ended": [[0.7]]}
+    assert next_leg(view(scores, left_s=60.0, **given), can_ask=True).number == 1
+    assert next_leg(view(scores, left_s=4.5, **given), can_ask=True) == NextLeg(number=0, n_before=4, pause_at=None)
+
+
 def test_what_promises_most_growth_a_second_goes_first():
     # Both lead their rung, each at its own latency; the faster network enlarges the front more.
     scores = [[0.7], [0.65], [0.1], [0.1]]

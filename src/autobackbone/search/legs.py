@@ -63,7 +63,8 @@ def next_leg(view: View, *, can_ask: bool) -> NextLeg | None:
 
     The best half of each rung goes on at once. Where nothing new can be asked, halves are rounded up, and with a limit
     of time whatever is left of it goes to the others, too. And a good trial must not wait until it is too late for it:
-    it goes on when one more new trial would leave less time than half of its training takes.
+    it goes on when one more new trial would leave less time than half of its training takes. Who goes to its end with a
+    limit of time takes what others would need: it is the most gainful of all that wait, whatever their rungs.
 
     Args:
         view: of the moment.
@@ -74,7 +75,10 @@ def next_leg(view: View, *, can_ask: bool) -> NextLeg | None:
     is_timed = view.left_s < float("inf")
     is_late = is_timed and (not can_ask or _is_late(view, hopeful))
     number = _most_gainful(view, chosen or (hopeful if is_late else ()))
-    return None if number is None else _leg(view, number)
+    if number is None:
+        return None
+    leg, best = _leg(view, number), _most_gainful(view, hopeful)
+    return _leg(view, best) if is_timed and leg.pause_at is None and best is not None else leg
 
 
 def rung_leg(view: View) -> NextLeg | None:
