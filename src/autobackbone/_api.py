@@ -27,6 +27,7 @@ from autobackbone.runfolder import RunFolder, new_run_path
 from autobackbone.search import trialfiles
 from autobackbone.search.climb import Search, climb, climb_early
 from autobackbone.search.evaluate import NetworkEvaluator, end_paused, tidy
+from autobackbone.search.legs import is_paused
 from autobackbone.search.screenstage import screening
 from autobackbone.search.space import Setting, Space, as_space_settings, cuts_to_offer
 from autobackbone.search.study import adopt_abandoned, begin_sitting, end_sitting, n_tuned, open_study
@@ -297,7 +298,8 @@ def _open_workshop(prepared: Prepared, space: Space, run: RunFolder, reporter: R
 
 def _adopt(shop: Workshop) -> None:
     """What was running is failed, or goes on from its checkpoint in this sitting or the next."""
-    adopt_abandoned(shop.study, lambda number: trialfiles.has_checkpoint(shop.run, number))
+    waiting = {trial.number for trial in shop.trials() if is_paused(trial)}
+    adopt_abandoned(shop.study, lambda number: number in waiting and trialfiles.has_checkpoint(shop.run, number))
 
 
 def _search(shop: Workshop) -> bool:

@@ -104,7 +104,7 @@ def climb_early(search: Search, allowed_s: float) -> None:
         opening = _first_opening(search, trials) if n_begun != search.n_trials else None
         leg = None if opening else rung_leg(_view(search, trials))
         # Half of a leg must fit: so the sum of all is as long as what is allowed, not always shorter.
-        allowed_s = 2 * (end_s - search.now_s())
+        allowed_s = min(2 * (end_s - search.now_s()), _EARLY_SHARE * search.left_s())
         if opening is not None and _opening_s(search, opening) <= allowed_s:
             search.study.enqueue_trial(search.space.suggestion(opening), skip_if_exists=True)
             n_begun += _try(search, search.study.ask(distributions), _EARLY_SHARE) != "stopped"

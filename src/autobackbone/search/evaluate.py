@@ -68,7 +68,8 @@ class NetworkEvaluator:
         except EpochTooLongError as error:
             shop.costs.learn(candidate, error.epoch_s)
             raise
-        shop.costs.learn(candidate, outcome.seconds / max(1, outcome.n_epochs))
+        if outcome.n_epochs > 0:
+            shop.costs.learn(candidate, outcome.seconds / outcome.n_epochs)
         probabilities = self._probabilities(candidate, network, outcome)
         is_at_rung = pause_at is not None and not outcome.is_cut_short
         is_waiting = is_at_rung and trialfiles.has_checkpoint(shop.run, number)

@@ -336,7 +336,11 @@ def pass_s(latency: Latency, costs: Costs, priced: Mapping[Body, Priced], target
         priced: the latencies of those pairs.
         target: where latencies were measured.
     """
-    ratios = [s * _speed(priced[body].latency, target) for body, s in costs.forward_s.items() if body in priced]
+    ratios = [
+        s * _speed(priced[body].latency, target)
+        for body, s in costs.forward_s.items()
+        if body in priced and body.n_blocks_kept is None
+    ]
     slowness = statistics.median(ratios) if ratios else 1.0
     return (costs.n_train + costs.n_validation) / _speed(latency, target) * slowness * _MARGIN
 

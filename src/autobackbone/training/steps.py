@@ -74,21 +74,23 @@ def _timed(trainee: Trainee, recipe: Recipe, precision: StepPrecision) -> tuple[
     rows = np.arange(n_rows).tolist()
     seconds = []
     gradient = torch.empty(0)
-    for _ in range(2):  # the first one also pays for memory and kernels
-        with torch.random.fork_rng():
-            torch.manual_seed(recipe.seed)  # drops out the same in both precisions
-            begun = time.monotonic()
-            stored_batch, labels = trainee.train[rows]
-            logits = forward(trainee, stored_batch.to(trainee.device), precision)
-            torch.autograd.backward(functional.cross_entropy(logits, labels.to(trainee.device)))
-            if trainee.device.type != "cpu":
-                torch.accelerator.synchronize(trainee.device)
-            seconds.append(time.monotonic() - begun)
-        given = [parameter.grad for parameter in trainee.module.parameters() if parameter.grad is not None]
-        gradient = torch.cat([one.flatten().float() for one in given])
-        trainee.module.zero_grad(set_to_none=True)
-    for buffer, value in zip(trainee.module.buffers(), before, strict=True):
-        buffer.copy_(value)
+    try:
+        for _ in range(2):  # the first one also pays for memory and kernels
+            with torch.random.fork_rng():
+                torch.manual_seed(recipe.seed)  # drops out the same in both precisions
+                begun = time.monotonic()
+                stored_batch, labels = trainee.train[rows]
+                logits = forward(trainee, stored_batch.to(trainee.device), precision)
+                torch.autograd.backward(functional.cross_entropy(logits, labels.to(trainee.device)))
+                if trainee.device.type != "cpu":
+                    torch.accelerator.synchronize(trainee.device)
+                seconds.append(time.monotonic() - begun)
+            given = [parameter.grad for parameter in trainee.module.parameters() if parameter.grad is not None]
+            gradient = torch.cat([one.flatten().float() for one in given])
+            trainee.module.zero_grad(set_to_none=True)
+    finally:
+        for buffer, value in zip(trainee.module.buffers(), before, strict=True):
+            buffer.copy_(value)
     return min(seconds) * min(recipe.batch_size, len(trainee.train)) / n_rows, gradient
 
 

@@ -171,7 +171,7 @@ class Stores:
         `None` if there are none.
         """
         path = self._features_path(body)
-        return np.load(path, allow_pickle=False) if path.is_file() else None
+        return np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
 
     def _order(self, view: int) -> Ints:
         """The first view holds training and validation pictures as screening meets them, others training alone."""

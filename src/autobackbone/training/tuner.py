@@ -126,9 +126,11 @@ class Tuner:
             trainee = _channels_last(self._trainee(network, candidate, until, n_views))
             key = (candidate.body, candidate.n_unfrozen, recipe.batch_size, type(trainee.module))
             bench = _Bench(network, trainee, key, self._measured(key, trainee, recipe, _settled(candidate, leg)))
+        steps = self._steps.get((*bench.key, bench.steps.precision), bench.steps)
+        bench = replace(bench, steps=steps)
         recipe = _fitted(replace(recipe, precision=bench.steps.precision), bench, until, leg)
         outcome = fit(bench.trainee, recipe, self.score, until=until, leg=leg)
-        if outcome.n_epochs > 0:
+        if outcome.n_epochs > 0 and not outcome.is_cut_short:
             # What really passed corrects a measurement that other work disturbed.
             step_s = outcome.seconds / outcome.n_epochs / _steps_an_epoch(bench.trainee, recipe)
             self._steps[*bench.key, recipe.precision] = Steps(precision=recipe.precision, seconds=step_s)
