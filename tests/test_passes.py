@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from autobackbone.backbones.build import build
 from autobackbone.errors import TrialMemoryError
-from autobackbone.passes import Manner, _bfloat16, _channels_last, _fused, _manners, _mixed, _Speeds, passes
+from autobackbone.passes import Manner, _bfloat16, _channels_last, _fused, _manners, _mixed, passes
 
 
 class Answers(nn.Module):
@@ -175,7 +175,7 @@ def test_rows_keep_their_places_whichever_way_they_were_answered(n_rough):
     rough = Manner(way="bfloat16", n_at_once=2, run=lambda x: (x.flatten(1).sum(1) + 1000, x))
     is_rough = np.random.default_rng(n_rough).permutation(np.arange(5) < n_rough)
     chunk = np.array([4, 2, 0, 9, 7])
-    sums, inputs = _mixed(rough, exact, look, chunk, is_rough, _Speeds())
+    sums, inputs = _mixed(rough, exact, look, chunk, is_rough, {})
     assert torch.equal(inputs, look(chunk))
     assert torch.allclose(sums, look(chunk).flatten(1).sum(1) + 1000 * torch.from_numpy(is_rough))
 

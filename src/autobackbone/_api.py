@@ -15,8 +15,8 @@ import torch
 from autobackbone.choosing import choose, front_of, trial_line
 from autobackbone.clock import Clock
 from autobackbone.confirm import confirm, expected_s
-from autobackbone.data import decode
-from autobackbone.errors import ArgumentError, SpaceError
+from autobackbone.data import decode, stored_bytes
+from autobackbone.errors import ArgumentError
 from autobackbone.metrics import to_maximised
 from autobackbone.planning import Plan
 from autobackbone.preparing import Prepared, n_workers, prepare
@@ -29,7 +29,7 @@ from autobackbone.search.climb import Search, climb, climb_early
 from autobackbone.search.evaluate import NetworkEvaluator, end_paused, tidy
 from autobackbone.search.legs import is_paused
 from autobackbone.search.screenstage import screening
-from autobackbone.search.space import Setting, Space, as_space_settings, cuts_to_offer
+from autobackbone.search.space import USUAL, Setting, Space, as_space_settings, offered_cuts
 from autobackbone.search.study import adopt_abandoned, begin_sitting, end_sitting, n_tuned, open_study
 from autobackbone.search.workshop import Workshop
 from autobackbone.selection import Selection
@@ -392,15 +392,10 @@ def _front_to_confirm(shop: Workshop) -> list[Trial]:
 
 def _space(prepared: Prepared) -> Space:
     asked = dict(prepared.settings.space)
-    cuts = asked.pop("n_blocks_kept", "usual")
+    cuts = asked.pop("n_blocks_kept", USUAL)
     n_blocks = {name: prepared.source.n_blocks(name) for name in prepared.image_sizes}
     own = {name: asked.pop(name) for name in ("lr", "n_unfrozen") if name in asked}
-    kept = {name: cuts_to_offer(n, cuts) for name, n in n_blocks.items()}
-    if cuts not in ("usual", None) and not any(kept.values()):
-        raise SpaceError(
-            f"space['n_blocks_kept'] is fewer blocks than a backbone has, and these have {min(n_blocks.values())} to "
-            f"{max(n_blocks.values())}; {cuts} came. Ask for fewer, or for None to use whole networks only."
-        )
+    kept = offered_cuts(n_blocks, cuts)
     return Space(image_sizes=prepared.image_sizes, n_blocks=n_blocks, kept=kept, extras=asked, **own)
 
 
@@ -411,19 +406,19 @@ def _device() -> torch.device:
 
 
 def _room_for_pixels(settings: Settings) -> int:
-    if settings.cache_gb is not None:
-        return int(settings.cache_gb * 1e9)
-    stored = sum(path.stat().st_size for path in (settings.cache_dir / "data").glob("*/pixels-*.npy"))
-    return (stored + shutil.disk_usage(settings.cache_dir).free) // 2
+    stored = sum(map(stored_bytes, (settings.cache_dir / "data").glob("*")))
+    return _capped(settings, (stored + shutil.disk_usage(settings.cache_dir).free) // 2)
 
 
 def _activation_cache(settings: Settings) -> ActivationCache:
     folder = settings.cache_dir / "activations"
     folder.mkdir(parents=True, exist_ok=True)
-    tenth = shutil.disk_usage(folder).free // 10
-    return ActivationCache(
-        folder=folder, max_bytes=tenth if settings.cache_gb is None else int(settings.cache_gb * 1e9)
-    )
+    return ActivationCache(folder=folder, max_bytes=_capped(settings, shutil.disk_usage(folder).free // 10))
+
+
+def _capped(settings: Settings, otherwise: int) -> int:
+    """What the user named, in bytes, or else this."""
+    return otherwise if settings.cache_gb is None else int(settings.cache_gb * 1e9)
 
 
 def _reporter(progress: bool | Reporter) -> Reporter:  # noqa: FBT001  the public argument

@@ -67,6 +67,10 @@ class Manner:
     run: Callable[[Tensor], Answers]
 
 
+Speeds = dict[Manner, float]
+"""Seconds a picture; infinite for a manner that had no turn."""
+
+
 def passes(
     network: nn.Module, look: Look, indices: Ints, *, may_round: NDArray[np.bool_] | None = None
 ) -> Iterator[tuple[Ints, Answers]]:
@@ -101,7 +105,7 @@ def passes(
     # Few rows of a chunk must be exact then, and only with those do exact ways take their turns.
     is_beside = rough is not None and not is_rough.all()
     manners = _manners(network, look, indices, is_beside=is_beside)
-    speeds = _Speeds()
+    speeds: Speeds = dict.fromkeys([*manners, *([] if rough is None else [rough])], math.inf)
     # How rows are answered that may be rounded, and how the others.
     pairs = [(rough if rough is not None and is_beside else manner, manner) for manner in manners]
     pairs += [] if rough is None or is_beside else [(rough, manners[0])]
@@ -112,13 +116,13 @@ def passes(
             start += _TURN
             yield indices[chunk], _mixed(*pair, look, indices[chunk], is_rough[chunk], speeds)
     if len(manners) > 1:
-        ranked = sorted(manners, key=speeds.of)[: _N_BESIDE if is_beside else _N_FAVOURITES]
+        ranked = sorted(manners, key=speeds.__getitem__)[: _N_BESIDE if is_beside else _N_FAVOURITES]
         _favourites[_circumstances(network, is_beside=is_beside)] = [(one.way, one.n_at_once) for one in ranked]
     # The first of the list among those that are about as fast: rounding depends on the way, so that noise in the clock
     # must not decide.
-    limit = _CLEARLY * min(map(speeds.of, manners))
-    exact = next(manner for manner in manners if speeds.of(manner) <= limit)
-    roughly = exact if rough is None or _CLEARLY * speeds.of(rough) > speeds.of(exact) else rough
+    limit = _CLEARLY * min(speeds[manner] for manner in manners)
+    exact = next(manner for manner in manners if speeds[manner] <= limit)
+    roughly = exact if rough is None or _CLEARLY * speeds[rough] > speeds[exact] else rough
     _LOG.debug("%s, %d at once; where rounding is allowed %s", exact.way, exact.n_at_once, roughly.way)
     while start < len(indices):
         chunk = slice(start, start + _TURN)
@@ -126,23 +130,8 @@ def passes(
         yield indices[chunk], _mixed(roughly, exact, look, indices[chunk], is_rough[chunk], speeds)
 
 
-class _Speeds:
-    """Seconds a picture of each manner, the best so far: the first turn also pays for memory and kernels."""
-
-    def __init__(self) -> None:
-        self._best: dict[int, float] = {}
-
-    def of(self, manner: Manner) -> float:
-        """Infinite for one that had no turn."""
-        return self._best.get(id(manner), math.inf)
-
-    def note(self, manner: Manner, seconds: float) -> None:
-        """Take a turn into account."""
-        self._best[id(manner)] = min(self.of(manner), seconds)
-
-
 def _mixed(
-    roughly: Manner, exactly: Manner, look: Look, chunk: Ints, is_rough: NDArray[np.bool_], speeds: _Speeds
+    roughly: Manner, exactly: Manner, look: Look, chunk: Ints, is_rough: NDArray[np.bool_], speeds: Speeds
 ) -> Answers:
     """Answers to a chunk: in one manner where rounding is allowed, in another where it is not."""
     if roughly is exactly or not is_rough.any():
@@ -155,10 +144,11 @@ def _mixed(
     return tuple(torch.cat(both)[place] for both in zip(*parts, strict=True))
 
 
-def _timed(manner: Manner, look: Look, chunk: Ints, speeds: _Speeds) -> Answers:
+def _timed(manner: Manner, look: Look, chunk: Ints, speeds: Speeds) -> Answers:
     begun = time.perf_counter()
     answers = _answers(manner, look, chunk)
-    speeds.note(manner, (time.perf_counter() - begun) / len(chunk))
+    # The best so far: the first turn also pays for memory and kernels.
+    speeds[manner] = min(speeds.get(manner, math.inf), (time.perf_counter() - begun) / len(chunk))
     return answers
 
 

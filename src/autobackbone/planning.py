@@ -10,7 +10,7 @@ import pandas as pd
 
 from autobackbone.backbones.catalogue import info
 from autobackbone.backbones.weights import WeightSource
-from autobackbone.data import Survey
+from autobackbone.data import Survey, bytes_of
 from autobackbone.records import Budget, ImageSize, Limits, counted
 
 # Decoding and resizing with Pillow, megapixels of originals a second and thread.
@@ -162,7 +162,7 @@ def gmacs(backbone: str, image_size: ImageSize) -> float:
 def stored_megabytes(n_pictures: int, image_sizes: Mapping[str, Sequence[ImageSize]]) -> float:
     """Disk for decoded pictures in all sizes, 10**6 bytes."""
     sizes = {size for of in image_sizes.values() for size in of}
-    return n_pictures * sum(height * width * 3 for height, width in sizes) / 1e6
+    return bytes_of(n_pictures, sizes) / 1e6
 
 
 def _affordable(passes_s: Mapping[tuple[str, ImageSize], float], allowed_s: float) -> list[tuple[str, ImageSize]]:

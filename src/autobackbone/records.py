@@ -222,10 +222,14 @@ class Body(NamedTuple):
     image_size: ImageSize
     n_blocks_kept: int | None = None
 
+    @property
+    def cut(self) -> str:
+        """What is kept, in words to be put behind a name; nothing where that is all."""
+        return "" if self.n_blocks_kept is None else f", first {counted(self.n_blocks_kept, 'block')}"
+
     def __str__(self) -> str:
         """In a few words."""
-        cut = "" if self.n_blocks_kept is None else f", first {counted(self.n_blocks_kept, 'block')}"
-        return f"{self.backbone} at {self.image_size[0]}x{self.image_size[1]} px{cut}"
+        return f"{self.backbone} at {self.image_size[0]}x{self.image_size[1]} px{self.cut}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from autobackbone.backbones.doors import read_at_doors
 from autobackbone.backbones.head import features as network_features
 from autobackbone.backbones.split import packed
 from autobackbone.convexhead import Floats, Head, Ints, fit_head
@@ -252,21 +253,9 @@ class _ToFeatures(nn.Module):
         self.precision = precision
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        caught: dict[int, Tensor] = {}
-        with ExitStack() as stack:
-            for number, (name, read) in enumerate(self.reads):
-
-                def catch(
-                    _: nn.Module,
-                    arguments: tuple[Any, ...],
-                    number: int = number,
-                    read: Callable[[Any], Tensor] = read,
-                ) -> None:
-                    caught[number] = read(arguments[0])
-
-                stack.callback(self.network.get_submodule(name).register_forward_pre_hook(catch).remove)
-            with _in_precision(self.precision, x.device):
-                features = network_features(self.network, x)
+        reads = dict(enumerate(self.reads))
+        with read_at_doors(self.network, reads) as caught, _in_precision(self.precision, x.device):
+            features = network_features(self.network, x)
         return (features, *(caught[number] for number in range(len(self.reads))))
 
 

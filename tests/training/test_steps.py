@@ -37,7 +37,7 @@ def test_a_training_that_goes_on_keeps_its_precision(tuner, screened, tmp_path, 
     assert first.precision == "bfloat16"
     # Another process, where the clock would choose otherwise.
     monkeypatch.setattr(steps, "_multiplies_fast", lambda _: False)
-    for memory in (tuner._warm, tuner._steps, tuner._chosen):
+    for memory in (tuner._warm, tuner._step_s, tuner._chosen):
         memory.clear()
     known = candidate(n_unfrozen=2, extras={"n_epochs": 2, "step_precision": "bfloat16"})
     _, second = tuner.tune(known, screened.head, leg=Leg(checkpoint=tmp_path / "c.ckpt", n_before=1))

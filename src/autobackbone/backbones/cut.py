@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import logging
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final
@@ -18,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from autobackbone.backbones.blocks import blocks_of
+from autobackbone.backbones.doors import read_at_doors
 from autobackbone.backbones.head import features, verify_head
-from autobackbone.backbones.shorten import REFUSALS, Shortened, calls_of, shorten
+from autobackbone.backbones.shorten import REFUSALS, Shortened, calls_of, check_kept, shorten
 from autobackbone.backbones.split import evaluating, only_trainable
 from autobackbone.errors import BackboneError
 
@@ -118,7 +118,7 @@ def cut_after(model: nn.Module, n_blocks_kept: int, sample: Tensor, *, seed: int
         >>> [len(block) for block in blocks_of(short)], features(short, pictures).shape
         ([9, 6, 9], torch.Size([2, 48]))
     """
-    _check_kept(model, n_blocks_kept)
+    check_kept(model, n_blocks_kept)
     with evaluating(model):
         found = _verified(model, [n_blocks_kept], sample, seed=seed)
     return copy.deepcopy(found[n_blocks_kept][0].network) if found else None
@@ -148,7 +148,7 @@ def cut_entries(model: nn.Module, sample: Tensor, wanted: Iterable[int] | None =
     """
     numbers = tuple(range(1, len(blocks_of(model))) if wanted is None else wanted)
     for n_blocks_kept in numbers:
-        _check_kept(model, n_blocks_kept)
+        check_kept(model, n_blocks_kept)
     with evaluating(model):
         found = _verified(model, numbers, sample, seed=0)
     return {kept: entry for kept, (_, entry) in found.items()}
@@ -174,26 +174,10 @@ def pooled(model: nn.Module, entries: Mapping[int, CutEntry], images: Tensor) ->
         >>> {kept: tuple(one.shape) for kept, one in found.items()}
         {1: (2, 32), 2: (2, 32), 3: (2, 48), 4: (2, 192), 5: (2, 96)}
     """
-    found: dict[int, Tensor] = {}
-    with ExitStack() as stack:
-        for kept, entry in entries.items():
-
-            def catch(_: nn.Module, arguments: tuple[Any, ...], kept: int = kept, entry: CutEntry = entry) -> None:
-                # At once: some networks write into what enters a block, and maps of all blocks take memory.
-                found[kept] = entry.pool(arguments[0])
-
-            stack.callback(model.get_submodule(entry.module).register_forward_pre_hook(catch).remove)
-        found[len(blocks_of(model))] = features(model, images)
-    return found
-
-
-def _check_kept(model: nn.Module, n_blocks_kept: int) -> None:
-    n_blocks = len(blocks_of(model))
-    if not 1 <= n_blocks_kept < n_blocks:
-        raise BackboneError(
-            f"n_blocks_kept of {type(model).__name__} goes from 1 to {n_blocks - 1}, one less than its blocks; "
-            f"{n_blocks_kept} came."
-        )
+    reads = {kept: (entry.module, entry.pool) for kept, entry in entries.items()}
+    with read_at_doors(model, reads) as found:
+        whole = features(model, images)
+    return {**found, len(blocks_of(model)): whole}
 
 
 def _verified(
@@ -215,15 +199,7 @@ def _verified(
 
 @torch.no_grad()
 def _entering(model: nn.Module, names: Iterable[str], sample: Tensor) -> dict[str, Any]:
-    caught: dict[str, Any] = {}
-    with ExitStack() as stack:
-        for name in names:
-
-            def catch(_: nn.Module, arguments: tuple[Any, ...], name: str = name) -> None:
-                # A copy: some networks write into what enters a block.
-                caught[name] = copy.deepcopy(arguments[0])
-
-            stack.callback(model.get_submodule(name).register_forward_pre_hook(catch).remove)
+    with read_at_doors(model, {name: (name, copy.deepcopy) for name in names}) as caught:
         model(sample.clone())
     return caught
 

@@ -12,12 +12,12 @@ So a head that was fitted on `features` is written into the layers which the net
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from autobackbone.backbones.doors import read_at_doors
 from autobackbone.errors import BackboneError
 
 if TYPE_CHECKING:
@@ -53,14 +53,7 @@ def features(model: nn.Module, images: Tensor) -> Tensor:
         torch.Size([2, 96])
     """
     layers = classifier_layers(model)
-    caught: dict[str, Tensor] = {}
-    with ExitStack() as stack:
-        for name, layer in layers.items():
-
-            def catch(_: nn.Module, arguments: tuple[Any, ...], name: str = name) -> None:
-                caught[name] = arguments[0].flatten(1)
-
-            stack.callback(layer.register_forward_pre_hook(catch).remove)
+    with read_at_doors(model, {name: (name, _flat) for name in layers}) as caught:
         model(images)
     return torch.cat([torch.stack([caught[name] for name in names]).mean(0) for names in _shared(layers)], dim=1)
 
@@ -149,6 +142,10 @@ def classifier_layers(model: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
             "Choose another backbone."
         )
     return linear
+
+
+def _flat(entering: Tensor) -> Tensor:
+    return entering.flatten(1)
 
 
 def _shared(layers: dict[str, nn.Linear | nn.Conv2d]) -> list[list[str]]:

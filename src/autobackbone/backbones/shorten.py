@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from autobackbone.backbones.blocks import blocks_of
+from autobackbone.backbones.doors import read_at_doors
 from autobackbone.backbones.head import classifier_layers, head_weights, set_head
 from autobackbone.backbones.split import evaluating, twin
 from autobackbone.errors import BackboneError
@@ -40,7 +41,6 @@ REFUSALS: Final = (
     BackboneError,
     IndexError,
     KeyError,
-    NotImplementedError,
     RuntimeError,
     TypeError,
     ValueError,
@@ -141,13 +141,7 @@ def shorten(
         >>> short.entry, short.network.fc, short.network(torch.zeros(2, 3, 64, 64)).shape
         ('layer3', Linear(in_features=48, out_features=3, bias=True), torch.Size([2, 3]))
     """
-    blocks = blocks_of(model)
-    name, n_blocks = type(model).__name__, len(blocks)
-    if not 1 <= n_blocks_kept < n_blocks:
-        raise BackboneError(
-            f"n_blocks_kept of {name} goes from 1 to {n_blocks - 1}, one less than its blocks; {n_blocks_kept} came. "
-            "None keeps them all."
-        )
+    blocks = check_kept(model, n_blocks_kept)
     kept, later = blocks[:n_blocks_kept], frozenset(name for block in blocks[n_blocks_kept:] for name in block)
     calls = calls_of(model, image_size) if calls is None else calls
     try:
@@ -156,10 +150,26 @@ def shorten(
             _check_blocks(short, kept)
     except REFUSALS as error:
         raise BackboneError(
-            f"{name} must run without its later blocks to be cut after {n_blocks_kept} of {n_blocks}; "
+            f"{type(model).__name__} must run without its later blocks to be cut after {n_blocks_kept} of "
+            f"{len(blocks)}; "
             f"{type(error).__name__} came: {error}. Keep another number of blocks, or all with None."
         ) from error
     return short
+
+
+def check_kept(model: nn.Module, n_blocks_kept: int) -> tuple[tuple[str, ...], ...]:
+    """Its blocks, as `blocks_of` gives them.
+
+    Raises:
+        BackboneError: it cannot end after so many of them.
+    """
+    blocks = blocks_of(model)
+    if not 1 <= n_blocks_kept < len(blocks):
+        raise BackboneError(
+            f"n_blocks_kept of {type(model).__name__} goes from 1 to {len(blocks) - 1}, one less than its blocks; "
+            f"{n_blocks_kept} came. None keeps them all."
+        )
+    return blocks
 
 
 def calls_of(model: nn.Module, image_size: ImageSize) -> list[Call]:
@@ -340,17 +350,9 @@ def _gauged(network: nn.Module, images: Tensor, names: Iterable[str]) -> dict[st
     """What enters these modules, in the order of their calls; classifiers give way to gauges."""
     for name, layer in classifier_layers(network).items():
         network.set_submodule(name, _Gauge(layer))
-    caught: dict[str, Tensor] = {}
-    with ExitStack() as stack:
-        for name in names:
-
-            def catch(_: nn.Module, arguments: tuple[Any, ...], name: str = name) -> None:
-                if isinstance(arguments[0], Tensor):
-                    caught[name] = arguments[0].clone()
-
-            stack.callback(network.get_submodule(name).register_forward_pre_hook(catch).remove)
+    with read_at_doors(network, {name: (name, copy.deepcopy) for name in names}) as caught:
         network(images.clone())
-    return caught
+    return {name: entering for name, entering in caught.items() if isinstance(entering, Tensor)}
 
 
 def _give_fresh_classifier(network: nn.Module, images: Tensor, *, seed: int) -> None:

@@ -11,6 +11,7 @@ from autobackbone.data.parts import LEFT_OUT, PART_CODES, TEST, TRAIN, VALIDATIO
 from autobackbone.data.pictures import Picture
 from autobackbone.data.preparation import Preparation, to_pixels
 from autobackbone.data.sources import Fingerprint, Source, printable
+from autobackbone.data.store import bytes_of, stored_bytes
 from autobackbone.data.surveying import DataWarning, Survey, survey
 from autobackbone.data.timing import preprocess_ms
 
@@ -29,6 +30,7 @@ __all__ = [
     "Preparation",
     "Source",
     "Survey",
+    "bytes_of",
     "decode",
     "excerpt",
     "excerpt_for_time",
@@ -36,6 +38,7 @@ __all__ = [
     "preprocess_ms",
     "printable",
     "restricted",
+    "stored_bytes",
     "survey",
     "to_pixels",
     "within_time",

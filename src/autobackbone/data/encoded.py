@@ -8,7 +8,7 @@ import numpy as np
 
 from autobackbone.data.pictures import quiet_pillow
 from autobackbone.data.preparation import fit
-from autobackbone.data.store import mapped, rgb_or_reason
+from autobackbone.data.store import mapped, rgb_or_reason, threads_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,6 +62,6 @@ class EncodedPixels:
                 pixels[place] = fit(rgb, self.image_size, self.preparation)
 
         with quiet_pillow():
-            for _ in mapped(decode_one, len(some), self.n_workers if self.source.is_thread_safe else 1):
+            for _ in mapped(decode_one, len(some), threads_for(self.source, self.n_workers)):
                 pass
         return pixels

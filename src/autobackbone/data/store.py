@@ -38,7 +38,7 @@ Unreadable = dict[int, str]
 
 def fingerprints(source: Source, n_workers: int) -> list[Fingerprint]:
     """Digest every picture, in order."""
-    return list(mapped(source.fingerprint, len(source.names), _threads(source, n_workers)))
+    return list(mapped(source.fingerprint, len(source.names), threads_for(source, n_workers)))
 
 
 def store_key(prints: list[Fingerprint], preparation: Preparation) -> str:
@@ -186,7 +186,7 @@ def _decode(
 
     unreadable: Unreadable = {}
     n = len(source.names)
-    for index, reason in enumerate(mapped(decode_one, n, _threads(source, n_workers))):
+    for index, reason in enumerate(mapped(decode_one, n, threads_for(source, n_workers))):
         if reason is not None:
             unreadable[index] = reason
         if on_progress is not None:
@@ -208,7 +208,8 @@ def rgb_or_reason(source: Source, index: int, preparation: Preparation) -> Image
         return f"{type(error).__name__}: {error}"
 
 
-def _threads(source: Source, n_workers: int) -> int:
+def threads_for(source: Source, n_workers: int) -> int:
+    """How many threads may read at once."""
     return n_workers if source.is_thread_safe else 1
 
 
@@ -256,7 +257,7 @@ def _new_pixels(folder: Path, n: int, image_size: ImageSize) -> np.memmap[Any, n
 
 
 def _check_disk(root: Path, n: int, image_sizes: tuple[ImageSize, ...]) -> None:
-    needed, free = bytes_of(n, image_sizes), shutil.disk_usage(root).free
+    needed, free = bytes_of(n, image_sizes), free_bytes(root)
     if needed > free:
         raise DataError(
             f"the decoded pictures need {needed / 1e9:.1f} GB and '{root}' has {free / 1e9:.1f} GB free. "

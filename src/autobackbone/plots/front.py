@@ -154,8 +154,9 @@ def _label(trial: Trial, metric: Metric) -> str:
     size = f"{width} px" if height == width else f"{height}×{width} px"
     depth = f"{trial.n_unfrozen} of {trial.n_blocks} blocks" if trial.n_unfrozen else "frozen features"
     assert trial.score is not None
-    cut = "" if trial.n_blocks_kept is None else f", first {trial.n_blocks_kept} blocks"
-    return f"{trial.backbone}{cut}\n{size}, {depth}\n{shown(metric, trial.score)} at {trial.latency_ms:.3g} ms"
+    return (
+        f"{trial.backbone}{trial.body.cut}\n{size}, {depth}\n{shown(metric, trial.score)} at {trial.latency_ms:.3g} ms"
+    )
 
 
 def _height_label(metric: Metric) -> str:

@@ -80,7 +80,7 @@ def climb(search: Search) -> int:
         if leg is not None:
             _go_on(search, next(trial for trial in trials if trial.number == leg.number), leg)
         elif can_ask:
-            _enqueue_next(search, opening)
+            _enqueue_next(search, opening, trials)
             n_begun += _try(search, search.study.ask(distributions)) != "stopped"
         else:
             return n_begun
@@ -122,9 +122,13 @@ def _first_opening(search: Search, trials: Sequence[Trial]) -> Candidate | None:
 
 def _opening_s(search: Search, opening: Candidate) -> float:
     """Seconds to its first rung; infinite where it has none, or there is no time for the rest."""
-    is_fitting = any(True for _ in search.fitting.among([opening], _OPENING_SHARE))
-    rung = next(iter(rungs(search.evaluator.n_epochs(opening))), None)
-    return search.evaluator.expected_s(opening, n_epochs=rung) if is_fitting and rung else math.inf
+    rung = _first_rung(search, opening)
+    is_fitting = rung is not None and search.fitting.fits(opening, _OPENING_SHARE)
+    return search.evaluator.expected_s(opening, n_epochs=rung) if is_fitting else math.inf
+
+
+def _first_rung(search: Search, candidate: Candidate) -> int | None:
+    return next(iter(rungs(search.evaluator.n_epochs(candidate))), None)
 
 
 def _leg_s(search: Search, trial: Trial, leg: NextLeg) -> float:
@@ -147,11 +151,11 @@ def openings(trials: Sequence[Trial], search: Search) -> list[Candidate]:
     return [candidate for candidate in wanted if _key(candidate) not in tried]
 
 
-def _enqueue_next(search: Search, opening: list[Candidate]) -> None:
+def _enqueue_next(search: Search, opening: list[Candidate], trials: Sequence[Trial]) -> None:
     """Have the next opening asked next, as deep as the time left allows; one that fits not at all, or that was tried so
     already, is passed over.
     """
-    tried = _tried(read_trials(search.study))
+    tried = _tried(trials)
     while opening:
         candidate = opening.pop(0)
         lowest, _ = search.space.depths(candidate.backbone)
@@ -206,7 +210,7 @@ def _try(search: Search, asked: optuna.Trial, share: float = 1.0) -> str:
     if not search.fitting.allows(asked.params):
         reason = "not begun: what was left of the time became too short for it"
         return _end(search, replace(known, reason=reason), "stopped")
-    rung = next(iter(rungs(search.evaluator.n_epochs(candidate))), None)
+    rung = _first_rung(search, candidate)
     left_s = search.left_s() * share
     until = _until(search.evaluator.expected_s(candidate), left_s) if rung is None else _end_of(left_s)
     return _train(search, known, candidate, until, NextLeg(number=asked.number, n_before=0, pause_at=rung))

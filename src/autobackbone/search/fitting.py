@@ -38,13 +38,17 @@ class Fitting:
             if left_s > 0 and math.isfinite(expected_s) and expected_s <= left_s:
                 yield one
 
+    def fits(self, candidate: Candidate, share: float = 1.0) -> bool:
+        """Whether it ends within this share of the time left."""
+        return any(True for _ in self.among([candidate], share))
+
     def is_any(self) -> bool:
         """Whether anything at all fits."""
         return any(True for _ in self.among(self._of_all_bodies(self._cheapest())))
 
     def allows(self, suggestion: Suggestion) -> bool:
         """Whether what a suggestion means fits."""
-        return any(True for _ in self.among([self.space.candidate(suggestion)]))
+        return self.fits(self.space.candidate(suggestion))
 
     def nearest(self, suggestion: Suggestion) -> Suggestion | None:
         """What fits and is most like a suggestion that does not; `None` only where nothing fits any more.

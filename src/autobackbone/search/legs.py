@@ -77,8 +77,12 @@ def next_leg(view: View, *, can_ask: bool) -> NextLeg | None:
     number = _most_gainful(view, chosen or (hopeful if is_late else ()))
     if number is None:
         return None
-    leg, best = _leg(view, number), _most_gainful(view, hopeful)
-    return _leg(view, best) if is_timed and leg.pause_at is None and best is not None else leg
+    leg = _leg(view, number)
+    if not is_timed or leg.pause_at is not None:
+        return leg
+    best = _most_gainful(view, hopeful)
+    assert best is not None  # the number is one of them
+    return _leg(view, best)
 
 
 def rung_leg(view: View) -> NextLeg | None:
@@ -99,14 +103,7 @@ def is_paused(trial: Trial) -> bool:
 
 def candidate_of(trial: Trial) -> Candidate:
     """What was tried."""
-    return Candidate(
-        backbone=trial.backbone,
-        image_size=trial.image_size,
-        n_unfrozen=trial.n_unfrozen,
-        n_blocks_kept=trial.n_blocks_kept,
-        lr=trial.lr,
-        extras=dict(trial.extras),
-    )
+    return Candidate(**trial.body._asdict(), n_unfrozen=trial.n_unfrozen, lr=trial.lr, extras=dict(trial.extras))
 
 
 def curve_of(trial: Trial, sign: float) -> Curve:

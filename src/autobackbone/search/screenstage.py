@@ -144,7 +144,7 @@ def price(shop: Workshop, body: Body) -> Priced:
         n_params = sum(parameter.numel() for parameter in network.parameters())
         n_values = n_params + sum(buffer.numel() for buffer in network.buffers())
         n_blocks = len(blocks_of(network))
-        name = backbone if n_kept is None else f"{backbone}, first {n_kept} blocks"
+        name = f"{backbone}{body.cut}"
         shop.priced[body] = Priced(
             backbone=backbone,
             image_size=image_size,
@@ -215,9 +215,11 @@ def _features_of_cuts(shop: Workshop, whole: Body) -> dict[Body, Floats]:
 
 def _screen_cuts(shop: Workshop, whole: Body, features: Mapping[Body, Floats], until: float) -> None:
     """Heads on the first blocks alone, until two in a row are beaten."""
-    n_beaten, order = 0, fair_order(shop.bundle, seed=shop.seed)
+    if not features:
+        return
+    n_beaten, order, head_s = 0, fair_order(shop.bundle, seed=shop.seed), _head_s(shop, whole)
     for body, values in features.items():
-        if n_beaten == _N_BEATEN or time.monotonic() + _cut_s(shop, whole) > until:
+        if n_beaten == _N_BEATEN or time.monotonic() + head_s + _pricing_s(shop) + _CUT_S > until:
             return
         try:
             priced = _priced_within_limits(shop, body)
@@ -235,13 +237,13 @@ def _screen_cuts(shop: Workshop, whole: Body, features: Mapping[Body, Floats], u
         n_beaten = n_beaten + 1 if is_beaten else 0
 
 
-def _cut_s(shop: Workshop, whole: Body) -> float:
-    """Seconds of building and pricing a cut and fitting its head, which takes about as long as that of the whole."""
+def _head_s(shop: Workshop, whole: Body) -> float:
+    """Seconds of fitting the head of a whole body; that of a cut takes about as long."""
     number, _ = shop.heads[whole]
     n_passed = shop.costs.n_train + shop.costs.n_validation
     trial = next(trial for trial in shop.trials() if trial.number == number)
     head_s = (trial.train_seconds or 0.0) - shop.costs.forward_s[whole] * n_passed
-    return max(0.0, head_s) + _pricing_s(shop) + _CUT_S
+    return max(0.0, head_s)
 
 
 def _keep(shop: Workshop, priced: Priced, screened: Screened | None) -> Trial | None:

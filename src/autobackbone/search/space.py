@@ -10,7 +10,7 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -19,6 +19,9 @@ from autobackbone.records import Body, Candidate, ImageSize
 
 Bound = tuple[float, float]
 Setting = float | int | Bound | Sequence[float | int] | None
+
+CutSetting = int | tuple[int, int] | Literal["usual"] | None
+USUAL: Literal["usual"] = "usual"
 
 _EXTRAS: Mapping[str, tuple[type, bool]] = {
     # name: (type, on a log scale)
@@ -113,14 +116,7 @@ class Space:
         n_unfrozen = lowest + _step(float(suggestion["depth_share"]), highest - lowest + 1)
         fixed = {name: value for name, value in self.extras.items() if not isinstance(value, tuple)}
         asked = {name: suggestion[name] for name in self.extras if name in suggestion}
-        return Candidate(
-            backbone=body.backbone,
-            image_size=body.image_size,
-            n_unfrozen=n_unfrozen,
-            lr=float(suggestion["lr"]),
-            extras={**fixed, **asked},
-            n_blocks_kept=body.n_blocks_kept,
-        )
+        return Candidate(**body._asdict(), n_unfrozen=n_unfrozen, lr=float(suggestion["lr"]), extras={**fixed, **asked})
 
     def _body(self, suggestion: Mapping[str, float | int | str]) -> Body:
         backbone = str(suggestion["backbone"])
@@ -184,7 +180,22 @@ class Space:
         return max(1, min(lowest, n_blocks)), max(1, min(highest, n_blocks))
 
 
-def cuts_to_offer(n_blocks: int, setting: int | tuple[int, int] | str | None = "usual") -> tuple[int, ...]:
+def offered_cuts(n_blocks: Mapping[str, int], setting: CutSetting = USUAL) -> dict[str, tuple[int, ...]]:
+    """As `cuts_to_offer`, by backbone.
+
+    Raises:
+        SpaceError: none of them has what was asked for.
+    """
+    kept = {name: cuts_to_offer(n, setting) for name, n in n_blocks.items()}
+    if setting not in (USUAL, None) and not any(kept.values()):
+        raise SpaceError(
+            f"space['n_blocks_kept'] is fewer blocks than a backbone has, and these have {min(n_blocks.values())} to "
+            f"{max(n_blocks.values())}; {setting} came. Ask for fewer, or for None to use whole networks only."
+        )
+    return kept
+
+
+def cuts_to_offer(n_blocks: int, setting: CutSetting = USUAL) -> tuple[int, ...]:
     """How many first blocks alone are tried of a backbone, ascending.
 
     Args:

@@ -83,9 +83,7 @@ def add_screened(study: optuna.Study, space: Space, trial: Trial) -> None:
     """Put a screened trial into the study, as if it had been asked."""
     assert trial.score is not None
     assert trial.latency_ms is not None
-    candidate = Candidate(
-        backbone=trial.backbone, image_size=trial.image_size, n_unfrozen=0, n_blocks_kept=trial.n_blocks_kept
-    )
+    candidate = Candidate(**trial.body._asdict(), n_unfrozen=0)
     frozen = optuna.trial.create_trial(
         state=OptunaState.COMPLETE,
         values=[trial.score, trial.latency_ms],

@@ -56,7 +56,7 @@ def measured(trainee: Trainee, recipe: Recipe, precision: StepPrecision | None =
         return Steps(precision=first, seconds=seconds)
     try:
         rounded_s, rounded = _timed(trainee, recipe, "bfloat16")
-    except (RuntimeError, TypeError, NotImplementedError):  # a layer that this device cannot do so
+    except (RuntimeError, TypeError):  # a layer that this device cannot do so
         trainee.module.zero_grad(set_to_none=True)
         return Steps(precision="float32", seconds=seconds)
     is_fast = seconds > _CLEARLY * rounded_s

@@ -27,7 +27,7 @@ from autobackbone.training.fit import Outcome, Scorer, Trainee, fit
 from autobackbone.training.pausing import Leg
 from autobackbone.training.recipe import Recipe, StepPrecision
 from autobackbone.training.rows import Rows
-from autobackbone.training.steps import Steps, measured
+from autobackbone.training.steps import measured
 from autobackbone.training.stores import Stores
 from autobackbone.training.views import Augment
 
@@ -55,7 +55,7 @@ class Tuner:
     score: Scorer
     batch_norm: BatchNormMode = "fixed"
     _warm: dict[tuple[Path, int], _Bench] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _steps: dict[tuple[Any, ...], Steps] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _step_s: dict[tuple[Any, ...], float] = field(default_factory=dict, init=False, repr=False, compare=False)
     _chosen: dict[tuple[Any, ...], StepPrecision] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def tune(
@@ -125,31 +125,32 @@ class Tuner:
             unfreeze(network, candidate.n_unfrozen, batch_norm=self.batch_norm)
             trainee = _channels_last(self._trainee(network, candidate, until, n_views))
             key = (candidate.body, candidate.n_unfrozen, recipe.batch_size, type(trainee.module))
-            bench = _Bench(network, trainee, key, self._measured(key, trainee, recipe, _settled(candidate, leg)))
-        steps = self._steps.get((*bench.key, bench.steps.precision), bench.steps)
-        bench = replace(bench, steps=steps)
-        recipe = _fitted(replace(recipe, precision=bench.steps.precision), bench, until, leg)
+            bench = _Bench(network, trainee, key, self._precision(key, trainee, recipe, _settled(candidate, leg)))
+        step_s = self._step_s[*bench.key, bench.precision]
+        recipe = _fitted(replace(recipe, precision=bench.precision), bench.trainee, step_s, until, leg)
         outcome = fit(bench.trainee, recipe, self.score, until=until, leg=leg)
         if outcome.n_epochs > 0 and not outcome.is_cut_short:
             # What really passed corrects a measurement that other work disturbed.
-            step_s = outcome.seconds / outcome.n_epochs / _steps_an_epoch(bench.trainee, recipe)
-            self._steps[*bench.key, recipe.precision] = Steps(precision=recipe.precision, seconds=step_s)
+            n_steps = outcome.n_epochs * _steps_an_epoch(bench.trainee, recipe)
+            self._step_s[*bench.key, bench.precision] = outcome.seconds / n_steps
         if leg is not None and leg.pause_at is not None:
             # It may well go on next: then all is as it was, and only the checkpoint is read.
             self._warm[leg.checkpoint, n_views] = bench
             return copy.deepcopy(bench.network).cpu().eval(), outcome
         return bench.network.cpu().eval(), outcome
 
-    def _measured(self, key: tuple[Any, ...], trainee: Trainee, recipe: Recipe, settled: StepPrecision | None) -> Steps:
-        """What steps of the same part of a body took before, they take again, whatever the rate."""
+    def _precision(
+        self, key: tuple[Any, ...], trainee: Trainee, recipe: Recipe, settled: StepPrecision | None
+    ) -> StepPrecision:
+        """Measured once for a part of a body, whatever the rate, with the seconds that a step takes in it."""
         chosen = settled or self._chosen.get(key)
-        if chosen is None or (*key, chosen) not in self._steps:
+        if chosen is None or (*key, chosen) not in self._step_s:
             steps = measured(trainee, recipe, chosen)
-            self._steps[*key, steps.precision] = steps
             chosen = steps.precision
+            self._step_s[*key, chosen] = steps.seconds
         if settled is None:
             self._chosen[key] = chosen
-        return self._steps[*key, chosen]
+        return chosen
 
     def _trainee(self, network: nn.Module, candidate: Candidate, until: float | None, n_views: int) -> Trainee:
         split = self.stores.split(network, candidate.body, candidate.n_unfrozen)
@@ -204,12 +205,12 @@ def _free_memory() -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Bench:
-    """A network, what of it is trained, and what its steps are like."""
+    """A network, what of it is trained, what names such a part, and in which precision its steps multiply."""
 
     network: nn.Module
     trainee: Trainee
     key: tuple[Any, ...]
-    steps: Steps
+    precision: StepPrecision
 
 
 def _settled(candidate: Candidate, leg: Leg | None) -> StepPrecision | None:
@@ -219,12 +220,12 @@ def _settled(candidate: Candidate, leg: Leg | None) -> StepPrecision | None:
     return "bfloat16" if candidate.extras.get(STEP_PRECISION) == "bfloat16" else "float32"
 
 
-def _fitted(recipe: Recipe, bench: _Bench, until: float | None, leg: Leg | None) -> Recipe:
+def _fitted(recipe: Recipe, trainee: Trainee, step_s: float, until: float | None, leg: Leg | None) -> Recipe:
     """The recipe, as long as the time allows."""
     n_before = 0 if leg is None else leg.n_before
     if until is None:
         return recipe
-    epoch_s = bench.steps.seconds * _steps_an_epoch(bench.trainee, recipe)
+    epoch_s = step_s * _steps_an_epoch(trainee, recipe)
     n_fitting = int((until - time.monotonic()) * 0.9 / epoch_s)
     if n_fitting < 1:
         left_s = max(0.0, until - time.monotonic())
