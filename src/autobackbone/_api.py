@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,11 +25,13 @@ from autobackbone.records import Budget, Limits, Resize, Target, Trial
 from autobackbone.runfacts import begin_or_continue, known
 from autobackbone.runfolder import RunFolder, new_run_path
 from autobackbone.search import trialfiles
-from autobackbone.search.climb import Search, climb, climb_early
+from autobackbone.search.climb import climb
+from autobackbone.search.early import climb_early
 from autobackbone.search.evaluate import NetworkEvaluator, end_paused, tidy
 from autobackbone.search.legs import is_paused
-from autobackbone.search.screenstage import screening
+from autobackbone.search.screenstage import screen_all
 from autobackbone.search.space import USUAL, Setting, Space, as_space_settings, offered_cuts
+from autobackbone.search.steps import Search
 from autobackbone.search.study import adopt_abandoned, begin_sitting, end_sitting, n_tuned, open_study
 from autobackbone.search.workshop import Workshop
 from autobackbone.selection import Selection
@@ -307,14 +309,7 @@ def _search(shop: Workshop) -> bool:
     tuner = Tuner(stores=shop.stores, score=shop.maximised_score, batch_norm=shop.batch_norm)
     try:
         shop.reporter.stage("screen")
-        tuned_s = 0.0
-        for _ in screening(shop):
-            # As long as all else has taken: the first fine-tuned network comes long before the last one is screened.
-            begun = time.monotonic()
-            if shop.clock.budget.wall_clock_s is not None and not shop.space.is_frozen_only:
-                climb_early(_search_of(shop, tuner), begun - shop.clock.begun - 2 * tuned_s)
-                tuner.let_go()
-            tuned_s += time.monotonic() - begun
+        screen_all(shop, fine_tune=_beside_screening(shop, tuner))
         if not shop.space.is_frozen_only:
             shop.reporter.stage("search")
             climb(_search_of(shop, tuner))
@@ -328,6 +323,24 @@ def _search(shop: Workshop) -> bool:
     _adopt(shop)
     shop.reporter.say("interrupted: what is there so far is kept; give the same run_dir to go on")
     return True
+
+
+def _beside_screening(shop: Workshop, tuner: Tuner) -> Callable[[], float]:
+    """Fine-tunes a little at each call, and tells what that needs to its end; nothing where no time limits the run."""
+    tuned_s = 0.0
+
+    def fine_tune() -> float:
+        nonlocal tuned_s
+        if shop.clock.budget.wall_clock_s is None or shop.space.is_frozen_only:
+            return 0.0
+        begun = time.monotonic()
+        elsewhere_s = begun - shop.clock.begun - tuned_s
+        reserve_s = climb_early(_search_of(shop, tuner), elsewhere_s=elsewhere_s, tuned_s=tuned_s)
+        tuner.let_go()
+        tuned_s += time.monotonic() - begun
+        return reserve_s
+
+    return fine_tune
 
 
 def _search_of(shop: Workshop, tuner: Tuner) -> Search:

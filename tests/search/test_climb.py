@@ -7,9 +7,12 @@ import pytest
 
 from autobackbone.errors import TrialError
 from autobackbone.records import Candidate, Trial
-from autobackbone.search.climb import Search, climb, climb_early, openings
+from autobackbone.search.climb import climb
+from autobackbone.search.early import climb_early
 from autobackbone.search.legs import candidate_of
+from autobackbone.search.openings import openings
 from autobackbone.search.space import Space
+from autobackbone.search.steps import Search
 from autobackbone.search.study import (
     Ledger,
     add_screened,
@@ -313,7 +316,7 @@ def make_early(make_search):
         table = replace(search.evaluator, curve=steadily)
         clock = Clockwork(table)
         early = replace(search, evaluator=clock, now_s=lambda: clock.spent_s)
-        climb_early(early, allowed_s)
+        climb_early(early, elsewhere_s=allowed_s)
         return early
 
     return make
@@ -336,14 +339,38 @@ def tuned_of(search):
     return [trial for trial in read_trials(search.study) if trial.n_unfrozen > 0]
 
 
-def test_early_each_backbone_is_begun_once_and_the_best_go_on_from_rung_to_rung(make_early):
+def test_early_each_backbone_is_begun_then_deeper_and_the_best_go_on_from_rung_to_rung(make_early):
     search = make_early(allowed_s=100.0)
     trials = tuned_of(search)
-    assert [trial.backbone for trial in trials] == ["small", "large"]
+    assert [(trial.backbone, trial.n_unfrozen) for trial in trials[:2]] == [("small", 2), ("large", 1)]
+    # Deeper ones only of what has shown two epochs.
+    assert {(trial.backbone, trial.n_unfrozen) for trial in trials[2:]} <= {("small", 4), ("large", 2)}
+    assert len(trials) > 2
+    for deeper in trials[2:]:
+        (shallower,) = (trial for trial in trials[:2] if trial.backbone == deeper.backbone)
+        assert shallower.rung_at_s[1] <= deeper.rung_at_s[0]
+    # Nothing is trained to its end, however long it may take.
     assert {trial.state for trial in trials} == {"running"}
-    # Half of them, to the last rung: nothing is trained to its end, however long it may take.
-    assert sorted(trial.n_epochs for trial in trials) == [1, 4]
-    assert search.evaluator.spent_s == pytest.approx(5.0)
+    assert {trial.n_epochs for trial in trials} <= {1, 2, 4}
+    assert max(trial.n_epochs for trial in trials) == 4
+
+
+@pytest.mark.parametrize(("left_s", "spent_s"), [(39.0, 12.0), (41.0, 1.0)])
+def test_where_few_trainings_fit_depth_comes_before_more_backbones(make_early, left_s, spent_s):
+    # Half of the small network takes ten seconds: more than a quarter of 39, less than one of 41. Three tenths of the
+    # whole budget are 12 s then; all else has taken one.
+    search = make_early(allowed_s=1.0, left_s=left_s)
+    assert search.evaluator.spent_s == pytest.approx(spent_s, abs=1.0)
+
+
+def test_what_pauses_is_said_to_need_its_time(make_search):
+    search = make_search(seconds=lambda _: 10.0, left_s=lambda: 100.0, n_trials=1)
+    search = replace(search, evaluator=replace(search.evaluator, curve=steadily))
+    assert climb_early(replace(search, n_trials=0), elsewhere_s=1.0) == 0.0
+    reserve_s = climb_early(search, elsewhere_s=1.0)
+    (begun,) = tuned_of(search)
+    assert begun.state == "running"
+    assert reserve_s == pytest.approx(10.0 - begun.n_epochs)
 
 
 def test_early_takes_about_as_long_as_it_may(make_early):
@@ -364,10 +391,11 @@ def test_early_trials_count_among_those_that_may_begin(make_early):
 
 def test_what_began_early_goes_on_and_is_not_begun_again(make_early):
     search = make_early(allowed_s=100.0)
+    n_begun = len(tuned_of(search))
     climb(replace(search, n_trials=2))
     trials = tuned_of(search)
-    assert len(trials) == 4
-    assert len({(t.backbone, t.image_size, t.n_unfrozen, t.lr) for t in trials}) == 4
+    assert len(trials) == n_begun + 2
+    assert len({(t.backbone, t.image_size, t.n_unfrozen, t.lr) for t in trials}) == len(trials)
     # And each score says when it could be used.
     for trial in trials:
         assert len(trial.rung_at_s) == len(trial.rung_scores) == trial.n_epochs

@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autobackbone.records import Body, Candidate
-from autobackbone.search.climb import Search, climb
+from autobackbone.search.climb import climb
 from autobackbone.search.fitting import Fitting
 from autobackbone.search.space import Space
+from autobackbone.search.steps import Search
 from autobackbone.search.study import add_screened, open_study, read_trials
 from autobackbone.testing import TableEvaluator
 

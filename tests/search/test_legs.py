@@ -3,7 +3,7 @@ import math
 import pytest
 
 from autobackbone.records import Candidate
-from autobackbone.search.legs import NextLeg, View, next_leg
+from autobackbone.search.legs import NextLeg, View, next_leg, whole_s
 from autobackbone.search.rungs import Curve
 
 
@@ -20,8 +20,8 @@ def view(scores, *, left_s=math.inf, epoch_s=1.0, n_epochs=10, ended=(), latency
         for n, s in enumerate(ended)
     ]
 
-    def expected_s(_, *, n_before=0, n_epochs=None):
-        return epoch_s * ((n_epochs or max(3, n_before + 2)) - n_before)
+    def expected_s(one, *, n_before=0, n_epochs=None):
+        return (epoch_s(one) if callable(epoch_s) else epoch_s) * ((n_epochs or max(3, n_before + 2)) - n_before)
 
     return View(curves=curves, paused=paused, n_epochs=lambda _: n_epochs, expected_s=expected_s, left_s=left_s)
 
@@ -40,11 +40,11 @@ def test_where_nothing_new_comes_the_best_of_each_rung_goes_on_to_its_end():
     assert next_leg(view([[0.5]], ended=[[0.7, 0.8, 0.9]]), can_ask=False) is None
 
 
-@pytest.mark.parametrize(("left_s", "goes_on"), [(4.5, True), (5.5, False)])
+@pytest.mark.parametrize(("left_s", "goes_on"), [(9.5, True), (10.5, False)])
 def test_a_good_one_goes_on_before_it_is_too_late_for_it(left_s, goes_on):
-    # Four epochs more to half of its ten, and one for something new.
+    # Nine epochs more to its end, and one for something new.
     leg = next_leg(view([[0.5]], left_s=left_s), can_ask=True)
-    assert leg == (NextLeg(number=0, n_before=1, pause_at=None) if goes_on else None)
+    assert leg == (NextLeg(number=0, n_before=1, pause_at=2) if goes_on else None)
 
 
 def test_time_that_is_left_goes_to_the_others():
@@ -70,6 +70,21 @@ def test_the_last_time_goes_to_the_best_of_all_not_to_the_best_of_the_lowest_run
     given = {"latency": [1.0, 2.0, 2.0, 2.0].__getitem__, "ended": [[0.7]]}
     assert next_leg(view(scores, left_s=60.0, **given), can_ask=True).number == 1
     assert next_leg(view(scores, left_s=4.5, **given), can_ask=True) == NextLeg(number=0, n_before=4, pause_at=None)
+
+
+def test_the_last_time_goes_to_who_gains_most_with_it_not_to_who_gains_it_soonest():
+    # Both had the same score at the first rung, and an epoch of one takes ten times as long as one of the other.
+    scores = [[0.6, 0.7], [0.6, 0.64, 0.645, 0.65]]
+    slow_and_fast = {"epoch_s": lambda c: 10.0 if c.backbone == "net0" else 1.0}
+    assert next_leg(view(scores, left_s=85.0, **slow_and_fast), can_ask=True).number == 0
+    # Where a fifth of its training is all that fits, it would gain too little.
+    assert next_leg(view(scores, left_s=24.0, **slow_and_fast), can_ask=False).number == 1
+
+
+def test_a_reserve_is_what_the_best_needs_to_its_end():
+    assert whole_s(view([])) == 0.0
+    assert whole_s(view([[0.5], [0.7, 0.8]], left_s=20.0)) == 8.0
+    assert whole_s(view([[0.7, 0.8]], left_s=1.0)) == 0.0  # nothing of it fits
 
 
 def test_what_promises_most_growth_a_second_goes_first():

@@ -113,3 +113,15 @@ def test_growth_is_nothing_exactly_where_a_trial_would_be_beaten(pairs, score, l
     assert (grown < 1e-9) == is_covered
     assert grown >= -1e-9
     assert grown_more >= grown - 1e-9
+
+
+def test_a_trial_is_expected_to_gain_what_others_gained_so_far_or_else_what_it_gained_itself():
+    frozen = curve(0, [0.5], has_ended=True, n_epochs=0)
+    slower, paused = curve(1, [0.6, 0.6, 0.6, 0.7], 2.0), curve(2, [0.6, 0.65])
+    # From two epochs to four another one gained a tenth: 0.75 instead of 0.5, from 1 ms to a tenth above 2 ms.
+    assert growth(paused, [frozen, slower]) == pytest.approx(0.25 * 1.2)
+    # Nobody went further: as much again as since the rung before.
+    assert growth(paused, [frozen]) == pytest.approx(0.20 * 0.1)
+    # Nothing is known of who has only begun, and an end is an end.
+    assert growth(curve(3, [0.6]), [frozen]) == pytest.approx(0.10 * 0.1)
+    assert growth(curve(4, [0.6, 0.7], has_ended=True), [frozen]) == 0.0

@@ -27,8 +27,8 @@ class Screens:
         monkeypatch.setattr(screenstage, "_screen_if_it_fits", self.screen)
         monkeypatch.setattr(screenstage, "_screen_cuts", self.screen_cuts)
 
-    def screen(self, _, body, until):
-        self.until[body] = until
+    def screen(self, _, body, until, tuning_share):
+        self.until[body] = (until, tuning_share)
         self.now_s += 10
         self.heads[body] = (0, None)
 
@@ -38,33 +38,63 @@ class Screens:
 
 def test_what_happens_between_bodies_does_not_shorten_screening(monkeypatch):
     shop = Screens(monkeypatch, 100.0)
-    seen = []
-    for body in screenstage.screening(shop, share=0.4):
-        seen.append(body)
-        shop.now_s += 20  # fine-tuning
-    assert seen == [SMALL, LARGE]
-    assert shop.until == {SMALL: 40.0, LARGE: 60.0}
+
+    def fine_tune():
+        shop.now_s += 20
+        return 0.0
+
+    screenstage.screen_all(shop, share=0.4, fine_tune=fine_tune)
+    assert shop.until == {SMALL: (40.0, 0.0), LARGE: (60.0, 0.0)}
     # Cuts take no longer than the whole, and nothing goes on when screening is over.
     assert shop.cuts_until == {SMALL: 40.0, LARGE: 70.0}
 
 
 def test_however_long_fine_tuning_takes_screening_ends_before_the_budget(monkeypatch):
     shop = Screens(monkeypatch, 100.0)
-    for _ in screenstage.screening(shop, share=0.4):
+
+    def fine_tune():
         shop.now_s += 75 if shop.now_s == 10 else 0
-    assert shop.until[LARGE] == pytest.approx(85 + 0.8 * 15)
+        return 0.0
+
+    screenstage.screen_all(shop, share=0.4, fine_tune=fine_tune)
+    assert shop.until[LARGE] == (pytest.approx(85 + 0.8 * 15), 0.0)
+
+
+def test_what_fine_tuning_needs_to_its_end_is_left_to_it(monkeypatch):
+    shop = Screens(monkeypatch, 100.0)
+    needed_s = iter([70.0, 90.0])
+    screenstage.screen_all(shop, share=0.4, fine_tune=lambda: next(needed_s))
+    # Of the 90 s left after the first, 20 are for screening; and who is screened must find time to be trained, too.
+    until, tuning_share = shop.until[LARGE]
+    assert until == 30.0
+    assert tuning_share > 1
+    # Their features are there: cuts of a body have a little of the time even then.
+    assert shop.cuts_until[LARGE] == pytest.approx(20 + 0.06 * 80)
+
+
+def test_a_body_that_could_be_screened_but_not_trained_is_left_out_where_training_pays(monkeypatch):
+    shop, passed = SimpleNamespace(heads={SMALL: (0, None)}), []
+    monkeypatch.setattr(screenstage, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    monkeypatch.setattr(screenstage, "_rough_seconds", lambda *_: 10.0)
+    monkeypatch.setattr(screenstage, "_priced_within_limits", lambda _, body: passed.append(body))
+    screenstage._screen_if_it_fits(shop, LARGE, 25.0, 0.0)
+    screenstage._screen_if_it_fits(shop, LARGE, 25.0, 2.5)
+    assert passed == [LARGE]
+    screenstage._screen_if_it_fits(shop, LARGE, 35.0, 2.5)
+    assert passed == [LARGE, LARGE]
 
 
 def test_cuts_that_an_interrupt_left_out_are_made_up_for_and_others_are_not_tried_again(monkeypatch):
     shop = Screens(monkeypatch, 100.0)
     shop.heads = {SMALL: (0, None), LARGE: (1, None), LARGE._replace(n_blocks_kept=4): (2, None)}
-    assert list(screenstage.screening(shop)) == []
+    screenstage.screen_all(shop, fine_tune=lambda: pytest.fail("nothing was screened"))
     assert list(shop.cuts_until) == [SMALL]
 
 
 def test_without_a_clock_cuts_have_no_end(monkeypatch):
     shop = Screens(monkeypatch, math.inf)
-    assert list(screenstage.screening(shop)) == [SMALL, LARGE]
+    screenstage.screen_all(shop)
+    assert list(shop.until) == [SMALL, LARGE]
     assert set(shop.cuts_until.values()) == {math.inf}
 
 

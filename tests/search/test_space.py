@@ -50,7 +50,7 @@ def test_more_share_is_never_less_depth():
 def test_a_frozen_candidate_carries_depth_share_0_and_the_middle_of_the_rates():
     suggestion = SPACE.suggestion(Candidate(backbone="small", image_size=(96, 96), n_unfrozen=0))
     assert suggestion["depth_share"] == 0.0
-    assert suggestion["lr"] == pytest.approx((3e-5 * 3e-3) ** 0.5)
+    assert suggestion["lr"] == pytest.approx((3e-5 * 1e-3) ** 0.5)
     assert set(suggestion) == set(SPACE.distributions())
 
 

@@ -63,8 +63,9 @@ def next_leg(view: View, *, can_ask: bool) -> NextLeg | None:
 
     The best half of each rung goes on at once. Where nothing new can be asked, halves are rounded up, and with a limit
     of time whatever is left of it goes to the others, too. And a good trial must not wait until it is too late for it:
-    it goes on when one more new trial would leave less time than half of its training takes. Who goes to its end with a
-    limit of time takes what others would need: it is the most gainful of all that wait, whatever their rungs.
+    it goes on when one more new trial would leave less time than the rest of its training takes. Who goes to its end
+    with a limit of time takes what others would need: it is the one whose end enlarges the front most, whatever its
+    rung and however long it takes.
 
     Args:
         view: of the moment.
@@ -80,7 +81,7 @@ def next_leg(view: View, *, can_ask: bool) -> NextLeg | None:
     leg = _leg(view, number)
     if not is_timed or leg.pause_at is not None:
         return leg
-    best = _most_gainful(view, hopeful)
+    best = _best_end(view, hopeful)
     assert best is not None  # the number is one of them
     return _leg(view, best)
 
@@ -94,6 +95,12 @@ def rung_leg(view: View) -> NextLeg | None:
     if number is None:
         return None
     return NextLeg(number=number, n_before=_curve(view, number).n_epochs, pause_at=_higher_rungs(view, number)[0])
+
+
+def whole_s(view: View) -> float:
+    """Seconds that the best of those that pause and can end in time needs to its end; 0 if there is none."""
+    number = _best_end(view, [number for number in view.paused if _fits(view, number)])
+    return 0.0 if number is None else _whole_s(view, number)
 
 
 def is_paused(trial: Trial) -> bool:
@@ -161,11 +168,11 @@ def _new_s(view: View, number: int) -> float:
 
 
 def _is_late(view: View, hopeful: Collection[int]) -> bool:
-    """Whether one more new trial would leave too little time for the most gainful one that waits."""
-    number = _most_gainful(view, hopeful)
+    """Whether one more new trial would leave too little time for the best one that waits to end."""
+    number = _best_end(view, hopeful)
     if number is None:
         return False
-    return view.left_s - _new_s(view, number) < _half_s(view, number, _curve(view, number).n_epochs)
+    return view.left_s - _new_s(view, number) < _whole_s(view, number)
 
 
 def _most_gainful(view: View, numbers: Collection[int]) -> int | None:
@@ -175,6 +182,19 @@ def _most_gainful(view: View, numbers: Collection[int]) -> int | None:
         curve = _curve(view, number)
         seconds = max(1e-3, _whole_s(view, number))
         return growth(curve, view.curves) / seconds, curve.best(), -number
+
+    return max(numbers, key=gain, default=None)
+
+
+def _best_end(view: View, numbers: Collection[int]) -> int | None:
+    """By growth of the front at its end, if all that is left of the time is used for it; where that is too short, by as
+    much of it as fits.
+    """
+
+    def gain(number: int) -> tuple[float, float, int]:
+        curve = _curve(view, number)
+        share = min(1.0, view.left_s / max(1e-3, _whole_s(view, number)))
+        return growth(curve, view.curves) * share, curve.best(), -number
 
     return max(numbers, key=gain, default=None)
 

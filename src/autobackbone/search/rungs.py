@@ -122,21 +122,33 @@ def leading(curves: Sequence[Curve], rung: int, n: int) -> set[int]:
 def growth(curve: Curve, curves: Sequence[Curve]) -> float:
     """By how much the front's hypervolume is expected to grow if a trial goes on to its end.
 
-    It is expected to gain what others gained, the median. The corner is the same for whoever is compared: below the
-    worst score of all, and a tenth above the highest latency.
+    It is expected to gain what others that went further have gained so far. The corner is the same for whoever is
+    compared: below the worst score of all, and a tenth above the highest latency.
 
     Args:
-        curve: of a trial that has not ended.
+        curve: of one trial; one that has ended adds what it is.
         curves: of all trials, this one among them or not.
     """
     every = [*(other for other in curves if other.number != curve.number), curve]
     ended = [other for other in every if other.has_ended]
-    seen = gains(ended, curve.n_epochs)
-    end = curve.best() + (statistics.median(seen) if seen else 0.0)
+    end = curve.best() + _expected_gain(curve, every)
     all_scores = np.array([other.best() for other in every])
     corner = (float(all_scores.min()) - _margin(all_scores), 1.1 * max(other.latency_ms for other in every))
     scores, latencies = [other.best() for other in ended], [other.latency_ms for other in ended]
     return hypervolume([*scores, end], [*latencies, curve.latency_ms], corner) - hypervolume(scores, latencies, corner)
+
+
+def _expected_gain(curve: Curve, curves: Sequence[Curve]) -> float:
+    """What others gained after the same rung, so far, the median; where none went further, what this one gained since
+    the rung before. Who has ended gains nothing.
+    """
+    if curve.has_ended:
+        return 0.0
+    seen = [other.best() - other.best(curve.n_epochs) for other in curves if other.n_epochs > curve.n_epochs]
+    if seen:
+        return statistics.median(seen)
+    before = curve.n_epochs // HALVING
+    return curve.best() - curve.best(before) if before else 0.0
 
 
 def promotable(curves: Sequence[Curve], paused: Collection[int], *, is_last_call: bool = False) -> set[int]:

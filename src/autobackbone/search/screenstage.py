@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -39,28 +39,34 @@ _LEAST_PRICING_S = 0.1
 _MARGIN = 1.1
 # All cuts of a body may take so many times as long as the whole of it did.
 _CUTS_SHARE = 1.0
+# Of the time left, what they may take even where fine-tuning needs all of it.
+_LEAST_CUTS_SHARE = 0.06
 # Where so many in a row are beaten, shorter ones are left out.
 _N_BEATEN = 2
 # Building a cut network, beside pricing it and fitting its head.
 _CUT_S = 1.0
+# Of a pass's seconds, what a first opening takes to its shortest useful end: three epochs of a quarter of the blocks.
+_TUNING_SHARE = 2.5
 # However long fine-tuning took in between, screening leaves a fifth of what is left then.
 _LATEST_SHARE = 0.8
 
 
-def screening(shop: Workshop, share: float = SCREENING_SHARE) -> Iterator[Body]:
+def screen_all(shop: Workshop, *, share: float = SCREENING_SHARE, fine_tune: Callable[[], float] = lambda: 0.0) -> None:
     """Screen as many backbones and image sizes as the time allows, at least one, and cuts of them.
 
     A backbone whose weights cannot be had after all, such as by a download that breaks off, is left out.
 
-    Yields:
-        Each whole body that was screened, right after it was. What the caller does before it asks for the next one does
-        not shorten the share.
+    Args:
+        shop: of the run.
+        share: of the time left now.
+        fine_tune: called right after each whole body was screened; what it takes does not shorten the share. It returns
+            the seconds that what it began still needs: screening leaves them.
 
     Raises:
         LimitsError: no pair keeps the limits.
         WeightsError: no weights can be loaded.
     """
-    until = time.monotonic() + shop.clock.left_s() * share
+    until, tuning_share = time.monotonic() + shop.clock.left_s() * share, 0.0
     unloadable: dict[str, WeightsError] = {}
     for body in _order(shop):
         if body.backbone in unloadable:
@@ -71,7 +77,7 @@ def screening(shop: Workshop, share: float = SCREENING_SHARE) -> Iterator[Body]:
                 _screen_cuts(shop, body, _features_of_cuts(shop, body), until)
             continue
         try:
-            _screen_if_it_fits(shop, body, until)
+            _screen_if_it_fits(shop, body, until, tuning_share)
         except WeightsError as error:
             unloadable[body.backbone] = error
             shop.reporter.say(f"left out: {error}")
@@ -79,24 +85,29 @@ def screening(shop: Workshop, share: float = SCREENING_SHARE) -> Iterator[Body]:
             shop.reporter.say(f"left out: {body}: {error}")
         if body in shop.heads:
             features, paused = _features_of_cuts(shop, body), time.monotonic()
-            yield body
-            elsewhere_s = time.monotonic() - paused
-            until = min(until + elsewhere_s, time.monotonic() + _LATEST_SHARE * shop.clock.left_s())
-            cuts_s = _CUTS_SHARE * (paused - begun) if shop.clock.left_s() < math.inf else math.inf
-            _screen_cuts(shop, body, features, min(until, time.monotonic() + cuts_s))
+            reserve_s, now, left_s = fine_tune(), time.monotonic(), shop.clock.left_s()
+            # Where training has begun to pay, a frozen network that could not be trained, too, is hardly of use.
+            tuning_share = _TUNING_SHARE if reserve_s > 0 else 0.0
+            until = min(until + now - paused, now + min(_LATEST_SHARE * left_s, left_s - reserve_s))
+            # The features of cuts are there already: a little time is theirs, whoever needs the rest.
+            cuts_s = _CUTS_SHARE * (paused - begun) if left_s < math.inf else math.inf
+            _screen_cuts(shop, body, features, min(max(until, now + _LEAST_CUTS_SHARE * left_s), now + cuts_s))
     if not shop.heads:
         raise next(iter(unloadable.values()), None) or _nothing_within_limits(shop)
 
 
-def _screen_if_it_fits(shop: Workshop, body: Body, until: float) -> None:
-    """Price a body, and screen it if it keeps the limits and ends by `until`; the first one is screened anyway."""
-    if shop.heads and _rough_seconds(shop, body) > 1.5 * (until - time.monotonic()):
+def _screen_if_it_fits(shop: Workshop, body: Body, until: float, tuning_share: float) -> None:
+    """Price a body, and screen it if it keeps the limits and ends by `until`, where so many times as long as its pass
+    takes must still be left then; the first one is screened anyway.
+    """
+    if shop.heads and (2 / 3 + tuning_share) * _rough_seconds(shop, body) > until - time.monotonic():
         return
     priced = _priced_within_limits(shop, body)
     if priced is None:
         return
-    expected_s = _reading_s(shop, priced) + _seconds(shop, priced.latency)
-    if shop.heads and time.monotonic() + expected_s > until:
+    pass_seconds = _seconds(shop, priced.latency)
+    expected_s = _reading_s(shop, priced) + pass_seconds
+    if shop.heads and time.monotonic() + expected_s + tuning_share * pass_seconds > until:
         return
     is_timed = shop.clock.left_s() < float("inf")
     _screen_one(

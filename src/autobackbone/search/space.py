@@ -32,7 +32,7 @@ _EXTRAS: Mapping[str, tuple[type, bool]] = {
 }
 # How far the opening trials unfreeze: shares of the blocks, the cheaper first.
 _OPENING_DEPTHS = (0.25, 0.5)
-_DEFAULT_LR: Bound = (3e-5, 3e-3)
+_DEFAULT_LR: Bound = (3e-5, 1e-3)
 # Shares of kept blocks from here on mean the whole backbone.
 _WHOLE_FROM = 0.5
 # So many of the longest cuts are offered where nothing else is asked, none shorter than half of the backbone.

@@ -1,0 +1,51 @@
+"""What is tried before the sampler has a say: usual depths at a rate that rarely harms, the cheap ones first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from autobackbone.records import Candidate, Trial
+from autobackbone.search.legs import candidate_of
+from autobackbone.search.steps import Search
+
+_LR = 5e-4
+
+
+def openings(trials: Sequence[Trial], search: Search) -> list[Candidate]:
+    """Each whole screened backbone at its best size, the fastest first, its last blocks; then the same ones deeper."""
+    best: dict[str, Trial] = {}
+    for trial in trials:
+        is_screened = trial.state == "finished" and trial.n_unfrozen == 0 and trial.n_blocks_kept is None
+        if is_screened and (trial.backbone not in best or _is_better(trial, best[trial.backbone], search)):
+            best[trial.backbone] = trial
+    fastest_first = sorted(best.values(), key=lambda trial: trial.latency_ms or 0.0)
+    by_depth = zip(*(_of(trial, search) for trial in fastest_first), strict=True)
+    return [candidate for of_depth in by_depth for candidate in of_depth]
+
+
+def untried(candidates: Iterable[Candidate], trials: Sequence[Trial]) -> Iterator[Candidate]:
+    """Those whose body, depth and rate no trial has."""
+    tried = {_key(candidate_of(trial)) for trial in trials}
+    return (candidate for candidate in candidates if _key(candidate) not in tried)
+
+
+def _key(candidate: Candidate) -> tuple[Any, ...]:
+    return candidate.body, candidate.n_unfrozen, candidate.lr
+
+
+def _is_better(one: Trial, other: Trial, search: Search) -> bool:
+    assert one.score is not None
+    assert other.score is not None
+    return (one.score > other.score) == search.is_higher_better and one.score != other.score
+
+
+def _of(screened: Trial, search: Search) -> list[Candidate]:
+    space = search.space
+    lr = min(max(_LR, space.lr[0]), space.lr[1]) if isinstance(space.lr, tuple) else space.lr
+    wanted = [
+        Candidate(backbone=screened.backbone, image_size=screened.image_size, n_unfrozen=depth, lr=lr)
+        for depth in space.opening_depths(screened.backbone)
+    ]
+    # As a suggestion means them: with whatever else is fixed or searched.
+    return [space.candidate(space.suggestion(candidate)) for candidate in wanted]
