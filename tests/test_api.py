@@ -33,6 +33,8 @@ from autobackbone.errors import (
 )
 from autobackbone.progress import Silent
 from autobackbone.runfolder import RunFolder
+from autobackbone.search import screenstage
+from autobackbone.search.scouting import scouted
 
 COLUMNS = [
     *("number", "state", "reason", "backbone", "image_size", "n_unfrozen", "n_blocks", "lr", "score", "latency_ms"),
@@ -41,6 +43,13 @@ COLUMNS = [
 ]
 TWO_TRIALS = Budget(n_trials=2)
 QUICK = {"space": {"n_epochs": 2}, "progress": False}
+
+
+class Listens(Silent):
+    """Keeps what is said."""
+
+    def __init__(self, lines):
+        self.say = lines.append
 
 
 @pytest.fixture(scope="module")
@@ -261,6 +270,34 @@ def test_continuing_adds_trials_and_keeps_the_old_ones(search, pictures, tmp_pat
         search(pictures, run_dir=tmp_path / "run", channels=(2, 1, 0))
     with pytest.raises(RunError, match="dataset has changed"):
         search((255 - pictures[0], pictures[1]), run_dir=tmp_path / "run")
+
+
+def test_where_not_all_pairs_can_pass_a_part_of_the_pictures_says_which_ones_do(search, tmp_path, monkeypatch):
+    def no_time_for_all(bodies, **known):
+        return scouted(bodies, **(known | {"left_s": 40.0, "pass_s": lambda _: 30.0}))
+
+    # Of what the clock and real sizes say, as little as makes so few pictures many.
+    monkeypatch.setattr(screenstage, "scouted", no_time_for_all)
+    monkeypatch.setattr("autobackbone.search.scouting._LEAST_PICTURES", 8)
+    monkeypatch.setattr("autobackbone.search.scouting._LOOK_S", 0.0)
+    lines = []
+    given = {"run_dir": tmp_path / "run", "progress": Listens(lines), "space": {"n_epochs": 2, "n_blocks_kept": None}}
+    result = search(make_pictures(60), Budget(wall_clock_s=60.0, n_trials=1), **given)
+    (said,) = [line for line in lines if "pictures first" in line]
+    assert said.endswith("2 are compared on 9 pictures first")
+    frozen = [trial for trial in result.trials if trial.n_unfrozen == 0]
+    parts = [trial for trial in frozen if trial.extras["scored_share"] < 1]
+    wholes = [trial for trial in frozen if trial.extras["scored_share"] == 1]
+    assert len(parts) >= 2
+    assert frozen[: len(parts)] == parts
+    assert all("training pictures, scored on" in trial.reason for trial in parts)
+    # Who was the better half of them passes all pictures first; what a part has told stands on no front.
+    assert wholes[0].body in {trial.body for trial in parts}
+    assert not any(trial.on_front for trial in parts)
+    assert all(trial.extras.get("scored_share", 1) == 1 for trial in result.front)
+    assert any(trial.n_unfrozen > 0 and trial.state == "finished" for trial in result.trials)
+    again = search(make_pictures(60), Budget(n_trials=1), **given)
+    assert len([t for t in again.trials if t.n_unfrozen == 0 and t.extras["scored_share"] < 1]) == len(parts)
 
 
 def test_a_run_that_is_held_is_not_touched(search, pictures, tmp_path):

@@ -315,7 +315,7 @@ def _search(shop: Workshop) -> bool:
             climb(_search_of(shop, tuner))
         end_paused(shop)
     except KeyboardInterrupt:
-        if not shop.heads:
+        if not any(trial.state == "finished" for trial in shop.trials()):
             raise
     else:
         return False

@@ -94,6 +94,7 @@ def screen(
     precision: Precision = "float32",
     until: float | None = None,
     head_until: float | None = None,
+    n_most: int | None = None,
     on_progress: Callable[[float], None] | None = None,
     taps: Sequence[Tap] = (),
 ) -> Screened | None:
@@ -110,6 +111,7 @@ def screen(
         until: `time.monotonic()` at which the forward pass ends, whatever it has reached; the order of pictures keeps
             classes and parts in proportion, so that a part of the pass is still a fair, smaller data set.
         head_until: `time.monotonic()` by which the head is fitted, as well as the time allows.
+        n_most: pictures that pass, the first ones of that order; `None` for all.
         on_progress: told the share of pictures done.
         taps: what else is wanted of the pass, picture after picture in the fair order.
 
@@ -119,7 +121,7 @@ def screen(
     Raises:
         TrialMemoryError: memory is too small for a single picture, or for the head.
     """
-    order = fair_order(bundle, seed=seed)
+    order = fair_order(bundle, seed=seed)[:n_most]
     reached = extract(
         network,
         bundle,

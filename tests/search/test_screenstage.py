@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from autobackbone.records import Body, Latency, Priced, Target
 from autobackbone.search import screenstage
 from autobackbone.search.costs import Costs
-from autobackbone.search.screenstage import pass_s
+from autobackbone.search.pricing import pass_s
 
 TARGET = Target(device="cpu", batch_size=4)
 SMALL, LARGE = Body("small", (96, 96)), Body("large", (96, 96))
@@ -23,6 +23,7 @@ class Screens:
         self.clock = SimpleNamespace(left_s=lambda: max(0.0, budget_s - self.now_s))
         monkeypatch.setattr(screenstage, "time", SimpleNamespace(monotonic=lambda: self.now_s))
         monkeypatch.setattr(screenstage, "_order", lambda _: [SMALL, LARGE])
+        monkeypatch.setattr(screenstage, "_scouted", lambda _, order, until: order)
         monkeypatch.setattr(screenstage, "_features_of_cuts", lambda *_: {})
         monkeypatch.setattr(screenstage, "_screen_if_it_fits", self.screen)
         monkeypatch.setattr(screenstage, "_screen_cuts", self.screen_cuts)
@@ -75,8 +76,8 @@ def test_what_fine_tuning_needs_to_its_end_is_left_to_it(monkeypatch):
 def test_a_body_that_could_be_screened_but_not_trained_is_left_out_where_training_pays(monkeypatch):
     shop, passed = SimpleNamespace(heads={SMALL: (0, None)}), []
     monkeypatch.setattr(screenstage, "time", SimpleNamespace(monotonic=lambda: 0.0))
-    monkeypatch.setattr(screenstage, "_rough_seconds", lambda *_: 10.0)
-    monkeypatch.setattr(screenstage, "_priced_within_limits", lambda _, body: passed.append(body))
+    monkeypatch.setattr(screenstage, "rough_pass_seconds", lambda *_: 10.0)
+    monkeypatch.setattr(screenstage, "priced_within_limits", lambda _, body: passed.append(body))
     screenstage._screen_if_it_fits(shop, LARGE, 25.0, 0.0)
     screenstage._screen_if_it_fits(shop, LARGE, 25.0, 2.5)
     assert passed == [LARGE]

@@ -5,23 +5,36 @@ heads on the first blocks alone, whose features the same pass has left.
 from __future__ import annotations
 
 import math
-import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from autobackbone.backbones.blocks import blocks_of
 from autobackbone.choosing import is_beaten_for_good, trial_line
 from autobackbone.convexhead import Floats
 from autobackbone.errors import BackboneError, LimitsError, TrialMemoryError, WeightsError
 from autobackbone.latency.target import describe
-from autobackbone.planning import SCREENING_SHARE, gmacs, screening_order
-from autobackbone.records import Body, Candidate, Latency, Limits, Priced, Target, Trial
+from autobackbone.metrics import to_maximised
+from autobackbone.planning import SCREENING_SHARE, screening_order
+from autobackbone.records import Body, Candidate, Limits, Priced, Trial
 from autobackbone.screening import Features, Screened, fair_order, screen, with_head
 from autobackbone.search import trialfiles
-from autobackbone.search.costs import Costs
+from autobackbone.search.legs import curve_of
+from autobackbone.search.pricing import (
+    broken_limit,
+    gmacs_of,
+    has_pixels,
+    pass_seconds,
+    price,
+    priced_within_limits,
+    pricing_s,
+    reading_s,
+    rough_pass_seconds,
+    speed,
+)
+from autobackbone.search.rungs import Curve
+from autobackbone.search.scouting import scouted
 from autobackbone.search.study import add_screened, next_number
 from autobackbone.search.workshop import Workshop
 
@@ -32,11 +45,6 @@ _HEAD_SHARE = 0.95
 # A first pass may take this share of the time; where it is longer, a cheaper pair goes first.
 _SHORT_SHARE = 0.25
 _SHORT_CLOCK_S = 60.0
-# Of the time left, for measuring a latency: the usual second, but not of a budget of seconds.
-_PRICING_SHARE = 0.05
-_LEAST_PRICING_S = 0.1
-# For the head and whatever else a pass brings with it.
-_MARGIN = 1.1
 # All cuts of a body may take so many times as long as the whole of it did.
 _CUTS_SHARE = 1.0
 # Of the time left, what they may take even where fine-tuning needs all of it.
@@ -68,7 +76,7 @@ def screen_all(shop: Workshop, *, share: float = SCREENING_SHARE, fine_tune: Cal
     """
     until, tuning_share = time.monotonic() + shop.clock.left_s() * share, 0.0
     unloadable: dict[str, WeightsError] = {}
-    for body in _order(shop):
+    for body in _scouted(shop, _order(shop), until):
         if body.backbone in unloadable:
             continue
         begun = time.monotonic()
@@ -96,18 +104,60 @@ def screen_all(shop: Workshop, *, share: float = SCREENING_SHARE, fine_tune: Cal
         raise next(iter(unloadable.values()), None) or _nothing_within_limits(shop)
 
 
+def _scouted(shop: Workshop, order: Sequence[Body], until: float) -> list[Body]:
+    """The order of screening, after a look at a part of the pictures where there is no time for all with each pair."""
+    left_s = until - time.monotonic()
+    # What an earlier sitting has screened was scouted by it. Decoding to one more size is no cheaper for a part.
+    looked_at = [body for body in order if has_pixels(shop, body.image_size)]
+    if shop.heads or left_s == math.inf or len(looked_at) < 2:
+        return list(order)
+    first = scouted(
+        looked_at,
+        n_pictures=shop.costs.n_train + shop.costs.n_validation,
+        pass_s=lambda body: rough_pass_seconds(shop, body),
+        left_s=left_s,
+        look=lambda body, n: _look(shop, body, n),
+        say=shop.reporter.say,
+    )
+    return [*first, *(body for body in order if body not in looked_at)]
+
+
+def _look(shop: Workshop, body: Body, n_most: int) -> Curve | None:
+    """Screen a body on a fair part of the pictures: a trial of its own, which others on all pictures will replace."""
+    try:
+        priced = priced_within_limits(shop, body)
+        if priced is None:
+            return None
+        network = shop.source.network(*body).to(shop.device)
+        screened = screen(
+            network,
+            shop.bundle,
+            priced.image_size,
+            shop.source.normalisation(priced.backbone),
+            seed=shop.seed,
+            device=shop.device,
+            precision=shop.target.precision,
+            until=_end_of_pass(shop),
+            n_most=n_most,
+        )
+    except (WeightsError, TrialMemoryError):  # told when it is its turn
+        return None
+    trial = _keep(shop, priced, screened, is_scout=True)
+    return None if trial is None else replace(curve_of(trial, to_maximised(shop.metric, 1.0)), n_epochs=1)
+
+
 def _screen_if_it_fits(shop: Workshop, body: Body, until: float, tuning_share: float) -> None:
     """Price a body, and screen it if it keeps the limits and ends by `until`, where so many times as long as its pass
     takes must still be left then; the first one is screened anyway.
     """
-    if shop.heads and (2 / 3 + tuning_share) * _rough_seconds(shop, body) > until - time.monotonic():
+    if shop.heads and (2 / 3 + tuning_share) * rough_pass_seconds(shop, body) > until - time.monotonic():
         return
-    priced = _priced_within_limits(shop, body)
+    priced = priced_within_limits(shop, body)
     if priced is None:
         return
-    pass_seconds = _seconds(shop, priced.latency)
-    expected_s = _reading_s(shop, priced) + pass_seconds
-    if shop.heads and time.monotonic() + expected_s + tuning_share * pass_seconds > until:
+    whole_pass_s = pass_seconds(shop, priced.latency)
+    expected_s = reading_s(shop, priced) + whole_pass_s
+    if shop.heads and time.monotonic() + expected_s + tuning_share * whole_pass_s > until:
         return
     is_timed = shop.clock.left_s() < float("inf")
     _screen_one(
@@ -118,82 +168,24 @@ def _screen_if_it_fits(shop: Workshop, body: Body, until: float, tuning_share: f
     )
 
 
-def _priced_within_limits(shop: Workshop, body: Body) -> Priced | None:
-    """What a body costs to run; `None`, and told why, where that breaks a limit."""
-    priced = price(shop, body)
-    broken = broken_limit(priced, shop.limits)
-    if broken is not None and broken.startswith("latency"):
-        # Once more: what other work has disturbed is not remembered, and must not exclude.
-        del shop.priced[body]
-        priced = price(shop, body)
-        broken = broken_limit(priced, shop.limits)
-    if broken is None:
-        return priced
-    shop.reporter.say(f"left out: {body}: {broken}")
-    return None
-
-
 def _order(shop: Workshop) -> list[Body]:
     """As planned; a budget that is short for the first pair begins with the cheapest of all."""
     order = [Body(*pair) for pair in screening_order(shop.space.image_sizes)]
-    cheapest = min(order, key=_gmacs)
+    cheapest = min(order, key=gmacs_of)
     try:
         # A clock that is short anyway does not pay for the price of a pair that it cannot screen.
         price(shop, cheapest if shop.clock.left_s() < _SHORT_CLOCK_S else order[0])
     except WeightsError:  # told when its turn comes
         return order
-    is_short = _rough_seconds(shop, order[0]) > _SHORT_SHARE * shop.clock.left_s()
+    is_short = rough_pass_seconds(shop, order[0]) > _SHORT_SHARE * shop.clock.left_s()
     return [cheapest, *(body for body in order if body != cheapest)] if is_short else order
-
-
-def price(shop: Workshop, body: Body) -> Priced:
-    """What a body costs to run, measured alone on the target or remembered."""
-    if body not in shop.priced:
-        backbone, image_size, n_kept = body
-        shop.reporter.progress(shop.use_share(), f"latency of {body}")
-        network = shop.source.network(*body)
-        n_params = sum(parameter.numel() for parameter in network.parameters())
-        n_values = n_params + sum(buffer.numel() for buffer in network.buffers())
-        n_blocks = len(blocks_of(network))
-        name = f"{backbone}{body.cut}"
-        shop.priced[body] = Priced(
-            backbone=backbone,
-            image_size=image_size,
-            latency=shop.book.measure(network, name, image_size, shop.target, seconds=_pricing_s(shop)),
-            n_blocks=n_blocks,
-            n_params=n_params,
-            megabytes=round(n_values * 4 / 1e6, 2),
-            preprocess_ms=shop.preprocess_ms(image_size),
-            n_blocks_kept=n_kept,
-        )
-        shop.costs.n_blocks[body] = n_blocks
-    return shop.priced[body]
-
-
-def _pricing_s(shop: Workshop) -> float:
-    return max(_LEAST_PRICING_S, min(1.0, _PRICING_SHARE * shop.clock.left_s()))
-
-
-def broken_limit(priced: Priced, limits: Limits) -> str | None:
-    """Which limit a body breaks, in words; `None` if it keeps all."""
-    has = {
-        "latency_ms": priced.latency.p50_ms,
-        "latency_p95_ms": priced.latency.p95_ms,
-        "n_params": priced.n_params,
-        "megabytes": priced.megabytes,
-    }
-    for name, value in has.items():
-        limit = getattr(limits, name)
-        if limit is not None and value > limit:
-            return f"{name} {value:,.4g} is above the limit of {limit:,g}"
-    return None
 
 
 def _screen_one(shop: Workshop, priced: Priced, until: float | None, head_until: float | None) -> None:
     body = priced.body
     network = shop.source.network(*body).to(shop.device)
     # Splitting and cutting a network costs time, too: not where a pass is all that fits.
-    is_all = _seconds(shop, priced.latency) > _SHORT_SHARE * shop.clock.left_s()
+    is_all = pass_seconds(shop, priced.latency) > _SHORT_SHARE * shop.clock.left_s()
     depths = () if is_all or shop.space.is_frozen_only else shop.space.opening_depths(body.backbone)
     cuts = shop.stores.cuts(network, body, () if is_all else shop.space.kept.get(body.backbone, ()))
     with shop.stores.filling(network, body, depths, cuts) as taps:
@@ -230,13 +222,13 @@ def _screen_cuts(shop: Workshop, whole: Body, features: Mapping[Body, Floats], u
         return
     n_beaten, order, head_s = 0, fair_order(shop.bundle, seed=shop.seed), _head_s(shop, whole)
     for body, values in features.items():
-        if n_beaten == _N_BEATEN or time.monotonic() + head_s + _pricing_s(shop) + _CUT_S > until:
+        if n_beaten == _N_BEATEN or time.monotonic() + head_s + pricing_s(shop) + _CUT_S > until:
             return
         try:
-            priced = _priced_within_limits(shop, body)
+            priced = priced_within_limits(shop, body)
             if priced is None:
                 continue
-            share = _speed(shop.priced[whole].latency, shop.target) / _speed(priced.latency, shop.target)
+            share = speed(shop.priced[whole].latency, shop.target) / speed(priced.latency, shop.target)
             passed_s = shop.costs.forward_s[whole] * share * len(order)
             reached = Features(values=values, indices=order, seconds=passed_s)
             screened = with_head(reached, shop.bundle, seed=shop.seed, until=None if until == math.inf else until)
@@ -257,8 +249,11 @@ def _head_s(shop: Workshop, whole: Body) -> float:
     return max(0.0, head_s)
 
 
-def _keep(shop: Workshop, priced: Priced, screened: Screened | None) -> Trial | None:
-    """Put a frozen network and its head into the study; `None` where there is no score."""
+def _keep(shop: Workshop, priced: Priced, screened: Screened | None, *, is_scout: bool = False) -> Trial | None:
+    """Put a frozen network and its head into the study; `None` where there is no score.
+
+    From the head of a scout, which has seen a part of the pictures, nothing is trained.
+    """
     if screened is None or not math.isfinite(shop.validation_score(screened.probabilities)):
         return None
     trial = _trial(shop, priced, screened)
@@ -267,7 +262,8 @@ def _keep(shop: Workshop, priced: Priced, screened: Screened | None) -> Trial | 
     trialfiles.save_head(shop.run, number, screened.head)
     trialfiles.save_predictions(shop.run, number, trialfiles.VALIDATION, screened.probabilities)
     add_screened(shop.study, shop.space, trial)
-    shop.heads[priced.body] = (number, screened.head)
+    if not is_scout:
+        shop.heads[priced.body] = (number, screened.head)
     shop.costs.forward_s[priced.body] = screened.seconds_per_image
     kept = replace(trial, number=number)
     shop.reporter.say(trial_line(kept, shop.metric))
@@ -330,57 +326,6 @@ def _end_of_head(shop: Workshop, until: float, expected_s: float) -> float:
     """With the share of screening, where the pass leaves half of that; else well before all time is up."""
     now = time.monotonic()
     return until if now + 2 * expected_s < until else now + shop.clock.left_s() * _HEAD_SHARE
-
-
-def _seconds(shop: Workshop, latency: Latency) -> float:
-    return pass_s(latency, shop.costs, shop.priced, shop.target)
-
-
-def pass_s(latency: Latency, costs: Costs, priced: Mapping[Body, Priced], target: Target) -> float:
-    """Seconds of a screening pass over training and validation pictures.
-
-    Latencies are the target's, and screening may run elsewhere: on a GPU for a model that will run on a CPU, or on all
-    cores for one that gets a single thread. So the target's speed is corrected by how much longer a picture really took
-    here, the median over the pairs of this run: one pass that other work held up does not count.
-
-    Args:
-        latency: of the body that would be screened.
-        costs: what passes took so far.
-        priced: the latencies of those pairs.
-        target: where latencies were measured.
-    """
-    ratios = [
-        s * _speed(priced[body].latency, target)
-        for body, s in costs.forward_s.items()
-        if body in priced and body.n_blocks_kept is None
-    ]
-    slowness = statistics.median(ratios) if ratios else 1.0
-    return (costs.n_train + costs.n_validation) / _speed(latency, target) * slowness * _MARGIN
-
-
-def _speed(latency: Latency, target: Target) -> float:
-    """Pictures a second on the target in large batches; from single passes where a batch of 32 does not fit (NaN)."""
-    return latency.images_per_s if latency.images_per_s > 0 else 1000 * target.batch_size / latency.p50_ms
-
-
-def _reading_s(shop: Workshop, priced: Priced) -> float:
-    """Seconds to decode the pictures to a size that was not expected to be reached."""
-    # Where they stay encoded, each pass decodes them, and what passes took says so.
-    if shop.bundle.has_pixels(priced.image_size) or shop.bundle.stays_encoded(priced.image_size):
-        return 0.0
-    return len(shop.bundle.names) * (priced.preprocess_ms or 0.0) / 1000 / shop.bundle.n_workers
-
-
-def _rough_seconds(shop: Workshop, body: Body) -> float:
-    """Seconds of a pass before a whole body is priced: scaled by published multiply-adds from a priced one."""
-    if body in shop.priced:
-        return _seconds(shop, shop.priced[body].latency)
-    known = next(body for body in shop.priced if body.n_blocks_kept is None)
-    return _seconds(shop, shop.priced[known].latency) * _gmacs(body) / _gmacs(known)
-
-
-def _gmacs(body: Body) -> float:
-    return gmacs(body.backbone, body.image_size)
 
 
 def _nothing_within_limits(shop: Workshop) -> LimitsError:

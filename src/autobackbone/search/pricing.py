@@ -1,0 +1,134 @@
+"""What a body costs: measured alone on the target before any training, and the seconds of a pass that follow."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+
+from autobackbone.backbones.blocks import blocks_of
+from autobackbone.planning import gmacs
+from autobackbone.records import Body, ImageSize, Latency, Limits, Priced, Target
+from autobackbone.search.costs import Costs
+from autobackbone.search.workshop import Workshop
+
+# Of the time left, for measuring a latency: the usual second, but not of a budget of seconds.
+_PRICING_SHARE = 0.05
+_LEAST_PRICING_S = 0.1
+# For the head and whatever else a pass brings with it.
+_MARGIN = 1.1
+
+
+def price(shop: Workshop, body: Body) -> Priced:
+    """What a body costs to run, measured alone on the target or remembered."""
+    if body not in shop.priced:
+        backbone, image_size, n_kept = body
+        shop.reporter.progress(shop.use_share(), f"latency of {body}")
+        network = shop.source.network(*body)
+        n_params = sum(parameter.numel() for parameter in network.parameters())
+        n_values = n_params + sum(buffer.numel() for buffer in network.buffers())
+        n_blocks = len(blocks_of(network))
+        name = f"{backbone}{body.cut}"
+        shop.priced[body] = Priced(
+            backbone=backbone,
+            image_size=image_size,
+            latency=shop.book.measure(network, name, image_size, shop.target, seconds=pricing_s(shop)),
+            n_blocks=n_blocks,
+            n_params=n_params,
+            megabytes=round(n_values * 4 / 1e6, 2),
+            preprocess_ms=shop.preprocess_ms(image_size),
+            n_blocks_kept=n_kept,
+        )
+        shop.costs.n_blocks[body] = n_blocks
+    return shop.priced[body]
+
+
+def pricing_s(shop: Workshop) -> float:
+    """Seconds that measuring one latency may take."""
+    return max(_LEAST_PRICING_S, min(1.0, _PRICING_SHARE * shop.clock.left_s()))
+
+
+def broken_limit(priced: Priced, limits: Limits) -> str | None:
+    """Which limit a body breaks, in words; `None` if it keeps all."""
+    has = {
+        "latency_ms": priced.latency.p50_ms,
+        "latency_p95_ms": priced.latency.p95_ms,
+        "n_params": priced.n_params,
+        "megabytes": priced.megabytes,
+    }
+    for name, value in has.items():
+        limit = getattr(limits, name)
+        if limit is not None and value > limit:
+            return f"{name} {value:,.4g} is above the limit of {limit:,g}"
+    return None
+
+
+def priced_within_limits(shop: Workshop, body: Body) -> Priced | None:
+    """What a body costs to run; `None`, and told why, where that breaks a limit."""
+    priced = price(shop, body)
+    broken = broken_limit(priced, shop.limits)
+    if broken is not None and broken.startswith("latency"):
+        # Once more: what other work has disturbed is not remembered, and must not exclude.
+        del shop.priced[body]
+        priced = price(shop, body)
+        broken = broken_limit(priced, shop.limits)
+    if broken is None:
+        return priced
+    shop.reporter.say(f"left out: {body}: {broken}")
+    return None
+
+
+def pass_seconds(shop: Workshop, latency: Latency) -> float:
+    """As `pass_s`, with what this run knows."""
+    return pass_s(latency, shop.costs, shop.priced, shop.target)
+
+
+def pass_s(latency: Latency, costs: Costs, priced: Mapping[Body, Priced], target: Target) -> float:
+    """Seconds of a screening pass over training and validation pictures.
+
+    Latencies are the target's, and screening may run elsewhere: on a GPU for a model that will run on a CPU, or on all
+    cores for one that gets a single thread. So the target's speed is corrected by how much longer a picture really took
+    here, the median over the pairs of this run: one pass that other work held up does not count.
+
+    Args:
+        latency: of the body that would be screened.
+        costs: what passes took so far.
+        priced: the latencies of those pairs.
+        target: where latencies were measured.
+    """
+    ratios = [
+        s * speed(priced[body].latency, target)
+        for body, s in costs.forward_s.items()
+        if body in priced and body.n_blocks_kept is None
+    ]
+    slowness = statistics.median(ratios) if ratios else 1.0
+    return (costs.n_train + costs.n_validation) / speed(latency, target) * slowness * _MARGIN
+
+
+def speed(latency: Latency, target: Target) -> float:
+    """Pictures a second on the target in large batches; from single passes where a batch of 32 does not fit (NaN)."""
+    return latency.images_per_s if latency.images_per_s > 0 else 1000 * target.batch_size / latency.p50_ms
+
+
+def reading_s(shop: Workshop, priced: Priced) -> float:
+    """Seconds to decode the pictures to a size that was not expected to be reached."""
+    if has_pixels(shop, priced.image_size):
+        return 0.0
+    return len(shop.bundle.names) * (priced.preprocess_ms or 0.0) / 1000 / shop.bundle.n_workers
+
+
+def has_pixels(shop: Workshop, image_size: ImageSize) -> bool:
+    """Whether pictures of a size can pass at once; where they stay encoded, what passes took says how slowly."""
+    return shop.bundle.has_pixels(image_size) or shop.bundle.stays_encoded(image_size)
+
+
+def rough_pass_seconds(shop: Workshop, body: Body) -> float:
+    """Seconds of a pass before a whole body is priced: scaled by published multiply-adds from a priced one."""
+    if body in shop.priced:
+        return pass_seconds(shop, shop.priced[body].latency)
+    known = next(body for body in shop.priced if body.n_blocks_kept is None)
+    return pass_seconds(shop, shop.priced[known].latency) * gmacs_of(body) / gmacs_of(known)
+
+
+def gmacs_of(body: Body) -> float:
+    """Multiply-adds of one picture in a whole body, 10**9."""
+    return gmacs(body.backbone, body.image_size)
