@@ -241,8 +241,10 @@ def test_nothing_is_cut_where_nothing_shall_be(search, pictures, tmp_path):
 
 
 def test_pictures_that_have_no_room_decoded_are_searched_all_the_same(search, pictures, tmp_path):
-    given = {"cache_dir": tmp_path / "cache", "cache_gb": 1e-4, "image_sizes": 48}
+    lines = []
+    given = {"cache_dir": tmp_path / "cache", "cache_gb": 1e-6, "image_sizes": 48, "progress": Listens(lines)}
     result = search(pictures, run_dir=tmp_path / "run", **given)
+    assert any("first blocks alone are not tried, since their features have no room" in line for line in lines)
     assert any("stay encoded" in line for line in result.notes)
     assert not list((tmp_path / "cache").rglob("pixels-*.npy"))
     assert result.best.test_score is not None

@@ -4,6 +4,7 @@ from PIL import Image
 
 from autobackbone.data import decode, survey
 from autobackbone.data.encoded import EncodedPixels
+from autobackbone.data.surveying import DataWarning
 
 SIZE = (24, 32)
 STORED = 36 * 24 * 32 * 3
@@ -34,10 +35,23 @@ def test_pictures_that_stay_encoded_are_those_that_would_be_stored(bundles):
     stored, encoded = bundles(STORED, "stored").pixels(SIZE), bundles(STORED - 1, "encoded").pixels(SIZE)
     assert isinstance(encoded, EncodedPixels)
     assert encoded.shape == stored.shape == (36, 24, 32, 3)
-    some = np.array([5, 0, 35, 5])
+    some = np.array([5, 1, 35, 5])
     np.testing.assert_array_equal(encoded[some], stored[some])
-    np.testing.assert_array_equal(encoded[np.arange(36)], stored[:])
-    assert not encoded[np.array([0])].any()  # the broken one
+    np.testing.assert_array_equal(encoded[np.arange(1, 36)], stored[1:])
+    with pytest.warns(DataWarning, match=r"^a/00\.png is taken for a black picture, since it cannot be read now: "):
+        broken = encoded[np.array([0])]
+    assert not broken.any()
+    assert not encoded[np.array([0, 1])][0].any()  # told once
+
+
+def test_a_picture_that_goes_missing_later_is_told(bundles, folder):
+    bundle = bundles(0, "encoded")
+    encoded, number = bundle.pixels(SIZE), bundle.names.index("b/01.jpg")
+    (folder / "b" / "01.jpg").unlink()
+    with pytest.warns(DataWarning, match=r"^b/01\.jpg is taken for a black picture"):
+        pixels = encoded[np.array([number, number + 1])]
+    assert not pixels[0].any()
+    assert pixels[1].any()
 
 
 @pytest.mark.parametrize("n_workers", [1, 3])

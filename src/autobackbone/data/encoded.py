@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from autobackbone.data.pictures import quiet_pillow
 from autobackbone.data.preparation import fit
+from autobackbone.data.sources import printable
 from autobackbone.data.store import mapped, rgb_or_reason, threads_for
+from autobackbone.data.surveying import DataWarning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +46,7 @@ class EncodedPixels:
 
     def __init__(self, source: Source, preparation: Preparation, image_size: ImageSize, *, n_workers: int) -> None:
         self.source, self.preparation, self.image_size, self.n_workers = source, preparation, image_size, n_workers
+        self._lost: set[int] = set()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -53,15 +57,27 @@ class EncodedPixels:
         return len(self.source.names)
 
     def __getitem__(self, some: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
-        """Decode some pictures, by number (n_some,); those that cannot be read are zeros, as in a store."""
+        """Decode some pictures, by number (n_some,); those that cannot be read are zeros, as in a store.
+
+        Warns:
+            DataWarning: a picture cannot be read; once for each.
+        """
         pixels = np.zeros((len(some), *self.image_size, 3), np.uint8)
+        failed: dict[int, str] = {}
 
         def decode_one(place: int) -> None:
             rgb = rgb_or_reason(self.source, int(some[place]), self.preparation)
-            if not isinstance(rgb, str):
+            if isinstance(rgb, str):
+                failed[int(some[place])] = rgb
+            else:
                 pixels[place] = fit(rgb, self.image_size, self.preparation)
 
         with quiet_pillow():
             for _ in mapped(decode_one, len(some), threads_for(self.source, self.n_workers)):
                 pass
+        for number in sorted(failed.keys() - self._lost):
+            self._lost.add(number)
+            name = printable(self.source.names[number])
+            line = f"{name} is taken for a black picture, since it cannot be read now: {failed[number]}"
+            warnings.warn(line, DataWarning, stacklevel=2)
         return pixels

@@ -202,7 +202,12 @@ def _screen_one(shop: Workshop, priced: Priced, until: float | None, head_until:
             on_progress=lambda done: shop.reporter.progress(shop.use_share(), f"screening {body}: {done:.0%}"),
             taps=taps,
         )
-    _keep(shop, priced, screened)
+    trial = _keep(shop, priced, screened)
+    is_whole = trial is not None and trial.extras["scored_share"] == 1
+    if cuts and is_whole and all(shop.stores.features(body._replace(n_blocks_kept=k)) is None for k in cuts):
+        shop.reporter.say(
+            f"{body}: its first blocks alone are not tried, since their features have no room. Raise cache_gb"
+        )
 
 
 def _features_of_cuts(shop: Workshop, whole: Body) -> dict[Body, Floats]:
