@@ -315,7 +315,7 @@ def _search(shop: Workshop) -> bool:
             climb(_search_of(shop, tuner))
         end_paused(shop)
     except KeyboardInterrupt:
-        if not any(trial.state == "finished" for trial in shop.trials()):
+        if not shop.heads:
             raise
     else:
         return False
@@ -335,10 +335,12 @@ def _beside_screening(shop: Workshop, tuner: Tuner) -> Callable[[], float]:
             return 0.0
         begun = time.monotonic()
         elsewhere_s = begun - shop.clock.begun - tuned_s
-        reserve_s = climb_early(_search_of(shop, tuner), elsewhere_s=elsewhere_s, tuned_s=tuned_s)
+        search = _search_of(shop, tuner)
+        needed_s = climb_early(search, elsewhere_s=elsewhere_s, tuned_s=tuned_s)
         tuner.let_go()
         tuned_s += time.monotonic() - begun
-        return reserve_s
+        # What confirming takes comes on top, and is no time of the search.
+        return needed_s + shop.clock.left_s() - search.left_s() if needed_s > 0 else 0.0
 
     return fine_tune
 

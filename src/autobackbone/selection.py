@@ -308,6 +308,6 @@ def _preparation(run: RunFolder, facts: Mapping[str, Any]) -> Preparation:
 
 
 def _searched(trial: Trial) -> dict[str, Any]:
-    own = {"strength", "forward_s", "scored_share"}
+    own = {"strength", "forward_s", "scored_share", "n_compared"}
     extras: Mapping[str, Any] = trial.extras
     return {name: value for name, value in extras.items() if name not in own}

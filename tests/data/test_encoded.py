@@ -38,7 +38,7 @@ def test_pictures_that_stay_encoded_are_those_that_would_be_stored(bundles):
     some = np.array([5, 1, 35, 5])
     np.testing.assert_array_equal(encoded[some], stored[some])
     np.testing.assert_array_equal(encoded[np.arange(1, 36)], stored[1:])
-    with pytest.warns(DataWarning, match=r"^a/00\.png is taken for a black picture, since it cannot be read now: "):
+    with pytest.warns(DataWarning, match=r"^1 picture cannot be read now \(black instead\), such as a/00\.png: "):
         broken = encoded[np.array([0])]
     assert not broken.any()
     assert not encoded[np.array([0, 1])][0].any()  # told once
@@ -48,10 +48,15 @@ def test_a_picture_that_goes_missing_later_is_told(bundles, folder):
     bundle = bundles(0, "encoded")
     encoded, number = bundle.pixels(SIZE), bundle.names.index("b/01.jpg")
     (folder / "b" / "01.jpg").unlink()
-    with pytest.warns(DataWarning, match=r"^b/01\.jpg is taken for a black picture"):
+    with pytest.warns(DataWarning, match=r"^1 picture .* such as b/01\.jpg: "):
         pixels = encoded[np.array([number, number + 1])]
     assert not pixels[0].any()
     assert pixels[1].any()
+    assert bundle.pixels(SIZE) is encoded  # which knows what it has told
+    for name in list((folder / "b").iterdir())[:12]:
+        name.unlink(missing_ok=True)
+    with pytest.warns(DataWarning, match=r"^1[1-3] pictures cannot be read now"):  # not twelve times
+        encoded[np.arange(1, 36)]
 
 
 @pytest.mark.parametrize("n_workers", [1, 3])

@@ -19,17 +19,19 @@ class Screens:
     """A shop of two bodies whose screening takes ten seconds each, by a clock that only moves when told."""
 
     def __init__(self, monkeypatch, budget_s):
-        self.now_s, self.until, self.cuts_until, self.heads = 0.0, {}, {}, {}
+        self.now_s, self.ends, self.cuts_until, self.heads = 0.0, {}, {}, {}
+        self.costs, self.reporter = SimpleNamespace(n_train=8, n_validation=2), SimpleNamespace(say=None)
         self.clock = SimpleNamespace(left_s=lambda: max(0.0, budget_s - self.now_s))
         monkeypatch.setattr(screenstage, "time", SimpleNamespace(monotonic=lambda: self.now_s))
         monkeypatch.setattr(screenstage, "_order", lambda _: [SMALL, LARGE])
-        monkeypatch.setattr(screenstage, "_scouted", lambda _, order, until: order)
+        monkeypatch.setattr(screenstage, "scouted", lambda order, _: order)
+        monkeypatch.setattr(screenstage, "has_pixels", lambda *_: True)
         monkeypatch.setattr(screenstage, "_features_of_cuts", lambda *_: {})
         monkeypatch.setattr(screenstage, "_screen_if_it_fits", self.screen)
         monkeypatch.setattr(screenstage, "_screen_cuts", self.screen_cuts)
 
-    def screen(self, _, body, until, tuning_share):
-        self.until[body] = (until, tuning_share)
+    def screen(self, _, body, ends):
+        self.ends[body] = replace(ends)
         self.now_s += 10
         self.heads[body] = (0, None)
 
@@ -45,7 +47,8 @@ def test_what_happens_between_bodies_does_not_shorten_screening(monkeypatch):
         return 0.0
 
     screenstage.screen_all(shop, share=0.4, fine_tune=fine_tune)
-    assert shop.until == {SMALL: (40.0, 0.0), LARGE: (60.0, 0.0)}
+    assert {body: ends.until for body, ends in shop.ends.items()} == {SMALL: 40.0, LARGE: 60.0}
+    assert {ends.tuning_share for ends in shop.ends.values()} == {0.0}
     # Cuts take no longer than the whole, and nothing goes on when screening is over.
     assert shop.cuts_until == {SMALL: 40.0, LARGE: 70.0}
 
@@ -58,7 +61,7 @@ def test_however_long_fine_tuning_takes_screening_ends_before_the_budget(monkeyp
         return 0.0
 
     screenstage.screen_all(shop, share=0.4, fine_tune=fine_tune)
-    assert shop.until[LARGE] == (pytest.approx(85 + 0.8 * 15), 0.0)
+    assert shop.ends[LARGE].until == pytest.approx(85 + 0.8 * 15)
 
 
 def test_what_fine_tuning_needs_to_its_end_is_left_to_it(monkeypatch):
@@ -66,23 +69,29 @@ def test_what_fine_tuning_needs_to_its_end_is_left_to_it(monkeypatch):
     needed_s = iter([70.0, 90.0])
     screenstage.screen_all(shop, share=0.4, fine_tune=lambda: next(needed_s))
     # Of the 90 s left after the first, 20 are for screening; and who is screened must find time to be trained, too.
-    until, tuning_share = shop.until[LARGE]
-    assert until == 30.0
-    assert tuning_share > 1
+    assert shop.ends[LARGE].until == shop.ends[LARGE].trained_by == 30.0
+    assert shop.ends[LARGE].tuning_share > 1
     # Their features are there: cuts of a body have a little of the time even then.
     assert shop.cuts_until[LARGE] == pytest.approx(20 + 0.06 * 80)
 
 
-def test_a_body_that_could_be_screened_but_not_trained_is_left_out_where_training_pays(monkeypatch):
+@pytest.mark.parametrize(
+    ("ends", "is_allowed"),
+    [
+        ({"until": 10.0}, True),
+        ({"until": 9.0}, False),
+        ({"until": 10.0, "trained_by": 30.0, "tuning_share": 2.0}, True),
+        ({"until": 10.0, "trained_by": 29.0, "tuning_share": 2.0}, False),
+        ({"until": 10.0, "trained_by": 29.0}, True),
+    ],
+)
+def test_a_body_is_left_out_where_it_could_not_be_screened_or_not_trained(monkeypatch, ends, is_allowed):
     shop, passed = SimpleNamespace(heads={SMALL: (0, None)}), []
     monkeypatch.setattr(screenstage, "time", SimpleNamespace(monotonic=lambda: 0.0))
-    monkeypatch.setattr(screenstage, "rough_pass_seconds", lambda *_: 10.0)
+    monkeypatch.setattr(screenstage, "rough_pass_seconds", lambda *_: 15.0)
     monkeypatch.setattr(screenstage, "priced_within_limits", lambda _, body: passed.append(body))
-    screenstage._screen_if_it_fits(shop, LARGE, 25.0, 0.0)
-    screenstage._screen_if_it_fits(shop, LARGE, 25.0, 2.5)
-    assert passed == [LARGE]
-    screenstage._screen_if_it_fits(shop, LARGE, 35.0, 2.5)
-    assert passed == [LARGE, LARGE]
+    screenstage._screen_if_it_fits(shop, LARGE, screenstage._Ends(**ends))
+    assert passed == [LARGE] * is_allowed
 
 
 def test_cuts_that_an_interrupt_left_out_are_made_up_for_and_others_are_not_tried_again(monkeypatch):
@@ -95,7 +104,7 @@ def test_cuts_that_an_interrupt_left_out_are_made_up_for_and_others_are_not_trie
 def test_without_a_clock_cuts_have_no_end(monkeypatch):
     shop = Screens(monkeypatch, math.inf)
     screenstage.screen_all(shop)
-    assert list(shop.until) == [SMALL, LARGE]
+    assert list(shop.ends) == [SMALL, LARGE]
     assert set(shop.cuts_until.values()) == {math.inf}
 
 

@@ -78,6 +78,7 @@ class DataBundle:
     source: Source = field(repr=False)
     n_workers: int = 2
     max_bytes: int | None = None
+    _encoded: dict[ImageSize, EncodedPixels] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.labels.setflags(write=False)
@@ -102,7 +103,9 @@ class DataBundle:
         (size,) = _sizes([image_size])
         if not is_stored(self.root, size):
             if self.stays_encoded(size):
-                return EncodedPixels(self.source, self.preparation, size, n_workers=self.n_workers)
+                # Always the same one: it warns of a lost picture once.
+                anew = EncodedPixels(self.source, self.preparation, size, n_workers=self.n_workers)
+                return self._encoded.setdefault(size, anew)
             self._decode_late(size)
         stored: np.memmap[Any, np.dtype[np.uint8]] = np.load(pixels_path(self.root, size), mmap_mode="r")
         return stored

@@ -12,6 +12,7 @@ from autobackbone.data.preparation import fit
 from autobackbone.data.sources import printable
 from autobackbone.data.store import mapped, rgb_or_reason, threads_for
 from autobackbone.data.surveying import DataWarning
+from autobackbone.records import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +48,7 @@ class EncodedPixels:
     def __init__(self, source: Source, preparation: Preparation, image_size: ImageSize, *, n_workers: int) -> None:
         self.source, self.preparation, self.image_size, self.n_workers = source, preparation, image_size, n_workers
         self._lost: set[int] = set()
+        self._n_told = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -60,7 +62,7 @@ class EncodedPixels:
         """Decode some pictures, by number (n_some,); those that cannot be read are zeros, as in a store.
 
         Warns:
-            DataWarning: a picture cannot be read; once for each.
+            DataWarning: pictures cannot be read.
         """
         pixels = np.zeros((len(some), *self.image_size, 3), np.uint8)
         failed: dict[int, str] = {}
@@ -75,9 +77,19 @@ class EncodedPixels:
         with quiet_pillow():
             for _ in mapped(decode_one, len(some), threads_for(self.source, self.n_workers)):
                 pass
-        for number in sorted(failed.keys() - self._lost):
-            self._lost.add(number)
-            name = printable(self.source.names[number])
-            line = f"{name} is taken for a black picture, since it cannot be read now: {failed[number]}"
-            warnings.warn(line, DataWarning, stacklevel=2)
+        self._tell({number: reason for number, reason in failed.items() if number not in self._lost})
         return pixels
+
+    def _tell(self, lost: dict[int, str]) -> None:
+        """Warn of pictures that were not lost before: of the first ones, and again when they are ten times as many."""
+        self._lost.update(lost)
+        if not lost or len(self._lost) < 10 * self._n_told:
+            return
+        self._n_told = len(self._lost)
+        number = min(lost)
+        warnings.warn(
+            f"{counted(self._n_told, 'picture')} cannot be read now (black instead), such as "
+            f"{printable(self.source.names[number])}: {lost[number]}",
+            DataWarning,
+            stacklevel=3,
+        )

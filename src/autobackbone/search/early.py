@@ -45,11 +45,12 @@ def climb_early(search: Search, *, elsewhere_s: float, tuned_s: float = 0.0) -> 
     distributions = search.space.distributions()
     while True:
         trials = without_hopeless(search)
-        opening = _next_opening(search, trials) if n_begun != search.n_trials else None
-        leg = None if opening else rung_leg(view(search, trials))
         # Half of a leg must fit: so the sum of all is as long as what is allowed, not always shorter.
         leg_s = min(2 * (end_s - search.now_s()), _LEG_SHARE * search.left_s())
-        if opening is not None and _opening_s(search, opening) <= leg_s:
+        wanted = _next_openings(search, trials) if n_begun != search.n_trials else []
+        opening = next((one for one in wanted if _opening_s(search, one) <= leg_s), None)
+        leg = None if opening else rung_leg(view(search, trials))
+        if opening is not None:
             search.study.enqueue_trial(search.space.suggestion(opening), skip_if_exists=True)
             n_begun += try_asked(search, search.study.ask(distributions), _LEG_SHARE) != "stopped"
         elif leg is not None and _leg_s(search, trials[leg.number], leg) <= leg_s:
@@ -66,14 +67,16 @@ def _is_short(search: Search) -> bool:
     return any(search.evaluator.expected_s(o, n_epochs=n_epochs(o)) > _FEW_SHARE * search.left_s() for o in deepest)
 
 
-def _next_opening(search: Search, trials: Sequence[Trial]) -> Candidate | None:
-    """Of the fastest backbone that nothing was tuned of yet; else deeper where a shallower one has shown enough."""
+def _next_openings(search: Search, trials: Sequence[Trial]) -> list[Candidate]:
+    """Of backbones that nothing was tuned of yet, the fastest first; then deeper ones, where a shallower one has shown
+    enough.
+    """
     begun = {trial.backbone for trial in trials if trial.n_unfrozen > 0}
     shown = [trial for trial in trials if trial.n_epochs >= _N_SHOWN]
     left = list(untried(openings(trials, search), trials))
     new = [opening for opening in left if opening.backbone not in begun]
     deeper = [o for o in left if any(t.backbone == o.backbone and t.n_unfrozen < o.n_unfrozen for t in shown)]
-    return next(iter([*new, *deeper]), None)
+    return [*new, *deeper]
 
 
 def _opening_s(search: Search, opening: Candidate) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 
@@ -41,7 +42,11 @@ class NetworkEvaluator:
         return self.tuner.n_epochs(candidate)
 
     def expected_s(self, candidate: Candidate, *, n_before: int = 0, n_epochs: int | None = None) -> float:
-        """Seconds of a part of its training; `None` is the shortest useful end."""
+        """Seconds of a part of its training; `None` is the shortest useful end. Infinite where it has no head to start
+        from.
+        """
+        if candidate.body not in self.shop.heads:
+            return math.inf
         shortest = max(int(candidate.extras.get("n_epochs", MIN_EPOCHS)), n_before + LEAST_MORE if n_before else 0)
         is_stored = self.shop.stores.is_stored(candidate.body, candidate.n_unfrozen)
         return self.shop.costs.expected_s(candidate, (n_epochs or shortest) - n_before, is_stored=is_stored)

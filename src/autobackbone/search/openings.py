@@ -17,7 +17,9 @@ def openings(trials: Sequence[Trial], search: Search) -> list[Candidate]:
     best: dict[str, Trial] = {}
     for trial in trials:
         is_screened = trial.state == "finished" and trial.n_unfrozen == 0 and trial.n_blocks_kept is None
-        if is_screened and (trial.backbone not in best or _is_better(trial, best[trial.backbone], search)):
+        # A head that an earlier sitting has fitted on a part of the pictures is no start.
+        is_start = search.space.reachable is None or trial.body in search.space.reachable
+        if is_screened and is_start and (trial.backbone not in best or _is_better(trial, best[trial.backbone], search)):
             best[trial.backbone] = trial
     fastest_first = sorted(best.values(), key=lambda trial: trial.latency_ms or 0.0)
     by_depth = zip(*(_of(trial, search) for trial in fastest_first), strict=True)

@@ -126,7 +126,7 @@ def growth(curve: Curve, curves: Sequence[Curve]) -> float:
     compared: below the worst score of all, and a tenth above the highest latency.
 
     Args:
-        curve: of one trial; one that has ended adds what it is.
+        curve: of one trial; one that has ended adds nothing.
         curves: of all trials, this one among them or not.
     """
     every = [*(other for other in curves if other.number != curve.number), curve]

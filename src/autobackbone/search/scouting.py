@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from autobackbone.records import Body
 from autobackbone.search.rungs import Curve, leading
@@ -13,75 +14,86 @@ _LEAST_PICTURES = 2_000
 _GROWTH = 4
 # Of the time for screening, what all rounds may take.
 _SHARE = 1 / 3
+# Of that, the first round: the next one is for half as many pairs, four times as long each.
+_FIRST_SHARE = 1 / 3
 # Beside its pass: building a network, measuring its latency, fitting its head.
 _LOOK_S = 3.0
 
 
-def scouted(
-    bodies: Sequence[Body],
-    *,
-    n_pictures: int,
-    pass_s: Callable[[Body], float],
-    left_s: float,
-    look: Callable[[Body, int], Curve | None],
-    say: Callable[[str], None],
-) -> list[Body]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scouts:
+    """What scouting is done with.
+
+    Args:
+        n_pictures: training and validation pictures.
+        pass_s: seconds that a body's pass over all of them is expected to take.
+        left_s: seconds that are left for all of screening.
+        look: passes a body over so many of the pictures, in at most so many seconds; `None` where that gave no score.
+        say: told once, what is done and why.
+    """
+
+    n_pictures: int
+    pass_s: Callable[[Body], float]
+    left_s: Callable[[], float]
+    look: Callable[[Body, int, float], Curve | None]
+    say: Callable[[str], None]
+
+    def look_s(self, bodies: Sequence[Body], n: int) -> float:
+        """Seconds that looking at them over so many pictures is expected to take."""
+        return sum(self.pass_s(body) * n / self.n_pictures + _LOOK_S for body in bodies)
+
+
+def scouted(bodies: Sequence[Body], scouts: Scouts) -> list[Body]:
     """The bodies in the order in which they should be screened: those that a part of the pictures speaks for first.
 
     Where a pass of each over all pictures fits the time, or where there are too few pictures for a part of them to tell
     anything, nothing is looked at and the order stays. Else each round looks at a part that is four times as large as
-    the one before, with the better half by score and latency of those in the round before.
+    the one before, with the better half by score and latency of those in the round before. Whose own pass would not
+    fit beside that, or who gave no score, comes last.
 
     Args:
         bodies: whole ones, in the usual order.
-        n_pictures: training and validation pictures.
-        pass_s: seconds that a body's pass over all of them is expected to take.
-        left_s: seconds for all of screening.
-        look: passes a body over so many of the pictures; `None` where that gave no score.
-        say: told once, what is done and why.
+        scouts: how they are looked at.
     """
-    whole_s = sum(map(pass_s, bodies))
-    if len(bodies) < 2 or n_pictures < _GROWTH * _LEAST_PICTURES or whole_s <= left_s:
+    left_s, n_pictures = scouts.left_s(), scouts.n_pictures
+    whole_s = sum(map(scouts.pass_s, bodies))
+    # Whatever was forecast: by then looking has an end.
+    end_s = (1 - _SHARE) * left_s
+    fitting = [body for body in bodies if scouts.pass_s(body) <= end_s]
+    if len(fitting) < 2 or n_pictures < _GROWTH * _LEAST_PICTURES or whole_s <= left_s:
         return list(bodies)
-
-    def look_s(body: Body, n: int) -> float:
-        return pass_s(body) * n / n_pictures + _LOOK_S
-
-    allowed_s, n = _SHARE * left_s, n_pictures // _GROWTH
-    # The first round takes half of what all may take: those after it are for half as many, four times as long each.
-    while n >= _GROWTH * _LEAST_PICTURES and sum(look_s(body, n) for body in bodies) > allowed_s / 2:
+    n, first_s = n_pictures // _GROWTH, _FIRST_SHARE * _SHARE * left_s
+    while n >= _GROWTH * _LEAST_PICTURES and scouts.look_s(fitting, n) > first_s:
         n //= _GROWTH
-    round_, unseen = _fitting(bodies, allowed_s, lambda body: look_s(body, n))
-    if len(round_) < 2:
+    # Those that are left out of the smallest of first rounds, which may then take all there is for looking.
+    while len(fitting) > 1 and scouts.look_s(fitting, n) > _SHARE * left_s:
+        fitting.pop()
+    if len(fitting) < 2:
         return list(bodies)
-    say(
-        f"passes of all {len(bodies)} pairs over {n_pictures:,} pictures would take about {whole_s:,.0f} s, and "
-        f"screening has {left_s:,.0f} s: {len(round_)} are compared on {n:,} pictures first"
+    scouts.say(
+        f"passes of {len(bodies)} pairs over {n_pictures:,} pictures would take about {whole_s:,.0f} s, and "
+        f"screening has {left_s:,.0f} s: {len(fitting)} are compared on {n:,} pictures first"
     )
-    beaten: list[Body] = []
+    stay, behind = fitting, list[Body]()
     while True:
-        allowed_s -= sum(look_s(body, n) for body in round_)
-        stay = _better_half(round_, n, look)
-        beaten = [*(body for body in round_ if body not in stay), *beaten]
+        seen = _seen(stay, n, end_s, scouts)
+        best = leading(list(seen.values()), 1, -(-len(seen) // 2))
+        # Who was not seen for lack of time is as good a guess as who was beaten now, and better than who was before.
+        behind = [*(body for body in stay if body not in seen or seen[body].number not in best), *behind]
+        stay = [body for body in stay if body not in behind]
         n *= _GROWTH
-        if len(stay) == 1 or n >= n_pictures or sum(look_s(body, n) for body in stay) > allowed_s:
-            return [*stay, *unseen, *beaten]
-        round_ = stay
+        time_s = scouts.left_s() - end_s
+        if len(stay) < 2 or n > n_pictures // _GROWTH or scouts.look_s(stay, n) > time_s:
+            break
+    return [*stay, *behind, *(body for body in bodies if body not in stay and body not in behind)]
 
 
-def _fitting(
-    bodies: Sequence[Body], allowed_s: float, seconds: Callable[[Body], float]
-) -> tuple[list[Body], list[Body]]:
-    """As many of the first ones as fit, and the others."""
-    for n in range(len(bodies), 0, -1):
-        if sum(map(seconds, bodies[:n])) <= allowed_s:
-            return list(bodies[:n]), list(bodies[n:])
-    return [], list(bodies)
-
-
-def _better_half(bodies: Sequence[Body], n: int, look: Callable[[Body, int], Curve | None]) -> list[Body]:
-    """Half of them, rounded up, by non-domination; who gave no score stays, and tells why when its turn comes."""
-    curves = {body: look(body, n) for body in bodies}
-    scored = [curve for curve in curves.values() if curve is not None]
-    best = leading(scored, 1, -(-len(scored) // 2))
-    return [body for body, curve in curves.items() if curve is None or curve.number in best]
+def _seen(bodies: Sequence[Body], n: int, end_s: float, scouts: Scouts) -> dict[Body, Curve]:
+    """Those that gave a score before time for looking was over."""
+    found: dict[Body, Curve] = {}
+    for body in bodies:
+        time_s = scouts.left_s() - end_s
+        curve = scouts.look(body, n, time_s) if time_s > 0 else None
+        if curve is not None:
+            found[body] = curve
+    return found

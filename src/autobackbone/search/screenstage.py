@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+from torch import nn
 
 from autobackbone.choosing import is_beaten_for_good, trial_line
 from autobackbone.convexhead import Floats
@@ -18,7 +20,7 @@ from autobackbone.latency.target import describe
 from autobackbone.metrics import to_maximised
 from autobackbone.planning import SCREENING_SHARE, screening_order
 from autobackbone.records import Body, Candidate, Limits, Priced, Trial
-from autobackbone.screening import Features, Screened, fair_order, screen, with_head
+from autobackbone.screening import Features, Screened, Tap, fair_order, screen, with_head
 from autobackbone.search import trialfiles
 from autobackbone.search.legs import curve_of
 from autobackbone.search.pricing import (
@@ -34,12 +36,14 @@ from autobackbone.search.pricing import (
     speed,
 )
 from autobackbone.search.rungs import Curve
-from autobackbone.search.scouting import scouted
+from autobackbone.search.scouting import Scouts, scouted
 from autobackbone.search.study import add_screened, next_number
 from autobackbone.search.workshop import Workshop
 
 # The first pass is cut where it would take more than this share of the time left: even a tiny budget ends with a head.
 _FIRST_PASS_SHARE = 0.6
+# Among a trial's extras: how many pictures it passed, only to be compared with others.
+N_COMPARED = "n_compared"
 # By this share of the time left its head is there, too.
 _HEAD_SHARE = 0.95
 # A first pass may take this share of the time; where it is longer, a cheaper pair goes first.
@@ -74,18 +78,18 @@ def screen_all(shop: Workshop, *, share: float = SCREENING_SHARE, fine_tune: Cal
         LimitsError: no pair keeps the limits.
         WeightsError: no weights can be loaded.
     """
-    until, tuning_share = time.monotonic() + shop.clock.left_s() * share, 0.0
+    ends = _Ends(until=time.monotonic() + shop.clock.left_s() * share)
     unloadable: dict[str, WeightsError] = {}
-    for body in _scouted(shop, _order(shop), until):
+    for body in _bodies(shop, ends):
         if body.backbone in unloadable:
             continue
         begun = time.monotonic()
         if body in shop.heads:  # by an earlier sitting, which may have been interrupted before its cuts
             if not any(head.n_blocks_kept and head[:2] == body[:2] for head in shop.heads):
-                _screen_cuts(shop, body, _features_of_cuts(shop, body), until)
+                _screen_cuts(shop, body, _features_of_cuts(shop, body), ends.until)
             continue
         try:
-            _screen_if_it_fits(shop, body, until, tuning_share)
+            _screen_if_it_fits(shop, body, ends)
         except WeightsError as error:
             unloadable[body.backbone] = error
             shop.reporter.say(f"left out: {error}")
@@ -95,76 +99,104 @@ def screen_all(shop: Workshop, *, share: float = SCREENING_SHARE, fine_tune: Cal
             features, paused = _features_of_cuts(shop, body), time.monotonic()
             reserve_s, now, left_s = fine_tune(), time.monotonic(), shop.clock.left_s()
             # Where training has begun to pay, a frozen network that could not be trained, too, is hardly of use.
-            tuning_share = _TUNING_SHARE if reserve_s > 0 else 0.0
-            until = min(until + now - paused, now + min(_LATEST_SHARE * left_s, left_s - reserve_s))
+            ends.tuning_share = _TUNING_SHARE if reserve_s > 0 else 0.0
+            ends.trained_by = now + left_s - reserve_s
+            ends.until = min(ends.until + now - paused, now + _LATEST_SHARE * left_s, ends.trained_by)
             # The features of cuts are there already: a little time is theirs, whoever needs the rest.
             cuts_s = _CUTS_SHARE * (paused - begun) if left_s < math.inf else math.inf
-            _screen_cuts(shop, body, features, min(max(until, now + _LEAST_CUTS_SHARE * left_s), now + cuts_s))
+            _screen_cuts(shop, body, features, min(max(ends.until, now + _LEAST_CUTS_SHARE * left_s), now + cuts_s))
     if not shop.heads:
         raise next(iter(unloadable.values()), None) or _nothing_within_limits(shop)
 
 
-def _scouted(shop: Workshop, order: Sequence[Body], until: float) -> list[Body]:
-    """The order of screening, after a look at a part of the pictures where there is no time for all with each pair."""
-    left_s = until - time.monotonic()
-    # What an earlier sitting has screened was scouted by it. Decoding to one more size is no cheaper for a part.
-    looked_at = [body for body in order if has_pixels(shop, body.image_size)]
-    if shop.heads or left_s == math.inf or len(looked_at) < 2:
-        return list(order)
-    first = scouted(
-        looked_at,
+@dataclass(slots=True, kw_only=True)
+class _Ends:
+    """By when, in `time.monotonic()`, what has to end; fine-tuning in between moves it.
+
+    Args:
+        until: the last pass, and what decides which ones are worth it.
+        trained_by: what it takes to train a body that is screened.
+        tuning_share: what that is, in seconds of its pass; 0 where nothing says that training pays.
+    """
+
+    until: float
+    trained_by: float = math.inf
+    tuning_share: float = 0.0
+
+    def allow(self, pass_s: float, reading_s: float = 0.0) -> bool:
+        """Whether a pass may begin now."""
+        end = time.monotonic() + reading_s + pass_s
+        return end <= self.until and end + self.tuning_share * pass_s <= self.trained_by
+
+
+def _bodies(shop: Workshop, ends: _Ends) -> Iterator[Body]:
+    """In the usual order until one is screened, so that there is something usable; then, where there is no time for a
+    pass of each over all pictures, in the order that a part of the pictures suggests.
+    """
+    order = deque(_order(shop))
+    while order and not shop.heads:
+        yield order.popleft()
+    done = [body for body in order if body in shop.heads]
+    # Decoding to one more size is no cheaper for a part.
+    late = [body for body in order if not has_pixels(shop, body.image_size)]
+    scouts = Scouts(
         n_pictures=shop.costs.n_train + shop.costs.n_validation,
         pass_s=lambda body: rough_pass_seconds(shop, body),
-        left_s=left_s,
-        look=lambda body, n: _look(shop, body, n),
+        left_s=lambda: ends.until - time.monotonic(),
+        look=lambda body, n, seconds: _look(shop, body, n, seconds),
         say=shop.reporter.say,
     )
-    return [*first, *(body for body in order if body not in looked_at)]
+    yield from done
+    yield from scouted([body for body in order if body not in done and body not in late], scouts)
+    yield from (body for body in late if body not in done)
 
 
-def _look(shop: Workshop, body: Body, n_most: int) -> Curve | None:
-    """Screen a body on a fair part of the pictures: a trial of its own, which others on all pictures will replace."""
-    try:
-        priced = priced_within_limits(shop, body)
-        if priced is None:
-            return None
-        network = shop.source.network(*body).to(shop.device)
-        screened = screen(
-            network,
-            shop.bundle,
-            priced.image_size,
-            shop.source.normalisation(priced.backbone),
-            seed=shop.seed,
-            device=shop.device,
-            precision=shop.target.precision,
-            until=_end_of_pass(shop),
-            n_most=n_most,
-        )
-    except (WeightsError, TrialMemoryError):  # told when it is its turn
-        return None
-    trial = _keep(shop, priced, screened, is_scout=True)
-    return None if trial is None else replace(curve_of(trial, to_maximised(shop.metric, 1.0)), n_epochs=1)
-
-
-def _screen_if_it_fits(shop: Workshop, body: Body, until: float, tuning_share: float) -> None:
-    """Price a body, and screen it if it keeps the limits and ends by `until`, where so many times as long as its pass
-    takes must still be left then; the first one is screened anyway.
+def _look(shop: Workshop, body: Body, n: int, seconds: float) -> Curve | None:
+    """Screen a body on a fair part of the pictures, if no sitting has done so yet: a stopped trial, that comparing has
+    stopped whether it is the better one or not. What a whole pass finds will be another.
     """
-    if shop.heads and (2 / 3 + tuning_share) * rough_pass_seconds(shop, body) > until - time.monotonic():
+    until = time.monotonic() + seconds
+    known = [t for t in shop.trials() if t.body == body and int(t.extras.get(N_COMPARED, 0)) >= n]
+    try:
+        priced = price(shop, body)
+        if known or broken_limit(priced, shop.limits) is not None:
+            return _compared(shop, known[-1]) if known else None
+        screened = _screened(shop, priced, until=until, head_until=until, n_most=n)
+    except (WeightsError, TrialMemoryError):  # told when its turn comes
+        return None
+    if screened is None or not math.isfinite(shop.validation_score(screened.probabilities)):
+        return None
+    trial = _trial(shop, priced, screened)
+    reason = f"compared with others, from then on not continued: {trial.reason}"
+    trial = replace(trial, state="stopped", reason=reason, extras={N_COMPARED: n, **trial.extras})
+    number = next_number(shop.study)
+    add_screened(shop.study, shop.space, trial)
+    shop.reporter.say(trial_line(replace(trial, number=number), shop.metric))
+    return _compared(shop, replace(trial, number=number))
+
+
+def _compared(shop: Workshop, trial: Trial) -> Curve:
+    """As if the part were a rung."""
+    return replace(curve_of(trial, to_maximised(shop.metric, 1.0)), n_epochs=1)
+
+
+def _screen_if_it_fits(shop: Workshop, body: Body, ends: _Ends) -> None:
+    """Price a body, and screen it if it keeps the limits and there is time; the first one is screened anyway."""
+    # A rough guess refuses only what is far too long.
+    if shop.heads and not ends.allow(2 / 3 * rough_pass_seconds(shop, body)):
         return
     priced = priced_within_limits(shop, body)
     if priced is None:
         return
-    whole_pass_s = pass_seconds(shop, priced.latency)
-    expected_s = reading_s(shop, priced) + whole_pass_s
-    if shop.heads and time.monotonic() + expected_s + tuning_share * whole_pass_s > until:
+    pass_s, late_s = pass_seconds(shop, priced.latency), reading_s(shop, priced)
+    if shop.heads and not ends.allow(pass_s, late_s):
         return
     is_timed = shop.clock.left_s() < float("inf")
     _screen_one(
         shop,
         priced,
-        until=_end_of_pass(shop) if is_timed else None,
-        head_until=_end_of_head(shop, until, expected_s) if is_timed else None,
+        until=min(_end_of_pass(shop), ends.trained_by) if is_timed else None,
+        head_until=_end_of_head(shop, ends.until, late_s + pass_s) if is_timed else None,
     )
 
 
@@ -189,25 +221,40 @@ def _screen_one(shop: Workshop, priced: Priced, until: float | None, head_until:
     depths = () if is_all or shop.space.is_frozen_only else shop.space.opening_depths(body.backbone)
     cuts = shop.stores.cuts(network, body, () if is_all else shop.space.kept.get(body.backbone, ()))
     with shop.stores.filling(network, body, depths, cuts) as taps:
-        screened = screen(
-            network,
-            shop.bundle,
-            priced.image_size,
-            shop.source.normalisation(priced.backbone),
-            seed=shop.seed,
-            device=shop.device,
-            precision=shop.target.precision,
-            until=until,
-            head_until=head_until,
-            on_progress=lambda done: shop.reporter.progress(shop.use_share(), f"screening {body}: {done:.0%}"),
-            taps=taps,
-        )
+        screened = _screened(shop, priced, network, until=until, head_until=head_until, taps=taps)
     trial = _keep(shop, priced, screened)
     is_whole = trial is not None and trial.extras["scored_share"] == 1
     if cuts and is_whole and all(shop.stores.features(body._replace(n_blocks_kept=k)) is None for k in cuts):
         shop.reporter.say(
             f"{body}: its first blocks alone are not tried, since their features have no room. Raise cache_gb"
         )
+
+
+def _screened(
+    shop: Workshop,
+    priced: Priced,
+    network: nn.Module | None = None,
+    *,
+    until: float | None,
+    head_until: float | None,
+    n_most: int | None = None,
+    taps: Sequence[Tap] = (),
+) -> Screened | None:
+    """One pass and one head; as `screening.screen` gives them."""
+    return screen(
+        shop.source.network(*priced.body).to(shop.device) if network is None else network,
+        shop.bundle,
+        priced.image_size,
+        shop.source.normalisation(priced.backbone),
+        seed=shop.seed,
+        device=shop.device,
+        precision=shop.target.precision,
+        until=until,
+        head_until=head_until,
+        n_most=n_most,
+        on_progress=lambda done: shop.reporter.progress(shop.use_share(), f"screening {priced.body}: {done:.0%}"),
+        taps=taps,
+    )
 
 
 def _features_of_cuts(shop: Workshop, whole: Body) -> dict[Body, Floats]:
@@ -254,11 +301,8 @@ def _head_s(shop: Workshop, whole: Body) -> float:
     return max(0.0, head_s)
 
 
-def _keep(shop: Workshop, priced: Priced, screened: Screened | None, *, is_scout: bool = False) -> Trial | None:
-    """Put a frozen network and its head into the study; `None` where there is no score.
-
-    From the head of a scout, which has seen a part of the pictures, nothing is trained.
-    """
+def _keep(shop: Workshop, priced: Priced, screened: Screened | None) -> Trial | None:
+    """Put a frozen network and its head into the study; `None` where there is no score."""
     if screened is None or not math.isfinite(shop.validation_score(screened.probabilities)):
         return None
     trial = _trial(shop, priced, screened)
@@ -267,8 +311,7 @@ def _keep(shop: Workshop, priced: Priced, screened: Screened | None, *, is_scout
     trialfiles.save_head(shop.run, number, screened.head)
     trialfiles.save_predictions(shop.run, number, trialfiles.VALIDATION, screened.probabilities)
     add_screened(shop.study, shop.space, trial)
-    if not is_scout:
-        shop.heads[priced.body] = (number, screened.head)
+    shop.heads[priced.body] = (number, screened.head)
     shop.costs.forward_s[priced.body] = screened.seconds_per_image
     kept = replace(trial, number=number)
     shop.reporter.say(trial_line(kept, shop.metric))

@@ -80,13 +80,16 @@ def next_number(study: optuna.Study) -> int:
 
 
 def add_screened(study: optuna.Study, space: Space, trial: Trial) -> None:
-    """Put a screened trial into the study, as if it had been asked."""
+    """Put a screened trial into the study, as if it had been asked: finished, or stopped where a part of the pictures
+    was all that it passed.
+    """
     assert trial.score is not None
     assert trial.latency_ms is not None
+    is_finished = trial.state == "finished"
     candidate = Candidate(**trial.body._asdict(), n_unfrozen=0)
     frozen = optuna.trial.create_trial(
-        state=OptunaState.COMPLETE,
-        values=[trial.score, trial.latency_ms],
+        state=OptunaState.COMPLETE if is_finished else OptunaState.PRUNED,
+        values=[trial.score, trial.latency_ms] if is_finished else None,
         params=dict(space.suggestion(candidate)),
         distributions=space.distributions(),
         user_attrs={_FACTS: facts_of(trial)},
