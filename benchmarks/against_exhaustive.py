@@ -22,7 +22,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from exhaustive import SEED, Cell, Table, exhaust, places
 from matplotlib.figure import Figure
-from reporting import machine, write_report
+from reporting import Timeline, machine, timeline_table, write_report
 
 from autobackbone import Selection, select_backbone
 from autobackbone.backbones.names import resolve_names
@@ -53,6 +53,7 @@ class Found:
         n_unconfirmed: trials of the front that had no time for the test part.
         n_trials: all of its trials.
         seconds: of the call.
+        timeline: what it said, and at which second.
     """
 
     seed: int
@@ -60,6 +61,7 @@ class Found:
     n_unconfirmed: int
     n_trials: int
     seconds: float
+    timeline: tuple[tuple[float, str], ...]
 
 
 def main() -> None:
@@ -113,7 +115,7 @@ def _parted(pictures: Path, folder: Path) -> Path:
 def _search(pictures: Path, asked: argparse.Namespace, budget_s: float, seed: int, cells: Sequence[Cell]) -> Found:
     """One search that knows nothing of the grid or of another search."""
     with tempfile.TemporaryDirectory() as folder:
-        begun = time.monotonic()
+        begun, timeline = time.monotonic(), Timeline()
         result = select_backbone(
             pictures,
             budget_s,
@@ -123,12 +125,13 @@ def _search(pictures: Path, asked: argparse.Namespace, budget_s: float, seed: in
             run_dir=Path(folder) / "run",
             cache_dir=Path(folder) / "cache",
             seed=seed,
+            progress=timeline,
         )
         seconds = time.monotonic() - begun
-        return _found(result, seed, seconds, cells)
+        return _found(result, seed, seconds, timeline, cells)
 
 
-def _found(result: Selection, seed: int, seconds: float, cells: Sequence[Cell]) -> Found:
+def _found(result: Selection, seed: int, seconds: float, timeline: Timeline, cells: Sequence[Cell]) -> Found:
     latency_ms = {cell.place.body: cell.latency_ms for cell in cells}
     confirmed = [(trial, trial.test_score) for trial in result.front if trial.test_score is not None]
     points = [Point(name=_name(trial), test=test, latency_ms=latency_ms[trial.body]) for trial, test in confirmed]
@@ -138,6 +141,7 @@ def _found(result: Selection, seed: int, seconds: float, cells: Sequence[Cell]) 
         n_unconfirmed=len(result.front) - len(confirmed),
         n_trials=len(result.trials),
         seconds=round(seconds, 1),
+        timeline=tuple(timeline.rows),
     )
 
 
@@ -198,6 +202,9 @@ def _text(asked: argparse.Namespace, grid_machine: str, cells: Sequence[Cell], s
         f"validation scores put on the front has {of_chosen:.3f} of it. A search is judged by the front that its "
         "validation scores made.",
         *_CONDITIONS,
+        f"What the search with seed {searches[0].seed} did, by the second at which it was done:",
+        timeline_table(searches[0].timeline),
+        "The grid:",
         _cells_table(cells),
     )
     return "\n\n".join(paragraphs) + "\n"
