@@ -167,7 +167,7 @@ def _look(shop: Workshop, body: Body, n: int, seconds: float) -> Curve | None:
     if screened is None or not math.isfinite(shop.validation_score(screened.probabilities)):
         return None
     trial = _trial(shop, priced, screened)
-    reason = f"compared with others, from then on not continued: {trial.reason}"
+    reason = f"compared by {shop.metric.name} {trial.score:.3f}, and no more: {trial.reason}"
     trial = replace(trial, state="stopped", reason=reason, extras={N_COMPARED: n, **trial.extras})
     number = next_number(shop.study)
     add_screened(shop.study, shop.space, trial)
