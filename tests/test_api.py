@@ -281,11 +281,11 @@ def test_where_not_all_pairs_can_pass_a_part_of_the_pictures_says_which_ones_do(
     def no_time_for_all(bodies, scouts):
         begun = time.monotonic()
         left_s = lambda: 40.0 + begun - time.monotonic()  # noqa: E731
-        return scouted(bodies, replace(scouts, left_s=left_s, pass_s=lambda _: 25.0))
+        return scouted(bodies, replace(scouts, left_s=left_s, pass_s=lambda _: 15.0))
 
     # Of what the clock and real sizes say, as little as makes so few pictures many.
     monkeypatch.setattr(screenstage, "scouted", no_time_for_all)
-    monkeypatch.setattr("autobackbone.search.scouting._LEAST_PICTURES", 8)
+    monkeypatch.setattr("autobackbone.search.scouting._LEAST_PICTURES", 20)
     monkeypatch.setattr("autobackbone.search.scouting._LOOK_S", 0.0)
     other = "test_efficientnet.r160_in1k"
     lines = []
@@ -298,7 +298,7 @@ def test_where_not_all_pairs_can_pass_a_part_of_the_pictures_says_which_ones_do(
     }
     result = search(make_pictures(60), Budget(wall_clock_s=60.0, n_trials=4), **given)
     (said,) = [line for line in lines if "pictures first" in line]
-    assert said.endswith("3 are compared on 9 pictures first")
+    assert said.endswith("3 are compared on 36 pictures first")
     frozen = [trial for trial in result.trials if trial.n_unfrozen == 0]
     parts = [trial for trial in frozen if trial.state == "stopped"]
     wholes = [trial for trial in frozen if trial.state == "finished"]
