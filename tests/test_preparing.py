@@ -9,9 +9,9 @@ from tests.backbones.test_weights import put_in_cache
 from tests.conftest import TINY
 
 from autobackbone import Budget, Limits, plan, preparing, select_backbone
-from autobackbone._api import _space
 from autobackbone.backbones.blocks import blocks_of
 from autobackbone.backbones.build import build
+from autobackbone.course import _space
 from autobackbone.errors import WeightsError
 from autobackbone.preparing import prepare
 from autobackbone.settings import as_settings

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from autobackbone.records import Candidate
-from autobackbone.search.legs import NextLeg, View, next_leg, whole_s
+from autobackbone.search.legs import NextLeg, View, next_leg, seconds_to_end
 from autobackbone.search.rungs import Curve
 
 
@@ -82,9 +82,9 @@ def test_the_last_time_goes_to_who_gains_most_with_it_not_to_who_gains_it_soones
 
 
 def test_a_reserve_is_what_the_best_needs_to_its_end():
-    assert whole_s(view([])) == 0.0
-    assert whole_s(view([[0.5], [0.7, 0.8]], left_s=20.0)) == 8.0
-    assert whole_s(view([[0.7, 0.8]], left_s=1.0)) == 0.0  # nothing of it fits
+    assert seconds_to_end(view([])) == 0.0
+    assert seconds_to_end(view([[0.5], [0.7, 0.8]], left_s=20.0)) == 8.0
+    assert seconds_to_end(view([[0.7, 0.8]], left_s=1.0)) == 0.0  # nothing of it fits
 
 
 def test_what_promises_most_growth_a_second_goes_first():

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from autobackbone.records import Candidate, Trial
-from autobackbone.search.legs import NextLeg, candidate_of, rung_leg, whole_s
+from autobackbone.search.legs import NextLeg, candidate_of, rung_leg, seconds_to_end
 from autobackbone.search.openings import openings, untried
 from autobackbone.search.steps import OPENING_SHARE, Search, first_rung, go_on, try_asked, view, without_hopeless
 from autobackbone.search.study import read_trials
@@ -56,15 +56,17 @@ def climb_early(search: Search, *, elsewhere_s: float, tuned_s: float = 0.0) -> 
         elif leg is not None and _leg_s(search, trials[leg.number], leg) <= leg_s:
             go_on(search, trials[leg.number], leg, _LEG_SHARE)
         else:
-            return whole_s(view(search, trials))
+            return seconds_to_end(view(search, trials))
 
 
 def _is_short(search: Search) -> bool:
     """Whether the time left is worth few whole trainings of the first backbone's deepest opening."""
     every = openings(read_trials(search.study), search)
-    deepest = [opening for opening in every if opening.backbone == every[0].backbone][-1:]
-    n_epochs = search.evaluator.n_epochs
-    return any(search.evaluator.expected_s(o, n_epochs=n_epochs(o)) > _FEW_SHARE * search.left_s() for o in deepest)
+    if not every:
+        return False
+    deepest = [opening for opening in every if opening.backbone == every[0].backbone][-1]
+    whole_s = search.evaluator.expected_s(deepest, n_epochs=search.evaluator.n_epochs(deepest))
+    return whole_s > _FEW_SHARE * search.left_s()
 
 
 def _next_openings(search: Search, trials: Sequence[Trial]) -> list[Candidate]:

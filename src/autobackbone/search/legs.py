@@ -97,7 +97,7 @@ def rung_leg(view: View) -> NextLeg | None:
     return NextLeg(number=number, n_before=_curve(view, number).n_epochs, pause_at=_higher_rungs(view, number)[0])
 
 
-def whole_s(view: View) -> float:
+def seconds_to_end(view: View) -> float:
     """Seconds that the best of those that pause and can end in time needs to its end; 0 if there is none."""
     number = _best_end(view, [number for number in view.paused if _fits(view, number)])
     return 0.0 if number is None else _whole_s(view, number)

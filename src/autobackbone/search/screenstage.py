@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from torch import nn
@@ -42,8 +43,6 @@ from autobackbone.search.workshop import Workshop
 
 # The first pass is cut where it would take more than this share of the time left: even a tiny budget ends with a head.
 _FIRST_PASS_SHARE = 0.6
-# Among a trial's extras: how many pictures it passed, only to be compared with others.
-N_COMPARED = "n_compared"
 # By this share of the time left its head is there, too.
 _HEAD_SHARE = 0.95
 # A first pass may take this share of the time; where it is longer, a cheaper pair goes first.
@@ -61,6 +60,9 @@ _CUT_S = 1.0
 _TUNING_SHARE = 2.5
 # However long fine-tuning took in between, screening leaves a fifth of what is left then.
 _LATEST_SHARE = 0.8
+
+# Among a trial's extras: how many pictures it passed, only to be compared with others.
+_N_COMPARED = "n_compared"
 
 
 def screen_all(shop: Workshop, *, share: float = SCREENING_SHARE, fine_tune: Callable[[], float] = lambda: 0.0) -> None:
@@ -136,19 +138,19 @@ def _bodies(shop: Workshop, ends: _Ends) -> Iterator[Body]:
     order = deque(_order(shop))
     while order and not shop.heads:
         yield order.popleft()
-    done = [body for body in order if body in shop.heads]
-    # Decoding to one more size is no cheaper for a part.
-    late = [body for body in order if not has_pixels(shop, body.image_size)]
+    yield from (body for body in order if body in shop.heads)
+    left = [body for body in order if body not in shop.heads]
     scouts = Scouts(
         n_pictures=shop.costs.n_train + shop.costs.n_validation,
-        pass_s=lambda body: rough_pass_seconds(shop, body),
+        pass_s=partial(rough_pass_seconds, shop),
         left_s=lambda: ends.until - time.monotonic(),
-        look=lambda body, n, seconds: _look(shop, body, n, seconds),
+        look=partial(_look, shop),
         say=shop.reporter.say,
     )
-    yield from done
-    yield from scouted([body for body in order if body not in done and body not in late], scouts)
-    yield from (body for body in late if body not in done)
+    # Decoding to one more size is no cheaper for a part.
+    late = [body for body in left if not has_pixels(shop, body.image_size)]
+    yield from scouted([body for body in left if body not in late], scouts)
+    yield from late
 
 
 def _look(shop: Workshop, body: Body, n: int, seconds: float) -> Curve | None:
@@ -156,23 +158,25 @@ def _look(shop: Workshop, body: Body, n: int, seconds: float) -> Curve | None:
     stopped whether it is the better one or not. What a whole pass finds will be another.
     """
     until = time.monotonic() + seconds
-    known = [t for t in shop.trials() if t.body == body and int(t.extras.get(N_COMPARED, 0)) >= n]
+    known = [t for t in shop.trials() if t.body == body and int(t.extras.get(_N_COMPARED, 0)) >= n]
+    if known:
+        return _compared(shop, known[-1])
     try:
         priced = price(shop, body)
-        if known or broken_limit(priced, shop.limits) is not None:
-            return _compared(shop, known[-1]) if known else None
-        screened = _screened(shop, priced, until=until, head_until=until, n_most=n)
+        if broken_limit(priced, shop.limits) is not None:
+            return None
+        network = shop.source.network(*body).to(shop.device)
+        trial = _trial(shop, priced, _screened(shop, priced, network, until=until, head_until=until, n_most=n))
     except (WeightsError, TrialMemoryError):  # told when its turn comes
         return None
-    if screened is None or not math.isfinite(shop.validation_score(screened.probabilities)):
+    if trial is None:
         return None
-    trial = _trial(shop, priced, screened)
     reason = f"compared by {shop.metric.name} {trial.score:.3f}, and no more: {trial.reason}"
-    trial = replace(trial, state="stopped", reason=reason, extras={N_COMPARED: n, **trial.extras})
-    number = next_number(shop.study)
+    extras = {_N_COMPARED: n, **trial.extras}
+    trial = replace(trial, number=next_number(shop.study), state="stopped", reason=reason, extras=extras)
     add_screened(shop.study, shop.space, trial)
-    shop.reporter.say(trial_line(replace(trial, number=number), shop.metric))
-    return _compared(shop, replace(trial, number=number))
+    shop.reporter.say(trial_line(trial, shop.metric))
+    return _compared(shop, trial)
 
 
 def _compared(shop: Workshop, trial: Trial) -> Curve:
@@ -233,7 +237,7 @@ def _screen_one(shop: Workshop, priced: Priced, until: float | None, head_until:
 def _screened(
     shop: Workshop,
     priced: Priced,
-    network: nn.Module | None = None,
+    network: nn.Module,
     *,
     until: float | None,
     head_until: float | None,
@@ -242,7 +246,7 @@ def _screened(
 ) -> Screened | None:
     """One pass and one head; as `screening.screen` gives them."""
     return screen(
-        shop.source.network(*priced.body).to(shop.device) if network is None else network,
+        network,
         shop.bundle,
         priced.image_size,
         shop.source.normalisation(priced.backbone),
@@ -303,22 +307,24 @@ def _head_s(shop: Workshop, whole: Body) -> float:
 
 def _keep(shop: Workshop, priced: Priced, screened: Screened | None) -> Trial | None:
     """Put a frozen network and its head into the study; `None` where there is no score."""
-    if screened is None or not math.isfinite(shop.validation_score(screened.probabilities)):
-        return None
     trial = _trial(shop, priced, screened)
+    if screened is None or trial is None:
+        return None
     # Files first: a process that dies in between leaves a file too many, never a finished trial without its head.
-    number = next_number(shop.study)
-    trialfiles.save_head(shop.run, number, screened.head)
-    trialfiles.save_predictions(shop.run, number, trialfiles.VALIDATION, screened.probabilities)
+    trial = replace(trial, number=next_number(shop.study))
+    trialfiles.save_head(shop.run, trial.number, screened.head)
+    trialfiles.save_predictions(shop.run, trial.number, trialfiles.VALIDATION, screened.probabilities)
     add_screened(shop.study, shop.space, trial)
-    shop.heads[priced.body] = (number, screened.head)
+    shop.heads[priced.body] = (trial.number, screened.head)
     shop.costs.forward_s[priced.body] = screened.seconds_per_image
-    kept = replace(trial, number=number)
-    shop.reporter.say(trial_line(kept, shop.metric))
-    return kept
+    shop.reporter.say(trial_line(trial, shop.metric))
+    return trial
 
 
-def _trial(shop: Workshop, priced: Priced, screened: Screened) -> Trial:
+def _trial(shop: Workshop, priced: Priced, screened: Screened | None) -> Trial | None:
+    """A finished one, its number 0; `None` where there is no score."""
+    if screened is None or not math.isfinite(score := shop.validation_score(screened.probabilities)):
+        return None
     n_train = len(shop.bundle.indices("train"))
     part = "" if screened.n_train == n_train else f" of {screened.n_train:,} of {n_train:,} training pictures"
     is_scored = np.logical_not(np.isnan(screened.probabilities).any(axis=1))
@@ -328,7 +334,7 @@ def _trial(shop: Workshop, priced: Priced, screened: Screened) -> Trial:
         begun_trial(shop, priced, candidate),
         state="finished",
         reason=f"a linear head on frozen features{part}{scored}",
-        score=shop.validation_score(screened.probabilities),
+        score=score,
         train_seconds=screened.seconds,
         finished_at_s=shop.clock.run_s(),
         extras={

@@ -1,0 +1,263 @@
+"""One run, stage by stage: from what was asked to a selection."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import time
+from collections.abc import Callable
+
+import torch
+
+from autobackbone.choosing import choose, front_of, trial_line
+from autobackbone.clock import Clock
+from autobackbone.confirm import confirm, expected_s
+from autobackbone.data import decode, stored_bytes
+from autobackbone.errors import ArgumentError
+from autobackbone.metrics import to_maximised
+from autobackbone.preparing import Prepared, n_workers, prepare
+from autobackbone.progress import Reporter
+from autobackbone.records import Trial
+from autobackbone.runfacts import begin_or_continue, known
+from autobackbone.runfolder import RunFolder
+from autobackbone.search import trialfiles
+from autobackbone.search.climb import climb
+from autobackbone.search.early import climb_early
+from autobackbone.search.evaluate import NetworkEvaluator, end_paused, tidy
+from autobackbone.search.legs import is_paused
+from autobackbone.search.screenstage import screen_all
+from autobackbone.search.space import USUAL, Space, offered_cuts
+from autobackbone.search.steps import Search
+from autobackbone.search.study import adopt_abandoned, begin_sitting, end_sitting, n_tuned, open_study
+from autobackbone.search.workshop import Workshop
+from autobackbone.selection import Selection
+from autobackbone.settings import Settings
+from autobackbone.training.activations import ActivationCache
+from autobackbone.training.stores import Stores
+from autobackbone.training.tuner import Tuner
+
+
+def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: float) -> Selection:
+    """Prepare, read, screen, search, confirm; a folder that holds a run is continued.
+
+    Args:
+        settings: what was asked.
+        run: its folder, held.
+        reporter: told what is done.
+        begun: `time.monotonic()` of the call.
+    """
+    prepared = prepare(settings, known(run, settings) if run.exists() else None, begun=begun)
+    reporter.say(str(prepared.plan))
+    prepared.source.check_given()
+    space = _space(prepared)
+    shop = _open_workshop(prepared, space, run, reporter, begun)
+    is_interrupted = _search(shop)
+    is_interrupted = _is_ending_interrupted(shop, is_confirming=not is_interrupted) or is_interrupted
+    end_sitting(shop.study, shop.ledger, shop.clock.run_s(), is_completed=not is_interrupted)
+    selection = Selection(run.path)
+    selection.plot().savefig(run.figure_file, dpi=120)
+    return selection
+
+
+def _open_workshop(prepared: Prepared, space: Space, run: RunFolder, reporter: Reporter, begun: float) -> Workshop:
+    settings = prepared.settings
+    try:
+        settings.cache_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArgumentError(f"cache_dir is a folder that can be written; making it failed: {error}.") from error
+    reporter.stage("read")
+    sizes = prepared.plan.first_sizes
+    bundle = decode(
+        prepared.survey,
+        sizes,
+        cache_dir=settings.cache_dir,
+        n_workers=n_workers(),
+        max_bytes=_room_for_pixels(settings),
+        on_progress=lambda done, n: reporter.progress(0.0, f"reading pictures: {done:,} of {n:,}"),
+    )
+    for line in bundle.skipped:
+        if line not in prepared.survey.skipped:
+            reporter.say(line)
+    begin_or_continue(run, prepared, bundle)
+    run.require_study()
+    study = open_study(
+        run.study_file,
+        is_higher_better=prepared.metric.is_higher_better,
+        metric_name=prepared.metric.name,
+        seed=settings.seed,
+        sampler=settings.sampler,
+    )
+    ledger = begin_sitting(study)
+    shop = Workshop(
+        run=run,
+        bundle=bundle,
+        source=prepared.source,
+        target=prepared.target,
+        device=_device(),
+        book=prepared.book,
+        stores=Stores(
+            bundle=bundle,
+            source=prepared.source,
+            cache=_activation_cache(settings),
+            device=_device(),
+            seed=settings.seed,
+            precision=prepared.target.precision,
+        ),
+        study=study,
+        space=space,
+        metric=prepared.metric,
+        limits=settings.limits,
+        clock=Clock(
+            budget=settings.budget,
+            begun=begun,
+            used_before_s=ledger.run_s,
+            settled_s=ledger.settled_s,
+        ),
+        ledger=ledger,
+        reporter=reporter,
+        batch_norm=settings.batch_norm,
+        seed=settings.seed,
+        tolerance=settings.tolerance,
+        survey=prepared.survey,
+    )
+    _adopt(shop)
+    shop.recall()
+    return shop
+
+
+def _adopt(shop: Workshop) -> None:
+    """What was running is failed, or goes on from its checkpoint in this sitting or the next."""
+    waiting = {trial.number for trial in shop.trials() if is_paused(trial)}
+    adopt_abandoned(shop.study, lambda number: number in waiting and trialfiles.has_checkpoint(shop.run, number))
+
+
+def _search(shop: Workshop) -> bool:
+    """Screen and climb; whether Ctrl-C ended it."""
+    tuner = Tuner(stores=shop.stores, score=shop.maximised_score, batch_norm=shop.batch_norm)
+    try:
+        shop.reporter.stage("screen")
+        screen_all(shop, fine_tune=_beside_screening(shop, tuner))
+        if not shop.space.is_frozen_only:
+            shop.reporter.stage("search")
+            climb(_search_of(shop, tuner))
+        end_paused(shop)
+    except KeyboardInterrupt:
+        if not shop.heads:
+            raise
+    else:
+        return False
+    _let_go_of_what_was_interrupted()
+    _adopt(shop)
+    shop.reporter.say("interrupted: what is there so far is kept; give the same run_dir to go on")
+    return True
+
+
+def _beside_screening(shop: Workshop, tuner: Tuner) -> Callable[[], float]:
+    """Fine-tunes a little at each call, and tells what that needs to its end; nothing where no time limits the run."""
+    tuned_s = 0.0
+
+    def fine_tune() -> float:
+        nonlocal tuned_s
+        if shop.clock.budget.wall_clock_s is None or shop.space.is_frozen_only:
+            return 0.0
+        begun = time.monotonic()
+        elsewhere_s = begun - shop.clock.begun - tuned_s
+        search = _search_of(shop, tuner)
+        needed_s = climb_early(search, elsewhere_s=elsewhere_s, tuned_s=tuned_s)
+        tuner.let_go()
+        tuned_s += time.monotonic() - begun
+        # What confirming takes comes on top, and is no time of the search.
+        return needed_s + shop.clock.left_s() - search.left_s() if needed_s > 0 else 0.0
+
+    return fine_tune
+
+
+def _search_of(shop: Workshop, tuner: Tuner) -> Search:
+    """Over what has been screened by now."""
+    shop.space = shop.space.with_reachable(frozenset(shop.heads))
+    return Search(
+        study=shop.study,
+        space=shop.space,
+        evaluator=NetworkEvaluator(shop, tuner),
+        left_s=lambda: shop.clock.left_s() - expected_s(shop, front_of(shop.trials(), shop.metric)),
+        now_s=shop.clock.run_s,
+        n_trials=_n_trials_left(shop),
+        is_higher_better=shop.metric.is_higher_better,
+        on_trial=lambda trial: _tell_trial(shop, trial),
+    )
+
+
+def _n_trials_left(shop: Workshop) -> int | None:
+    granted = shop.clock.budget.n_trials
+    return None if granted is None else max(0, granted - (n_tuned(shop.study) - shop.ledger.settled_trials))
+
+
+def _is_ending_interrupted(shop: Workshop, *, is_confirming: bool) -> bool:
+    """Keep the networks of the front and confirm them; whether Ctrl-C ended that."""
+    try:
+        front = _front_to_confirm(shop)
+        for trial in front:
+            shop.keep_network(trial)
+        if is_confirming:
+            shop.reporter.stage("confirm")
+            confirm(shop, front)
+    except KeyboardInterrupt:
+        pass
+    else:
+        return False
+    _let_go_of_what_was_interrupted()
+    shop.reporter.say("interrupted: some scores stay unconfirmed; give the same run_dir to go on")
+    return True
+
+
+def _let_go_of_what_was_interrupted() -> None:
+    """To be called outside of `except`: the frames of an interrupt may hold a half-read answer of the study's database,
+    which is locked against writing as long as they live.
+    """
+    gc.collect()
+
+
+def _tell_trial(shop: Workshop, trial: Trial) -> None:
+    tidy(shop)
+    shop.reporter.say(trial_line(trial, shop.metric))
+
+
+def _front_to_confirm(shop: Workshop) -> list[Trial]:
+    """The chosen trial first, then the best scores, so that a short clock leaves out what matters least."""
+    front = front_of(shop.trials(), shop.metric)
+    labels = shop.bundle.labels[shop.bundle.indices("validation")]
+    chosen = choose(front, shop.validation_of, labels, shop.metric, tolerance=shop.tolerance).trial
+    return sorted(
+        front, key=lambda trial: (trial.number != chosen.number, -to_maximised(shop.metric, trial.score or 0))
+    )
+
+
+def _space(prepared: Prepared) -> Space:
+    asked = dict(prepared.settings.space)
+    cuts = asked.pop("n_blocks_kept", USUAL)
+    n_blocks = {name: prepared.source.n_blocks(name) for name in prepared.image_sizes}
+    own = {name: asked.pop(name) for name in ("lr", "n_unfrozen") if name in asked}
+    kept = offered_cuts(n_blocks, cuts)
+    return Space(image_sizes=prepared.image_sizes, n_blocks=n_blocks, kept=kept, extras=asked, **own)
+
+
+def _device() -> torch.device:
+    """Where training runs: the best that this machine has."""
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return accelerator or torch.device("cpu")
+
+
+def _room_for_pixels(settings: Settings) -> int:
+    stored = sum(map(stored_bytes, (settings.cache_dir / "data").glob("*")))
+    return _capped(settings, (stored + shutil.disk_usage(settings.cache_dir).free) // 2)
+
+
+def _activation_cache(settings: Settings) -> ActivationCache:
+    folder = settings.cache_dir / "activations"
+    folder.mkdir(parents=True, exist_ok=True)
+    return ActivationCache(folder=folder, max_bytes=_capped(settings, shutil.disk_usage(folder).free // 10))
+
+
+def _capped(settings: Settings, otherwise: int) -> int:
+    """What the user named, in bytes, or else this."""
+    return otherwise if settings.cache_gb is None else int(settings.cache_gb * 1e9)
