@@ -261,8 +261,8 @@ def _seconds_per_gmac(
     processor takes longer over them: in 1 of 75 networks tried, 8 % of visformer_tiny's attention.
     """
     name, size = min(((name, size) for name, of in sizes.items() for size in of), key=lambda pair: gmacs(*pair))
-    known = book.find(name, size, target)
-    latency = known or measure(source.skeleton(name, size), size, target, seconds=seconds)
+    network = source.skeleton(name, size)
+    latency = book.recall(network, name, size, target) or measure(network, size, target, seconds=seconds)
     # NaN where a batch of 32 does not fit the device.
     speed = latency.images_per_s if latency.images_per_s > 0 else 1000 * target.batch_size / latency.p50_ms
     return 1 / speed / gmacs(name, size)

@@ -104,13 +104,6 @@ class Adds(nn.Module):
         return x
 
 
-class Untouchable(nn.Module):
-    """Must not be run."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        raise AssertionError("it was measured again")
-
-
 @pytest.mark.parametrize("strict", ["_KEPT_NOISE_SHARE", "_KEPT_REPEATS"])
 def test_an_uncertain_measurement_is_given_but_not_kept(book, monkeypatch, caplog, strict):
     monkeypatch.setattr(remembered, "_KEPT_NOISE_SHARE", 0.0 if strict == "_KEPT_NOISE_SHARE" else 1e9)
@@ -121,9 +114,35 @@ def test_an_uncertain_measurement_is_given_but_not_kept(book, monkeypatch, caplo
     assert "a.b is uncertain" in caplog.text
 
 
-def test_a_measurement_is_made_once(book, monkeypatch):
-    # Also on a machine that is busy.
+@pytest.fixture
+def on_any_machine(monkeypatch):
+    """Measurements are kept on a machine that is busy, too."""
     monkeypatch.setattr(remembered, "_KEPT_NOISE_SHARE", 1e9)
     monkeypatch.setattr(remembered, "_KEPT_REPEATS", 0)
+
+
+@pytest.mark.usefixtures("on_any_machine")
+def test_a_measurement_is_made_once(book, monkeypatch):
+    monkeypatch.setattr(remembered, "_STALE_RATIO", 1e9)
     first = book.measure(Adds(), "a.b", (8, 8), CPU, seconds=0.02)
-    assert book.measure(Untouchable(), "a.b", (8, 8), CPU) == first
+    monkeypatch.setattr(remembered, "measure", None)
+    assert book.measure(Adds(), "a.b", (8, 8), CPU) == first
+
+
+@pytest.mark.usefixtures("on_any_machine")
+@pytest.mark.parametrize("stale_ms", [1e-6, 1e6])
+def test_what_a_glance_does_not_bear_out_is_measured_anew(book, stale_ms):
+    book.remember("a.b", (8, 8), CPU, replace(LATENCY, p50_ms=stale_ms))
+    latency = book.measure(Adds(), "a.b", (8, 8), CPU, seconds=0.02)
+    assert 1e-6 < latency.p50_ms < 1e6
+    assert book.find("a.b", (8, 8), CPU) == latency
+
+
+@pytest.mark.parametrize("known_ms", [1e-6, 1e6])
+def test_an_uncertain_measurement_beats_what_is_remembered_only_where_it_is_faster(book, monkeypatch, known_ms):
+    monkeypatch.setattr(remembered, "_KEPT_REPEATS", 10**9)
+    known = replace(LATENCY, p50_ms=known_ms)
+    book.remember("a.b", (8, 8), CPU, known)
+    latency = book.measure(Adds(), "a.b", (8, 8), CPU, seconds=0.02)
+    assert (latency == known) == (known_ms == 1e-6)
+    assert book.find("a.b", (8, 8), CPU) == known
