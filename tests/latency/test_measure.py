@@ -157,6 +157,24 @@ def test_passes_that_other_work_held_up_do_not_count_unless_all_were():
     assert free.p50_ms < 20 <= crowded.p50_ms
 
 
+class SlowToBegin(nn.Module):
+    """Waits in its first large batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_begun = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) == 32 and not self.is_begun:
+            self.is_begun = True
+            time.sleep(0.5)
+        return x
+
+
+def test_what_the_first_large_batch_pays_for_is_not_its_speed():
+    assert measure(SlowToBegin(), (8, 8), CPU, seconds=0.2).images_per_s > 32 / 0.5
+
+
 def test_no_latency_is_surer_than_drift_allows():
     latency = measure(convolutions(1), (16, 16), CPU, seconds=0.05)
     assert latency.noise_ms >= 0.0199 * latency.p50_ms
