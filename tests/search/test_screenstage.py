@@ -26,9 +26,9 @@ class Screens:
         monkeypatch.setattr(screenstage, "_order", lambda _: [SMALL, LARGE])
         monkeypatch.setattr(screenstage, "scouted", lambda order, _: order)
         monkeypatch.setattr(screenstage, "has_pixels", lambda *_: True)
-        monkeypatch.setattr(screenstage, "_features_of_cuts", lambda *_: {})
+        monkeypatch.setattr(screenstage, "features_of_cuts", lambda *_: {})
         monkeypatch.setattr(screenstage, "_screen_if_it_fits", self.screen)
-        monkeypatch.setattr(screenstage, "_screen_cuts", self.screen_cuts)
+        monkeypatch.setattr(screenstage, "screen_cuts", self.screen_cuts)
 
     def screen(self, _, body, ends):
         self.ends[body] = replace(ends)

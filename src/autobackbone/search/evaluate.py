@@ -15,9 +15,9 @@ from autobackbone.errors import EpochTooLongError
 from autobackbone.metrics import to_maximised
 from autobackbone.records import Candidate, Trial
 from autobackbone.search import trialfiles
+from autobackbone.search.frozen import begun_trial
 from autobackbone.search.legs import is_paused
 from autobackbone.search.pricing import price
-from autobackbone.search.screenstage import begun_trial
 from autobackbone.search.study import tell
 from autobackbone.search.workshop import Workshop
 from autobackbone.training.fit import Outcome

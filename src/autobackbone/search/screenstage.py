@@ -1,28 +1,25 @@
-"""Price, then screen: each backbone and image size alone on the target, then one forward pass and a convex head; and
-heads on the first blocks alone, whose features the same pass has left.
-"""
+"""Price, then screen: each backbone and image size alone on the target, then one forward pass and a convex head."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
 from torch import nn
 
-from autobackbone.choosing import is_beaten_for_good, trial_line
-from autobackbone.convexhead import Floats
-from autobackbone.errors import BackboneError, LimitsError, TrialMemoryError, WeightsError
+from autobackbone.choosing import trial_line
+from autobackbone.errors import LimitsError, TrialMemoryError, WeightsError
 from autobackbone.latency.target import describe
 from autobackbone.metrics import to_maximised
 from autobackbone.planning import SCREENING_SHARE, screening_order
-from autobackbone.records import Body, Candidate, Limits, Priced, Trial
-from autobackbone.screening import Features, Screened, Tap, fair_order, screen, with_head
-from autobackbone.search import trialfiles
+from autobackbone.records import Body, Limits, Priced, Trial
+from autobackbone.screening import Screened, Tap, screen
+from autobackbone.search.cutting import features_of_cuts, screen_cuts
+from autobackbone.search.frozen import frozen_trial, keep
 from autobackbone.search.legs import curve_of
 from autobackbone.search.pricing import (
     broken_limit,
@@ -31,10 +28,8 @@ from autobackbone.search.pricing import (
     pass_seconds,
     price,
     priced_within_limits,
-    pricing_s,
     reading_s,
     rough_pass_seconds,
-    speed,
 )
 from autobackbone.search.rungs import Curve
 from autobackbone.search.scouting import Scouts, scouted
@@ -52,10 +47,6 @@ _SHORT_CLOCK_S = 60.0
 _CUTS_SHARE = 1.0
 # Of the time left, what they may take even where fine-tuning needs all of it.
 _LEAST_CUTS_SHARE = 0.06
-# Where so many in a row are beaten, shorter ones are left out.
-_N_BEATEN = 2
-# Building a cut network, beside pricing it and fitting its head.
-_CUT_S = 1.0
 # Of a pass's seconds, what a first opening takes to its shortest useful end: three epochs of a quarter of the blocks.
 _TUNING_SHARE = 2.5
 # However long fine-tuning took in between, screening leaves a fifth of what is left then.
@@ -88,7 +79,7 @@ def screen_all(shop: Workshop, *, share: float = SCREENING_SHARE, fine_tune: Cal
         begun = time.monotonic()
         if body in shop.heads:  # by an earlier sitting, which may have been interrupted before its cuts
             if not any(head.n_blocks_kept and head[:2] == body[:2] for head in shop.heads):
-                _screen_cuts(shop, body, _features_of_cuts(shop, body), ends.until)
+                screen_cuts(shop, body, features_of_cuts(shop, body), ends.until)
             continue
         try:
             _screen_if_it_fits(shop, body, ends)
@@ -98,7 +89,7 @@ def screen_all(shop: Workshop, *, share: float = SCREENING_SHARE, fine_tune: Cal
         except TrialMemoryError as error:
             shop.reporter.say(f"left out: {body}: {error}")
         if body in shop.heads:
-            features, paused = _features_of_cuts(shop, body), time.monotonic()
+            features, paused = features_of_cuts(shop, body), time.monotonic()
             reserve_s, now, left_s = fine_tune(), time.monotonic(), shop.clock.left_s()
             # Where training has begun to pay, a frozen network that could not be trained, too, is hardly of use.
             ends.tuning_share = _TUNING_SHARE if reserve_s > 0 else 0.0
@@ -106,7 +97,7 @@ def screen_all(shop: Workshop, *, share: float = SCREENING_SHARE, fine_tune: Cal
             ends.until = min(ends.until + now - paused, now + _LATEST_SHARE * left_s, ends.trained_by)
             # The features of cuts are there already: a little time is theirs, whoever needs the rest.
             cuts_s = _CUTS_SHARE * (paused - begun) if left_s < math.inf else math.inf
-            _screen_cuts(shop, body, features, min(max(ends.until, now + _LEAST_CUTS_SHARE * left_s), now + cuts_s))
+            screen_cuts(shop, body, features, min(max(ends.until, now + _LEAST_CUTS_SHARE * left_s), now + cuts_s))
     if not shop.heads:
         raise next(iter(unloadable.values()), None) or _nothing_within_limits(shop)
 
@@ -166,7 +157,7 @@ def _look(shop: Workshop, body: Body, n: int, seconds: float) -> Curve | None:
         if broken_limit(priced, shop.limits) is not None:
             return None
         network = shop.source.network(*body).to(shop.device)
-        trial = _trial(shop, priced, _screened(shop, priced, network, until=until, head_until=until, n_most=n))
+        trial = frozen_trial(shop, priced, _screened(shop, priced, network, until=until, head_until=until, n_most=n))
     except (WeightsError, TrialMemoryError):  # told when its turn comes
         return None
     if trial is None:
@@ -226,7 +217,7 @@ def _screen_one(shop: Workshop, priced: Priced, until: float | None, head_until:
     cuts = shop.stores.cuts(network, body, () if is_all else shop.space.kept.get(body.backbone, ()))
     with shop.stores.filling(network, body, depths, cuts) as taps:
         screened = _screened(shop, priced, network, until=until, head_until=head_until, taps=taps)
-    trial = _keep(shop, priced, screened)
+    trial = keep(shop, priced, screened)
     is_whole = trial is not None and trial.extras["scored_share"] == 1
     if cuts and is_whole and all(shop.stores.features(body._replace(n_blocks_kept=k)) is None for k in cuts):
         shop.reporter.say(
@@ -258,115 +249,6 @@ def _screened(
         n_most=n_most,
         on_progress=lambda done: shop.reporter.progress(shop.use_share(), f"screening {priced.body}: {done:.0%}"),
         taps=taps,
-    )
-
-
-def _features_of_cuts(shop: Workshop, whole: Body) -> dict[Body, Floats]:
-    """What a pass of the whole network has left of its cuts that have no head yet, the longest first."""
-    found: dict[Body, Floats] = {}
-    for n_kept in reversed(shop.space.kept.get(whole.backbone, ())):
-        body = whole._replace(n_blocks_kept=n_kept)
-        values = None if body in shop.heads else shop.stores.features(body)
-        if values is not None:
-            found[body] = values
-    return found
-
-
-def _screen_cuts(shop: Workshop, whole: Body, features: Mapping[Body, Floats], until: float) -> None:
-    """Heads on the first blocks alone, until two in a row are beaten."""
-    if not features:
-        return
-    n_beaten, order, head_s = 0, fair_order(shop.bundle, seed=shop.seed), _head_s(shop, whole)
-    for body, values in features.items():
-        if n_beaten == _N_BEATEN or time.monotonic() + head_s + pricing_s(shop) + _CUT_S > until:
-            return
-        try:
-            priced = priced_within_limits(shop, body)
-            if priced is None:
-                continue
-            share = speed(shop.priced[whole].latency, shop.target) / speed(priced.latency, shop.target)
-            passed_s = shop.costs.forward_s[whole] * share * len(order)
-            reached = Features(values=values, indices=order, seconds=passed_s)
-            screened = with_head(reached, shop.bundle, seed=shop.seed, until=None if until == math.inf else until)
-        except (BackboneError, TrialMemoryError) as error:
-            shop.reporter.say(f"left out: {body}: {error}")
-            return
-        trial = _keep(shop, priced, screened)
-        is_beaten = trial is None or is_beaten_for_good(trial, shop.trials(), shop.metric)
-        n_beaten = n_beaten + 1 if is_beaten else 0
-
-
-def _head_s(shop: Workshop, whole: Body) -> float:
-    """Seconds of fitting the head of a whole body; that of a cut takes about as long."""
-    number, _ = shop.heads[whole]
-    n_passed = shop.costs.n_train + shop.costs.n_validation
-    trial = next(trial for trial in shop.trials() if trial.number == number)
-    head_s = (trial.train_seconds or 0.0) - shop.costs.forward_s[whole] * n_passed
-    return max(0.0, head_s)
-
-
-def _keep(shop: Workshop, priced: Priced, screened: Screened | None) -> Trial | None:
-    """Put a frozen network and its head into the study; `None` where there is no score."""
-    trial = _trial(shop, priced, screened)
-    if screened is None or trial is None:
-        return None
-    # Files first: a process that dies in between leaves a file too many, never a finished trial without its head.
-    trial = replace(trial, number=next_number(shop.study))
-    trialfiles.save_head(shop.run, trial.number, screened.head)
-    trialfiles.save_predictions(shop.run, trial.number, trialfiles.VALIDATION, screened.probabilities)
-    add_screened(shop.study, shop.space, trial)
-    shop.heads[priced.body] = (trial.number, screened.head)
-    shop.costs.forward_s[priced.body] = screened.seconds_per_image
-    shop.reporter.say(trial_line(trial, shop.metric))
-    return trial
-
-
-def _trial(shop: Workshop, priced: Priced, screened: Screened | None) -> Trial | None:
-    """A finished one, its number 0; `None` where there is no score."""
-    if screened is None or not math.isfinite(score := shop.validation_score(screened.probabilities)):
-        return None
-    n_train = len(shop.bundle.indices("train"))
-    part = "" if screened.n_train == n_train else f" of {screened.n_train:,} of {n_train:,} training pictures"
-    is_scored = np.logical_not(np.isnan(screened.probabilities).any(axis=1))
-    scored = "" if is_scored.all() else f", scored on {is_scored.sum():,} of {len(is_scored):,} validation pictures"
-    candidate = Candidate(**priced.body._asdict(), n_unfrozen=0)
-    return replace(
-        begun_trial(shop, priced, candidate),
-        state="finished",
-        reason=f"a linear head on frozen features{part}{scored}",
-        score=score,
-        train_seconds=screened.seconds,
-        finished_at_s=shop.clock.run_s(),
-        extras={
-            "strength": screened.head.strength,
-            "forward_s": screened.seconds_per_image,
-            "scored_share": float(is_scored.mean()),
-        },
-    )
-
-
-def begun_trial(shop: Workshop, priced: Priced, candidate: Candidate) -> Trial:
-    """What is known of a candidate before it is tried; its number is 0."""
-    return Trial(
-        number=0,
-        state="running",
-        reason="",
-        backbone=candidate.backbone,
-        image_size=candidate.image_size,
-        n_unfrozen=candidate.n_unfrozen,
-        n_blocks=priced.n_blocks,
-        n_blocks_kept=candidate.n_blocks_kept,
-        lr=candidate.lr,
-        score=None,
-        latency_ms=priced.latency.p50_ms,
-        latency_p95_ms=priced.latency.p95_ms,
-        latency_noise_ms=priced.latency.noise_ms,
-        images_per_s=priced.latency.images_per_s,
-        preprocess_ms=priced.preprocess_ms,
-        n_params=priced.n_params,
-        megabytes=priced.megabytes,
-        resize=shop.bundle.preparation.resize,
-        extras=dict(candidate.extras),
     )
 
 

@@ -1,0 +1,65 @@
+"""Heads on the first blocks of a network alone, whose features a pass of the whole has left."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+
+from autobackbone.choosing import is_beaten_for_good
+from autobackbone.convexhead import Floats
+from autobackbone.errors import BackboneError, TrialMemoryError
+from autobackbone.records import Body
+from autobackbone.screening import Features, fair_order, with_head
+from autobackbone.search.frozen import keep
+from autobackbone.search.pricing import priced_within_limits, pricing_s, speed
+from autobackbone.search.workshop import Workshop
+
+# Where so many in a row are beaten, shorter ones are left out.
+_N_BEATEN = 2
+# Building a cut network, beside pricing it and fitting its head.
+_CUT_S = 1.0
+
+
+def features_of_cuts(shop: Workshop, whole: Body) -> dict[Body, Floats]:
+    """What a pass of the whole network has left of its cuts that have no head yet, the longest first."""
+    found: dict[Body, Floats] = {}
+    for n_kept in reversed(shop.space.kept.get(whole.backbone, ())):
+        body = whole._replace(n_blocks_kept=n_kept)
+        values = None if body in shop.heads else shop.stores.features(body)
+        if values is not None:
+            found[body] = values
+    return found
+
+
+def screen_cuts(shop: Workshop, whole: Body, features: Mapping[Body, Floats], until: float) -> None:
+    """Heads on the first blocks alone, until two in a row are beaten."""
+    if not features:
+        return
+    n_beaten, order, head_s = 0, fair_order(shop.bundle, seed=shop.seed), _head_s(shop, whole)
+    for body, values in features.items():
+        if n_beaten == _N_BEATEN or time.monotonic() + head_s + pricing_s(shop) + _CUT_S > until:
+            return
+        try:
+            priced = priced_within_limits(shop, body)
+            if priced is None:
+                continue
+            share = speed(shop.priced[whole].latency, shop.target) / speed(priced.latency, shop.target)
+            passed_s = shop.costs.forward_s[whole] * share * len(order)
+            reached = Features(values=values, indices=order, seconds=passed_s)
+            screened = with_head(reached, shop.bundle, seed=shop.seed, until=None if until == math.inf else until)
+        except (BackboneError, TrialMemoryError) as error:
+            shop.reporter.say(f"left out: {body}: {error}")
+            return
+        trial = keep(shop, priced, screened)
+        is_beaten = trial is None or is_beaten_for_good(trial, shop.trials(), shop.metric)
+        n_beaten = n_beaten + 1 if is_beaten else 0
+
+
+def _head_s(shop: Workshop, whole: Body) -> float:
+    """Seconds of fitting the head of a whole body; that of a cut takes about as long."""
+    number, _ = shop.heads[whole]
+    n_passed = shop.costs.n_train + shop.costs.n_validation
+    trial = next(trial for trial in shop.trials() if trial.number == number)
+    head_s = (trial.train_seconds or 0.0) - shop.costs.forward_s[whole] * n_passed
+    return max(0.0, head_s)
