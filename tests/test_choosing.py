@@ -184,3 +184,9 @@ def test_a_choice_by_a_part_of_the_pictures_says_so():
     assert with_caution(whole) == whole
     part = with_caution(replace(whole, trial=replace(whole.trial, extras={"scored_share": 0.05})))
     assert part.reason.startswith("it is alone. Caution: the time was too short to score more than 5% of")
+
+
+def test_a_score_of_a_part_of_the_pictures_beats_none_on_all_of_them():
+    lucky = replace(trial(0, 1.0, 1.0), extras={"scored_share": 0.1})
+    assert not is_beaten_for_good(trial(1, 0.8, 2.0), [lucky], ACCURACY)
+    assert is_beaten_for_good(trial(1, 0.8, 2.0), [replace(lucky, extras={})], ACCURACY)

@@ -1,3 +1,4 @@
+import copy
 import time
 
 import numpy as np
@@ -11,7 +12,7 @@ from autobackbone.backbones.build import build, normalisation
 from autobackbone.backbones.head import set_head
 from autobackbone.backbones.split import split_at
 from autobackbone.data import TRAIN, decode, survey
-from autobackbone.errors import TrialMemoryError
+from autobackbone.errors import TrialError, TrialMemoryError
 from autobackbone.exporting.transform import normalise
 from autobackbone.screening import Tap, copied, extract, fair_order, predict, screen
 
@@ -130,3 +131,14 @@ def test_time_cuts_the_pass_but_leaves_a_head(bundle, network):
         assert np.isfinite(screened.head.weight).all()
     reached = extract(network, bundle, fair_order(bundle, seed=0), SIZE, normalisation(TINY), device=CPU, until=0.0)
     assert 8 <= len(reached.values) == len(reached.indices) <= 32
+
+
+def test_what_is_no_number_is_an_error_of_the_trial(bundle, network):
+    broken = copy.deepcopy(network)
+    with torch.no_grad():
+        next(broken.parameters()).fill_(float("nan"))
+    given = (broken, bundle, SIZE, normalisation(TINY))
+    with pytest.raises(TrialError, match="features are no numbers"):
+        screen(*given, seed=0, device=CPU)
+    with pytest.raises(TrialError, match="answers are no numbers in float32"):
+        predict(broken, bundle, bundle.indices("validation"), SIZE, normalisation(TINY), device=CPU)

@@ -58,7 +58,9 @@ def is_beaten_for_good(trial: Trial, others: Sequence[Trial], metric: Metric) ->
     beats it whatever comes.
     """
     own, low, high = _place(trial, metric)
-    places = (_place(other, metric) for other in _comparable(others) if other.number != trial.number)
+    # A score on fewer validation pictures beats none on more of them.
+    rivals = (other for other in _comparable(others) if scored_share(other) >= scored_share(trial))
+    places = (_place(other, metric) for other in rivals if other.number != trial.number)
     return any((score > own and its_high <= high) or (score >= own and its_high < low) for score, _, its_high in places)
 
 
@@ -165,7 +167,7 @@ def choose_under(front: Sequence[Trial], latency_ms: float, metric: Metric) -> C
 
 def with_caution(choice: Choice) -> Choice:
     """The same choice, its reason saying so where scores stand on a part of the validation pictures."""
-    share = float(choice.trial.extras.get("scored_share", 1.0))
+    share = scored_share(choice.trial)
     if share == 1.0:
         return choice
     return replace(
@@ -173,6 +175,11 @@ def with_caution(choice: Choice) -> Choice:
         reason=f"{choice.reason} Caution: the time was too short to score more than {share:.0%} of the validation "
         "pictures, so that such a score says little. Give more time.",
     )
+
+
+def scored_share(trial: Trial) -> float:
+    """How much of the validation pictures its score stands on."""
+    return float(trial.extras.get("scored_share", 1.0))
 
 
 def name_of(trial: Trial) -> str:
@@ -201,8 +208,8 @@ def trial_line(trial: Trial, metric: Metric) -> str:
 def _comparable(trials: Sequence[Trial]) -> list[Trial]:
     """Finished trials; those whose score stands on a part of the validation pictures only while there are no others."""
     finished = [trial for trial in trials if trial.state == "finished" and trial.score is not None]
-    most = max((float(trial.extras.get("scored_share", 1.0)) for trial in finished), default=1.0)
-    return [trial for trial in finished if float(trial.extras.get("scored_share", 1.0)) == most]
+    most = max(map(scored_share, finished), default=1.0)
+    return [trial for trial in finished if scored_share(trial) == most]
 
 
 def _place(trial: Trial, metric: Metric) -> tuple[float, float, float]:

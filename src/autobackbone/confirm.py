@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from autobackbone.errors import TrialMemoryError
+from autobackbone.errors import TrialError
 from autobackbone.metrics import score
 from autobackbone.records import Trial
 from autobackbone.search import trialfiles
@@ -46,7 +46,7 @@ def confirm(shop: Workshop, front: Sequence[Trial]) -> None:
         shop.reporter.progress(shop.use_share(), f"confirming trial {trial.number}")
         try:
             _confirm_one(shop, trial, indices)
-        except TrialMemoryError as error:
+        except TrialError as error:
             shop.reporter.say(f"trial {trial.number} stays unconfirmed: {error}")
 
 

@@ -78,6 +78,10 @@ class TrialMemoryError(TrialError, MemoryError):
     """Memory is too small for a trial."""
 
 
+class TargetMemoryError(TargetError, TrialMemoryError):
+    """A network that does not fit into the target's memory."""
+
+
 class EpochTooLongError(TrialError):
     """Not one epoch fits the time that is left.
 

@@ -12,6 +12,7 @@ Paths inside are relative, so that a run can be moved.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import reprlib
@@ -29,6 +30,8 @@ from autobackbone.errors import LimitsError, RunError, RunLockedError
 from autobackbone.records import Limits, as_image_sizes
 
 FORMAT_VERSION = 1
+# A full disk, a full quota (which Windows does not name), a file larger than allowed.
+FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,9 +212,20 @@ _FACTS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a name beside a file for its content, which takes its place at the end; an error leaves nothing."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def new_run_path(parent: Path, now: datetime) -> Path:

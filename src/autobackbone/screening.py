@@ -22,6 +22,7 @@ from autobackbone.backbones.split import packed
 from autobackbone.convexhead import Floats, Head, Ints, fit_head
 from autobackbone.data import LEFT_OUT, TEST, TRAIN, DataBundle
 from autobackbone.data import fair_order as in_fair_order
+from autobackbone.errors import TrialError
 from autobackbone.exporting.transform import normalise
 from autobackbone.latency.target import dtype_of
 from autobackbone.memory import memory_errors_translated
@@ -119,6 +120,7 @@ def screen(
         The frozen network's head and its validation predictions; `None` if `until` came before there was enough to fit.
 
     Raises:
+        TrialError: features are no numbers.
         TrialMemoryError: memory is too small for a single picture, or for the head.
     """
     order = fair_order(bundle, seed=seed)[:n_most]
@@ -150,9 +152,12 @@ def with_head(reached: Features, bundle: DataBundle, *, seed: int, until: float 
         `None` if too little was reached to fit.
 
     Raises:
+        TrialError: features are no numbers.
         TrialMemoryError: memory is too small for the head.
     """
     begun = time.monotonic()
+    if not np.isfinite(reached.values).all():
+        raise TrialError("its features are no numbers: an activation is beyond the precision of the target")
     is_train = bundle.parts[reached.indices] == TRAIN
     labels = bundle.labels[reached.indices]
     if len(np.unique(labels[is_train])) < 2 or is_train.all():
@@ -232,6 +237,7 @@ def predict(
     """Probabilities of a whole network, (n_images, n_classes) float32, in the order of `indices`.
 
     Raises:
+        TrialError: an answer is no number.
         TrialMemoryError: memory is too small for a single picture.
     """
     pixels = bundle.pixels(image_size)
@@ -240,7 +246,10 @@ def predict(
         return normalise(torch.from_numpy(pixels[some]).to(device), normalisation)
 
     chunks = passes(_ToLogits(network, precision), look, indices)
-    return np.concatenate([torch.softmax(logits.float(), dim=1).numpy() for _, (logits,) in chunks])
+    found = np.concatenate([torch.softmax(logits.float(), dim=1).numpy() for _, (logits,) in chunks])
+    if not np.isfinite(found).all():
+        raise TrialError(f"its answers are no numbers in {precision}")
+    return found
 
 
 class _ToFeatures(nn.Module):

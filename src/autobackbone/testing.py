@@ -22,6 +22,7 @@ class TableEvaluator:
         score: of a candidate; `TrialError` from it is a failed trial.
         seconds: that a candidate is expected to take.
         curve: of a candidate, its score after each epoch; `None` where one epoch gives the final score.
+        is_higher_better: whether the best epoch of a curve is the highest.
     """
 
     latency_ms: Mapping[str, float]
@@ -29,6 +30,7 @@ class TableEvaluator:
     score: Value
     seconds: Value = lambda _: 0.0
     curve: Callable[[Candidate], Sequence[float]] | None = None
+    is_higher_better: bool = True
 
     def n_epochs(self, candidate: Candidate) -> int:
         """As long as its curve."""
@@ -69,8 +71,9 @@ class TableEvaluator:
         if until is not None and self.seconds(candidate) == float("inf"):
             raise TrialError("the table has no such candidate")
         seen = tuple(self._curve(candidate))[:pause_at]
+        best = max if self.is_higher_better else min
         state: TrialState = "finished" if pause_at is None else "running"
-        known = replace(self.begin(candidate), number=number, state=state, score=max(seen))
+        known = replace(self.begin(candidate), number=number, state=state, score=best(seen))
         return replace(known, rung_scores=seen, n_epochs=len(seen))
 
     def _curve(self, candidate: Candidate) -> Sequence[float]:

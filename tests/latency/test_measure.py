@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,8 +10,8 @@ import timm
 import torch
 from torch import nn
 
-from autobackbone.errors import TargetError
-from autobackbone.latency.measure import measure, ties
+from autobackbone.errors import TargetMemoryError
+from autobackbone.latency.measure import fastest_ms, measure, ties
 from autobackbone.latency.target import resolve
 from autobackbone.records import Latency, Precision, Target
 
@@ -102,29 +103,38 @@ def test_the_network_is_left_as_it_was(name: str, arguments: dict[str, Any]):
 
 
 class TooLarge(nn.Module):
-    """Runs out of memory from a given batch on."""
+    """Runs out of memory from a given batch on, as one of torch's allocators tells it."""
 
-    def __init__(self, n_pictures: int) -> None:
+    def __init__(self, n_pictures: int, error: Exception) -> None:
         super().__init__()
-        self.n_pictures = n_pictures
+        self.n_pictures, self.error = n_pictures, error
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if len(x) >= self.n_pictures:
-            raise torch.OutOfMemoryError
+            raise self.error
         return x
 
 
-def test_a_batch_that_does_not_fit_leaves_its_speed_unknown():
-    latency = measure(TooLarge(32), (16, 16), CPU, seconds=0.02)
+OUT_OF_MEMORY = (
+    torch.OutOfMemoryError(),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
+)
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY)
+def test_a_batch_that_does_not_fit_leaves_its_speed_unknown(error: Exception):
+    latency = measure(TooLarge(32, error), (16, 16), CPU, seconds=0.02)
     assert latency.p50_ms > 0
     assert math.isnan(latency.images_per_s)
 
 
-def test_a_network_that_does_not_fit_is_an_error_that_names_the_remedy():
+@pytest.mark.parametrize("error", OUT_OF_MEMORY)
+@pytest.mark.parametrize("look", [measure, fastest_ms])
+def test_a_network_that_does_not_fit_is_an_error_that_names_the_remedy(look: Callable[..., Any], error: Exception):
     with pytest.raises(
-        TargetError, match=r"TooLarge at 16x24 px and batch 1 does not fit .* Allow smaller image_sizes"
+        TargetMemoryError, match=r"TooLarge at 16x24 px and batch 1 does not fit .* Allow smaller image_sizes"
     ):
-        measure(TooLarge(1), (16, 24), CPU, seconds=0.02)
+        look(TooLarge(1, error), (16, 24), CPU)
 
 
 class SometimesHeldUp(nn.Module):

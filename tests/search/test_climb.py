@@ -5,14 +5,14 @@ from dataclasses import replace
 import optuna
 import pytest
 
-from autobackbone.errors import TrialError
+from autobackbone.errors import TrialError, TrialMemoryError
 from autobackbone.records import Candidate, Trial
 from autobackbone.search.climb import climb
 from autobackbone.search.early import climb_early
 from autobackbone.search.legs import candidate_of
-from autobackbone.search.openings import openings
+from autobackbone.search.openings import openings, untried
 from autobackbone.search.space import Space
-from autobackbone.search.steps import Search
+from autobackbone.search.steps import Search, try_asked
 from autobackbone.search.study import (
     Ledger,
     add_screened,
@@ -38,9 +38,11 @@ def score(candidate):
 
 @pytest.fixture
 def make_search(tmp_path):
-    def make(*, evaluate=score, seconds=lambda _: 0.0, left_s=lambda: math.inf, n_trials=6, seed=0, name="study"):
+    def make(
+        *, evaluate=score, seconds=lambda _: 0.0, left_s=lambda: math.inf, n_trials=6, seed=0, name="study", sign=1
+    ):
         file = tmp_path / f"{name}.db"
-        study = open_study(file, is_higher_better=True, metric_name="accuracy", seed=seed)
+        study = open_study(file, is_higher_better=sign > 0, metric_name="accuracy", seed=seed)
         space = Space(image_sizes=SIZES, n_blocks=BLOCKS)
         table = TableEvaluator(latency_ms=LATENCY, n_blocks=BLOCKS, score=evaluate, seconds=seconds)
         if not read_trials(study):
@@ -51,7 +53,7 @@ def make_search(tmp_path):
             ):
                 frozen = Candidate(backbone=backbone, image_size=size, n_unfrozen=0)
                 known = table.begin(frozen)
-                add_screened(study, space, Trial(**{**_fields(known), "state": "finished", "score": value}))
+                add_screened(study, space, Trial(**{**_fields(known), "state": "finished", "score": sign * value}))
         began = time.monotonic()
         return Search(
             study=study,
@@ -59,7 +61,7 @@ def make_search(tmp_path):
             evaluator=table,
             left_s=left_s,
             now_s=lambda: time.monotonic() - began,
-            is_higher_better=True,
+            is_higher_better=sign > 0,
             n_trials=n_trials,
         )
 
@@ -401,3 +403,70 @@ def test_what_began_early_goes_on_and_is_not_begun_again(make_early):
         assert len(trial.rung_at_s) == len(trial.rung_scores) == trial.n_epochs
         assert list(trial.rung_at_s) == sorted(trial.rung_at_s)
         assert trial.rung_at_s[-1] <= search.evaluator.spent_s
+
+
+def test_what_became_too_long_while_it_was_asked_costs_no_price(make_search):
+    left_s, priced = [100.0], []
+    search = make_search(seconds=lambda _: 10.0, left_s=lambda: left_s[0])
+    evaluator = Watched(search.evaluator, priced)
+    search = replace(search, evaluator=evaluator)
+    asked = search.study.ask(search.space.distributions())
+    left_s[0] = 5.0
+    assert try_asked(search, asked) == "stopped"
+    trial = read_trials(search.study)[-1]
+    assert (trial.state, trial.latency_ms, priced) == ("stopped", None, [])
+    assert trial.reason.startswith("not begun")
+
+
+def test_what_cannot_be_priced_is_a_failed_trial(make_search):
+    search = make_search()
+    search = replace(search, evaluator=Watched(search.evaluator, [], TrialMemoryError("out of memory")))
+    assert try_asked(search, search.study.ask(search.space.distributions())) == "failed"
+    assert read_trials(search.study)[-1].reason == "out of memory"
+
+
+class Watched:
+    """Notes what is priced, or refuses to."""
+
+    def __init__(self, evaluator, priced, error=None):
+        self.evaluator, self.priced, self.error = evaluator, priced, error
+
+    def __getattr__(self, name):
+        return getattr(self.evaluator, name)
+
+    def begin(self, candidate):
+        self.priced.append(candidate)
+        if self.error is not None:
+            raise self.error
+        return self.evaluator.begin(candidate)
+
+
+def test_an_opening_that_died_with_its_process_is_tried_again(make_early):
+    search = make_early(allowed_s=0.0)
+    (opening, *_) = untried(openings(read_trials(search.study), search), read_trials(search.study))
+    search.study.enqueue_trial(search.space.suggestion(opening))
+    search.study.ask(search.space.distributions())
+    assert adopt_abandoned(search.study) == 1
+    climb_early(search, elsewhere_s=100.0)
+    begun = [trial for trial in read_trials(search.study) if trial.n_unfrozen > 0 and trial.rung_scores]
+    assert (begun[0].backbone, begun[0].n_unfrozen, begun[0].lr) == (opening.backbone, opening.n_unfrozen, opening.lr)
+
+
+def test_a_rate_that_is_fixed_is_drawn_as_it_is(make_search):
+    search = make_search(n_trials=20)
+    search = replace(search, space=replace(search.space, lr=1e-3))
+    climb(search)
+    assert {trial.lr for trial in read_trials(search.study) if trial.n_unfrozen > 0} == {1e-3}
+
+
+def test_where_lower_is_better_the_same_trials_go_on(make_search):
+    def turned(candidate):
+        return [-value for value in rising(candidate)]
+
+    found = []
+    for sign, curve in ((1, rising), (-1, turned)):
+        search = make_search(name=f"study{sign}", sign=sign, n_trials=12)
+        climb(replace(search, evaluator=replace(search.evaluator, curve=curve, is_higher_better=sign > 0)))
+        found.append([(candidate_of(t), t.state, t.n_epochs, sign * t.score) for t in read_trials(search.study)])
+    assert found[0] == found[1]
+    assert {n_epochs for _, _, n_epochs, _ in found[0]} >= {0, 1, 2, 10}

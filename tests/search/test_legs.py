@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from autobackbone.records import Candidate
-from autobackbone.search.legs import NextLeg, View, next_leg, seconds_to_end
+from autobackbone.records import Candidate, Trial
+from autobackbone.search.legs import NextLeg, View, curves_of, next_leg, seconds_to_end
 from autobackbone.search.rungs import Curve
 
 
@@ -93,3 +93,17 @@ def test_what_promises_most_growth_a_second_goes_first():
     latencies = [9.0, 1.0, 9.0, 9.0]
     leg = next_leg(view(scores, latency=latencies.__getitem__, ended=[[0.2, 0.3]]), can_ask=True)
     assert leg.number == 1
+
+
+def test_a_head_that_was_scored_on_a_part_of_the_pictures_is_no_rival():
+    facts = {"reason": "", "image_size": (32, 32), "n_blocks": 4, "lr": None, "latency_ms": 1.0}
+    lucky = Trial(
+        number=0, state="finished", backbone="a", n_unfrozen=0, score=1.0, extras={"scored_share": 0.1}, **facts
+    )
+    tuned = Trial(number=1, state="finished", backbone="a", n_unfrozen=1, score=0.8, **facts)
+    assert [curve.number for curve in curves_of([lucky], 1.0)] == [0]
+    assert [curve.number for curve in curves_of([lucky, tuned], 1.0)] == [1]
+
+
+def test_without_a_clock_nothing_goes_on_whose_body_has_no_head():
+    assert next_leg(view([[0.5], [0.7]], epoch_s=math.inf), can_ask=False) is None

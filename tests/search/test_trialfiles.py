@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import errno
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
-from autobackbone.errors import RunError
+from autobackbone.errors import RunError, TrialError
 from autobackbone.runfolder import RunFolder
 from autobackbone.search import trialfiles
 
@@ -54,3 +57,15 @@ def test_trials_without_their_study_are_not_counted_anew(run):
         run.require_study()
     run.study_file.write_bytes(b"SQLite")
     run.require_study()
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("I/O error")])
+def test_a_full_disk_fails_the_trial_alone_and_leaves_no_litter(run, monkeypatch, error):
+    def fills_up(tensors, file):
+        Path(file).write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(trialfiles, "save_file", fills_up)
+    with pytest.raises(TrialError, match="Free some of the disk"):
+        trialfiles.save_weights(run, 3, {})
+    assert list(run.trial_folder(3).iterdir()) == []

@@ -1,6 +1,7 @@
 import os
 import shutil
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from autobackbone.errors import TrialError
-from autobackbone.training.activations import ActivationCache, NoRoomError, stored
+from autobackbone.training.activations import ActivationCache, NoRoomError, StoreWriter, stored
 
 
 @pytest.fixture
@@ -132,3 +133,26 @@ def test_a_store_that_is_given_up_leaves_nothing(cache):
     with pytest.raises(TrialError, match="time ended"):
         stored(cache, path, doubles(9), n_rows=9, until=time.monotonic() - 1)
     assert list(cache.folder.iterdir()) == []
+
+
+def test_stores_that_are_written_at_once_keep_the_cap_together(cache):
+    with ExitStack() as stack:
+        writers = [stack.enter_context(StoreWriter(cache, cache.path(number=n), 500)) for n in range(2)]
+        writers[0].add(double(range(10)))
+        with pytest.raises(NoRoomError, match="no room"):
+            writers[1].add(double(range(10)))
+        writers[0].give_up()
+        assert list(cache.folder.iterdir()) == []
+        writers[1].add(double(range(10)))
+    assert not cache.promised
+
+
+def test_a_store_that_another_process_removes_is_made_again(cache, monkeypatch):
+    path = cache.path(number=0)
+    stored(cache, path, doubles(9), n_rows=9)
+    assert cache.opened(cache.path(number=1)) is None
+    listed = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: [*listed(self, pattern), self / "gone.npy"])
+    cache.make_room_for(1)
+    path.unlink()
+    assert len(stored(cache, path, doubles(9), n_rows=9)) == 9

@@ -125,3 +125,20 @@ def test_without_room_for_a_store_the_pass_goes_on(bundle, tmp_path):
     stores = Stores(bundle=bundle, source=Source(), cache=cache, device=CPU, seed=0)
     assert screened_with(stores, (1, 2)).n_train == len(bundle.indices("train"))
     assert list(cache.folder.iterdir()) == []
+
+
+def test_a_moved_view_is_the_same_however_much_was_looked_at_before(stores):
+    first, often = stores._look(BODY, view=1), stores._look(BODY, view=1)
+    some = np.arange(4)
+    for _ in range(3):
+        often(np.arange(7))
+    assert torch.equal(first(some), often(some))
+    assert not torch.equal(first(some), stores._look(BODY, view=2)(some))
+    assert not torch.equal(first(some), stores._look(BODY)(some))
+
+
+def test_validation_rows_of_another_precision_are_another_store(stores, bundle):
+    half = Stores(bundle=bundle, source=Source(), cache=stores.cache, device=CPU, seed=0, precision="bfloat16")
+    screened_with(half, (1,))
+    assert half.is_stored(BODY, 1)
+    assert not stores.is_stored(BODY, 1)

@@ -7,14 +7,17 @@ import pytest
 import torch
 from tests.conftest import TINY
 from tests.training.conftest import CPU, SIZE, Source, candidate, with_cache
+from torch import nn
 
 from autobackbone.backbones.blocks import blocks_of, trainable_names, unfreeze
 from autobackbone.backbones.build import normalisation
 from autobackbone.backbones.head import classifier_layers
+from autobackbone.backbones.split import Tail
 from autobackbone.errors import TrialError, TrialMemoryError
 from autobackbone.screening import predict, screen
 from autobackbone.training.pausing import Leg
 from autobackbone.training.steps import measured
+from autobackbone.training.tuner import _take_buffers
 
 
 @pytest.mark.parametrize("is_stored", [True, False])
@@ -342,3 +345,29 @@ def test_a_checkpoint_that_cannot_be_used_fails_the_trial_alone(tuner, screened,
     again = replace(tuner, score=tuner.score)
     with pytest.raises(TrialError, match="it cannot go on: its checkpoint is"):
         again.tune(wanted, screened.head, leg=Leg(checkpoint=checkpoint, n_before=1))
+
+
+def test_what_memory_has_taught_is_kept_for_the_next_leg(tuner, screened, tmp_path):
+    source = SmallSource(MemoryError(), n_fitting=4)
+    small = replace(tuner, stores=replace(tuner.stores, source=source))
+    wanted = candidate(lr=3e-3, extras={"n_epochs": 4, "batch_size": 8})
+    leg = Leg(checkpoint=tmp_path / "checkpoint", pause_at=1)
+    _, first = small.tune(wanted, screened.head, leg=leg)
+    _, second = small.tune(wanted, screened.head, leg=replace(leg, n_before=1, pause_at=2))
+    assert (first.n_epochs, second.n_epochs) == (1, 1)
+    assert second.rung_scores[:1] == first.rung_scores
+
+
+def test_running_statistics_that_moved_to_new_tensors_come_back(tuner, screened):
+    moving = replace(tuner, batch_norm="batch")
+    network = moving.stores.source.network(TINY, SIZE)
+    unfreeze(network, 2, batch_norm="batch")
+    tail = moving._trainee(network, candidate(n_unfrozen=2), None, 1).module
+    assert isinstance(tail, Tail)
+    norm = next(module for module in reversed(list(tail.body.modules())) if isinstance(module, nn.BatchNorm2d))
+    name = next(name for name, module in tail.body.named_modules() if module is norm)
+    norm.running_mean = norm.running_mean.clone() + 1  # as a move to another device and back does
+    own = network.get_submodule(name).running_mean
+    assert not torch.equal(own, norm.running_mean)
+    _take_buffers(network, tail)
+    assert torch.equal(own, norm.running_mean)

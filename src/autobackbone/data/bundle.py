@@ -101,6 +101,8 @@ class DataBundle:
             DataError: the size is not stored yet, and the pictures have changed since the bundle was made.
         """
         (size,) = _sizes([image_size])
+        if size in self._encoded:  # however much room there is by now
+            return self._encoded[size]
         if not is_stored(self.root, size):
             if self.stays_encoded(size):
                 # Always the same one: it warns of a lost picture once.

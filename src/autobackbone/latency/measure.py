@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from autobackbone.errors import TargetError
+from autobackbone.errors import TargetMemoryError, TrialMemoryError
 from autobackbone.latency.target import dtype_of
+from autobackbone.memory import memory_errors_translated
 from autobackbone.records import ImageSize, Latency, Target
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def measure(network: nn.Module, image_size: ImageSize, target: Target, *, second
         The latency; `images_per_s` is NaN where a batch of 32 does not fit into memory.
 
     Raises:
-        TargetError: the network does not fit into the device's memory at the target's batch size.
+        TargetMemoryError: the network does not fit into the device's memory at the target's batch size.
 
     Example:
         >>> from autobackbone.latency.target import resolve
@@ -77,14 +78,9 @@ def measure(network: nn.Module, image_size: ImageSize, target: Target, *, second
     Source: the interval of the median from order statistics, David and Nagaraja 2003, section 7.1.
     """
     with _threads(target.n_threads), torch.inference_mode():
-        try:
+        with _told_of_memory(network, image_size, target):
             forward = _Forward.of(network, image_size, target)
             times_s = _repeat(forward, target.batch_size, seconds)
-        except torch.OutOfMemoryError as error:
-            raise TargetError(
-                f"{type(network).__name__} at {image_size[0]}x{image_size[1]} px and batch {target.batch_size} does "
-                f"not fit into the memory of {target.device}. Allow smaller image_sizes or a smaller target.batch_size."
-            ) from error
         images_per_s = _images_per_s(forward, seconds)
     p50_s, p95_s = np.percentile(times_s, [50, 95])
     return Latency(
@@ -106,7 +102,7 @@ def fastest_ms(network: nn.Module, image_size: ImageSize, target: Target) -> flo
         >>> fastest_ms(nn.Conv2d(3, 8, 3), (32, 32), resolve(Target(device="cpu"))) > 0
         True
     """
-    with _threads(target.n_threads), torch.inference_mode():
+    with _threads(target.n_threads), torch.inference_mode(), _told_of_memory(network, image_size, target):
         one_pass = _Forward.of(network, image_size, target).timed(target.batch_size)
         one_pass()
         began, seen_s = time.perf_counter(), [one_pass().seconds]
@@ -125,6 +121,18 @@ def ties(a: Latency, b: Latency) -> bool:
         (True, False)
     """
     return abs(a.p50_ms - b.p50_ms) <= a.noise_ms + b.noise_ms
+
+
+@contextlib.contextmanager
+def _told_of_memory(network: nn.Module, image_size: ImageSize, target: Target) -> Iterator[None]:
+    try:
+        with memory_errors_translated():
+            yield
+    except TrialMemoryError as error:
+        raise TargetMemoryError(
+            f"{type(network).__name__} at {image_size[0]}x{image_size[1]} px and batch {target.batch_size} does "
+            f"not fit into the memory of {target.device}. Allow smaller image_sizes or a smaller target.batch_size."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -224,10 +232,11 @@ def _half_width(times_s: NDArray[np.float64]) -> float:
 def _images_per_s(forward: _Forward, seconds: float) -> float:
     """At a batch of 32, from the faster of two passes, or from one where one alone takes several times the time."""
     try:
-        one_pass = forward.timed(_LARGE_BATCH)
-        first_s = one_pass().seconds
-        best_s = first_s if first_s > _LONG_FIRST * seconds else min(first_s, one_pass().seconds)
-    except torch.OutOfMemoryError:
+        with memory_errors_translated():
+            one_pass = forward.timed(_LARGE_BATCH)
+            first_s = one_pass().seconds
+            best_s = first_s if first_s > _LONG_FIRST * seconds else min(first_s, one_pass().seconds)
+    except TrialMemoryError:
         _LOG.warning("a batch of %d does not fit into the memory of %s", _LARGE_BATCH, forward.device)
         return math.nan
     return _LARGE_BATCH / best_s

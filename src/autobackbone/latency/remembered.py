@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import tempfile
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from autobackbone.latency.measure import fastest_ms, measure
 from autobackbone.latency.target import hardware, resolve
 from autobackbone.records import ImageSize, Latency, Target
+from autobackbone.runfolder import write_text
 
 if TYPE_CHECKING:
     from torch import nn
@@ -96,7 +96,8 @@ class LatencyBook:
         """Keep a latency; what other processes have written meanwhile stays."""
         entries = self._entries() | {_key(backbone, image_size, target): latency}
         content = {"format": _FORMAT, "latencies": {key: asdict(entry) for key, entry in entries.items()}}
-        _replace(self.path, json.dumps(content, indent=1, sort_keys=True))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(self.path, json.dumps(content, indent=1, sort_keys=True))
 
     def _entries(self) -> dict[str, Latency]:
         try:
@@ -124,16 +125,3 @@ def _key(backbone: str, image_size: ImageSize, target: Target) -> str:
         "timm": version("timm"),
     }
     return json.dumps(facts, sort_keys=True)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -30,6 +30,7 @@ class Costs:
     forward_s: dict[Body, float] = field(default_factory=dict)
     _epochs: dict[tuple[Body, int], float] = field(default_factory=dict)
     _ratios: list[float] = field(default_factory=list)
+    _stored: set[tuple[Body, int]] = field(default_factory=set)
 
     def expected_s(self, candidate: Candidate, n_epochs: int, *, is_stored: bool = False) -> float:
         """Seconds of a training of so many epochs, its setup included; infinite for a body that was never run.
@@ -45,12 +46,15 @@ class Costs:
         known = (body, candidate.n_unfrozen)
         is_known = known in self._epochs
         epoch_s = self._epochs[known] if is_known else self._guess_epoch_s(candidate) * self._correction()
-        # What was trained before has been stored, or cannot be.
-        prefix_s = 0.0 if is_known or is_stored else self.forward_s[body] * (self.n_train + self.n_validation)
+        # What was trained without a store cannot be stored, and its epochs took all of it; a store may have left since.
+        needs_none = is_stored or (is_known and known not in self._stored)
+        prefix_s = 0.0 if needs_none else self.forward_s[body] * (self.n_train + self.n_validation)
         return _SETUP_S + prefix_s + n_epochs * epoch_s
 
-    def learn(self, candidate: Candidate, epoch_s: float) -> None:
-        """Remember what an epoch really took."""
+    def learn(self, candidate: Candidate, epoch_s: float, *, is_stored: bool = False) -> None:
+        """Remember what an epoch really took, and whether on a store of what its frozen part gives."""
+        if is_stored:
+            self._stored.add((candidate.body, candidate.n_unfrozen))
         self._ratios.append(epoch_s / self._guess_epoch_s(candidate))
         self._epochs[candidate.body, candidate.n_unfrozen] = epoch_s
 

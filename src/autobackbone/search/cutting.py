@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from autobackbone.choosing import is_beaten_for_good
 from autobackbone.convexhead import Floats
-from autobackbone.errors import BackboneError, TrialMemoryError
+from autobackbone.errors import BackboneError, TrialError
 from autobackbone.records import Body
 from autobackbone.screening import Features, fair_order, with_head
 from autobackbone.search.frozen import keep
@@ -48,7 +48,7 @@ def screen_cuts(shop: Workshop, whole: Body, features: Mapping[Body, Floats], un
             passed_s = shop.costs.forward_s[whole] * share * len(order)
             reached = Features(values=values, indices=order, seconds=passed_s)
             screened = with_head(reached, shop.bundle, seed=shop.seed, until=None if until == math.inf else until)
-        except (BackboneError, TrialMemoryError) as error:
+        except (BackboneError, TrialError) as error:
             shop.reporter.say(f"left out: {body}: {error}")
             return
         trial = keep(shop, priced, screened)

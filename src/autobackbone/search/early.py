@@ -51,7 +51,7 @@ def climb_early(search: Search, *, elsewhere_s: float, tuned_s: float = 0.0) -> 
         opening = next((one for one in wanted if _opening_s(search, one) <= leg_s), None)
         leg = None if opening else rung_leg(view(search, trials))
         if opening is not None:
-            search.study.enqueue_trial(search.space.suggestion(opening), skip_if_exists=True)
+            search.study.enqueue_trial(search.space.suggestion(opening))
             n_begun += try_asked(search, search.study.ask(distributions), _LEG_SHARE) != "stopped"
         elif leg is not None and _leg_s(search, trials[leg.number], leg) <= leg_s:
             go_on(search, trials[leg.number], leg, _LEG_SHARE)

@@ -78,7 +78,8 @@ class NetworkEvaluator:
             shop.costs.learn(candidate, error.epoch_s)
             raise
         if outcome.n_epochs > 0:
-            shop.costs.learn(candidate, outcome.seconds / outcome.n_epochs)
+            is_stored = shop.stores.is_stored(candidate.body, candidate.n_unfrozen)
+            shop.costs.learn(candidate, outcome.seconds / outcome.n_epochs, is_stored=is_stored)
         probabilities = self._probabilities(candidate, network, outcome)
         is_at_rung = pause_at is not None and not outcome.is_cut_short
         is_waiting = is_at_rung and trialfiles.has_checkpoint(shop.run, number)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from autobackbone.choosing import scored_share
 from autobackbone.records import Candidate, Trial
 from autobackbone.search.rungs import Curve, growth, promotable, rungs
 
@@ -128,8 +130,10 @@ def curve_of(trial: Trial, sign: float) -> Curve:
 
 
 def curves_of(trials: Sequence[Trial], sign: float) -> list[Curve]:
-    """Those of all trials with a score."""
-    return [curve_of(trial, sign) for trial in trials if trial.score is not None]
+    """Those of all trials with a score; one on a part of the validation pictures only while there is no other."""
+    scored = [trial for trial in trials if trial.score is not None]
+    most = max(map(scored_share, scored), default=1.0)
+    return [curve_of(trial, sign) for trial in scored if scored_share(trial) == most]
 
 
 def _curve(view: View, number: int) -> Curve:
@@ -143,7 +147,8 @@ def _higher_rungs(view: View, number: int) -> list[int]:
 
 def _fits(view: View, number: int) -> bool:
     """Whether its shortest useful end does."""
-    return view.expected_s(view.paused[number], n_before=_curve(view, number).n_epochs) <= view.left_s
+    expected_s = view.expected_s(view.paused[number], n_before=_curve(view, number).n_epochs)
+    return math.isfinite(expected_s) and expected_s <= view.left_s
 
 
 def _whole_s(view: View, number: int) -> float:

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping
 
 from autobackbone.backbones.blocks import blocks_of
+from autobackbone.data.store import threads_for
 from autobackbone.planning import gmacs
 from autobackbone.records import Body, ImageSize, Latency, Limits, Priced, Target
 from autobackbone.search.costs import Costs
@@ -113,7 +114,8 @@ def reading_s(shop: Workshop, priced: Priced) -> float:
     """Seconds to decode the pictures to a size that was not expected to be reached."""
     if has_pixels(shop, priced.image_size):
         return 0.0
-    return len(shop.bundle.names) * (priced.preprocess_ms or 0.0) / 1000 / shop.bundle.n_workers
+    n_threads = threads_for(shop.bundle.source, shop.bundle.n_workers)
+    return len(shop.bundle.names) * (priced.preprocess_ms or 0.0) / 1000 / n_threads
 
 
 def has_pixels(shop: Workshop, image_size: ImageSize) -> bool:

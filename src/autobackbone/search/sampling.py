@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
@@ -79,7 +79,18 @@ class AllowedSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         own = self._base.infer_relative_search_space(study, trial)
+        # A density over a single value is no number.
+        fixed = {name: _only(space) for name, space in search_space.items() if space.single()}
+        own = {name: space for name, space in own.items() if name not in fixed}
         drawn = self._base.sample_relative(study, trial, own)
         # A sampler that still gathers its first trials draws nothing jointly.
-        missing = {name: space for name, space in search_space.items() if name not in drawn}
-        return drawn | {name: self.sample_independent(study, trial, name, space) for name, space in missing.items()}
+        missing = {name: space for name, space in search_space.items() if name not in drawn and name not in fixed}
+        return (
+            drawn
+            | fixed
+            | {name: self.sample_independent(study, trial, name, space) for name, space in missing.items()}
+        )
+
+
+def _only(space: BaseDistribution) -> Any:
+    return space.choices[0] if isinstance(space, CategoricalDistribution) else space.low  # type: ignore[attr-defined]

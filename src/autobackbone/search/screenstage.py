@@ -12,8 +12,9 @@ from functools import partial
 from torch import nn
 
 from autobackbone.choosing import trial_line
-from autobackbone.errors import LimitsError, TrialMemoryError, WeightsError
+from autobackbone.errors import LimitsError, TrialError, TrialMemoryError, WeightsError
 from autobackbone.latency.target import describe
+from autobackbone.memory import memory_errors_translated
 from autobackbone.metrics import to_maximised
 from autobackbone.planning import SCREENING_SHARE, screening_order
 from autobackbone.records import Body, Limits, Priced, Trial
@@ -86,7 +87,7 @@ def screen_all(shop: Workshop, *, share: float = SCREENING_SHARE, fine_tune: Cal
         except WeightsError as error:
             unloadable[body.backbone] = error
             shop.reporter.say(f"left out: {error}")
-        except TrialMemoryError as error:
+        except TrialError as error:
             shop.reporter.say(f"left out: {body}: {error}")
         if body in shop.heads:
             features, paused = features_of_cuts(shop, body), time.monotonic()
@@ -156,9 +157,10 @@ def _look(shop: Workshop, body: Body, n: int, seconds: float) -> Curve | None:
         priced = price(shop, body)
         if broken_limit(priced, shop.limits) is not None:
             return None
-        network = shop.source.network(*body).to(shop.device)
+        with memory_errors_translated():
+            network = shop.source.network(*body).to(shop.device)
         trial = frozen_trial(shop, priced, _screened(shop, priced, network, until=until, head_until=until, n_most=n))
-    except (WeightsError, TrialMemoryError):  # told when its turn comes
+    except (WeightsError, TrialError):  # told when its turn comes
         return None
     if trial is None:
         return None
@@ -191,7 +193,7 @@ def _screen_if_it_fits(shop: Workshop, body: Body, ends: _Ends) -> None:
         shop,
         priced,
         until=min(_end_of_pass(shop), ends.trained_by) if is_timed else None,
-        head_until=_end_of_head(shop, ends.until, late_s + pass_s) if is_timed else None,
+        head_until=min(_end_of_head(shop, ends.until, late_s + pass_s), ends.trained_by) if is_timed else None,
     )
 
 
@@ -202,7 +204,7 @@ def _order(shop: Workshop) -> list[Body]:
     try:
         # A clock that is short anyway does not pay for the price of a pair that it cannot screen.
         price(shop, cheapest if shop.clock.left_s() < _SHORT_CLOCK_S else order[0])
-    except WeightsError:  # told when its turn comes
+    except (WeightsError, TrialMemoryError):  # told when its turn comes
         return order
     is_short = rough_pass_seconds(shop, order[0]) > _SHORT_SHARE * shop.clock.left_s()
     return [cheapest, *(body for body in order if body != cheapest)] if is_short else order
@@ -210,12 +212,14 @@ def _order(shop: Workshop) -> list[Body]:
 
 def _screen_one(shop: Workshop, priced: Priced, until: float | None, head_until: float | None) -> None:
     body = priced.body
-    network = shop.source.network(*body).to(shop.device)
+    with memory_errors_translated():
+        network = shop.source.network(*body).to(shop.device)
     # Splitting and cutting a network costs time, too: not where a pass is all that fits.
     is_all = pass_seconds(shop, priced.latency) > _SHORT_SHARE * shop.clock.left_s()
     depths = () if is_all or shop.space.is_frozen_only else shop.space.opening_depths(body.backbone)
-    cuts = shop.stores.cuts(network, body, () if is_all else shop.space.kept.get(body.backbone, ()))
-    with shop.stores.filling(network, body, depths, cuts) as taps:
+    with memory_errors_translated():
+        cuts = shop.stores.cuts(network, body, () if is_all else shop.space.kept.get(body.backbone, ()))
+    with memory_errors_translated(), shop.stores.filling(network, body, depths, cuts) as taps:
         screened = _screened(shop, priced, network, until=until, head_until=head_until, taps=taps)
     trial = keep(shop, priced, screened)
     is_whole = trial is not None and trial.extras["scored_share"] == 1

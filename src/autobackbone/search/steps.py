@@ -79,15 +79,34 @@ def try_asked(search: Search, asked: optuna.Trial, share: float = 1.0) -> str:
     It may take a share of the time left.
     """
     candidate = search.space.candidate(asked.params)
-    known = replace(search.evaluator.begin(candidate), number=asked.number)
+    if not search.fitting.allows(asked.params):  # pricing it would take time, too
+        return _end(search, _not_begun(search, asked.number, candidate), "stopped")
+    try:
+        known = replace(search.evaluator.begin(candidate), number=asked.number)
+    except TrialError as error:
+        return _end(search, replace(_not_begun(search, asked.number, candidate), reason=str(error)), "failed")
     record(search.study, known)
-    if not search.fitting.allows(asked.params):
-        reason = "not begun: what was left of the time became too short for it"
-        return _end(search, replace(known, reason=reason), "stopped")
     rung = first_rung(search, candidate)
     left_s = search.left_s() * share
     until = _until(search.evaluator.expected_s(candidate), left_s) if rung is None else _end_of(left_s)
     return _train(search, known, candidate, until, NextLeg(number=asked.number, n_before=0, pause_at=rung))
+
+
+def _not_begun(search: Search, number: int, candidate: Candidate) -> Trial:
+    return Trial(
+        number=number,
+        state="running",
+        reason="not begun: what was left of the time became too short for it",
+        backbone=candidate.backbone,
+        image_size=candidate.image_size,
+        n_unfrozen=candidate.n_unfrozen,
+        n_blocks=candidate.n_blocks_kept or search.space.n_blocks[candidate.backbone],
+        n_blocks_kept=candidate.n_blocks_kept,
+        lr=candidate.lr,
+        score=None,
+        latency_ms=None,
+        extras=dict(candidate.extras),
+    )
 
 
 def go_on(search: Search, known: Trial, leg: NextLeg, share: float = 1.0) -> None:

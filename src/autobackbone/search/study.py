@@ -164,7 +164,8 @@ def n_tuned(study: optuna.Study) -> int:
 def begin_sitting(study: optuna.Study) -> Ledger:
     """Open the ledger: a completed budget is settled, a broken one goes on."""
     noted = Ledger(**study.user_attrs.get(_LEDGER, {}))
-    last_s = max((trial.finished_at_s or 0.0 for trial in read_trials(study)), default=0.0)
+    known_s = ((trial.finished_at_s or 0.0, *trial.rung_at_s) for trial in read_trials(study))
+    last_s = max((max(of) for of in known_s), default=0.0)
     run_s = max(noted.run_s, last_s)
     if noted.is_completed:
         noted = Ledger(settled_s=run_s, settled_trials=n_tuned(study))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -16,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from autobackbone.convexhead import Head
-from autobackbone.errors import RunError
-from autobackbone.runfolder import RunFolder
+from autobackbone.errors import RunError, TrialError
+from autobackbone.runfolder import FULL, RunFolder, written_whole
 
 HEAD = "head.safetensors"
 WEIGHTS = "weights.safetensors"
@@ -140,6 +139,11 @@ def _existing(run: RunFolder, number: int, name: str) -> Path:
 
 
 def _whole(file: Path, write: Callable[[Path], None]) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    write(temporary)
-    temporary.replace(file)
+    """Raises: TrialError: the disk is full; safetensors tells it in its own way."""
+    try:
+        with written_whole(file) as temporary:
+            write(temporary)
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno not in FULL:
+            raise
+        raise TrialError(f"there was no room for {str(file)!r}: {error}. Free some of the disk") from error

@@ -6,7 +6,6 @@ cut). The cache is capped and leaves a tenth of the disk free; the least recentl
 
 from __future__ import annotations
 
-import errno
 import gc
 import hashlib
 import json
@@ -26,12 +25,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autobackbone.errors import TrialError
+from autobackbone.runfolder import FULL
 
 # A tenth is kept free for the run itself.
 _DISK_SHARE = 0.9
 _ABANDONED_S = 86_400.0
-# A full disk, a full quota (which Windows does not name), a file larger than allowed.
-_FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +40,7 @@ class ActivationCache:
         folder: made when first written to.
         max_bytes: cap over all stores.
         in_use: stores that this process holds open: removing one would free nothing.
+        promised: bytes of stores that this process writes now.
     """
 
     folder: Path
@@ -49,6 +48,7 @@ class ActivationCache:
     in_use: WeakValueDictionary[Path, NDArray[Any]] = field(
         default_factory=WeakValueDictionary, init=False, repr=False, compare=False
     )
+    promised: dict[Path, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def path(self, **key: Any) -> Path:
         """The file of one store, named by all that its content depends on."""
@@ -63,12 +63,13 @@ class ActivationCache:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._remove_abandoned()
-        sizes = {file: file.stat().st_size for file in self.folder.glob("*.npy")}
-        used, free = sum(sizes.values()), shutil.disk_usage(self.folder).free
+        sizes, used_at = self._sizes()
+        promised = sum(self.promised.values())
+        used, free = sum(sizes.values()) + promised, shutil.disk_usage(self.folder).free - promised
         if used + n_bytes <= self.max_bytes and n_bytes <= free * _DISK_SHARE:
             return
         gc.collect()  # a training that has ended may still hold its stores, in a circle
-        idle = sorted((file for file in sizes if file not in self.in_use), key=lambda file: file.stat().st_mtime)
+        idle = sorted((file for file in sizes if file not in self.in_use), key=used_at.__getitem__)
         while used + n_bytes > self.max_bytes or n_bytes > free * _DISK_SHARE:
             leaving = sum(sizes[file] for file in idle)
             if used - leaving + n_bytes > self.max_bytes or n_bytes > (free + leaving) * _DISK_SHARE:
@@ -76,6 +77,25 @@ class ActivationCache:
             oldest = idle.pop(0)
             used, free = used - sizes[oldest], free + sizes[oldest]
             oldest.unlink(missing_ok=True)
+
+    def opened(self, path: Path) -> NDArray[Any] | None:
+        """A whole store, memory-mapped, read-only, the latest used from now on; `None` if it is not there."""
+        with suppress(FileNotFoundError):  # another process may remove it at any time
+            os.utime(path)
+            store: NDArray[Any] | None = self.in_use.get(path)
+            if store is None:
+                store = self.in_use[path] = np.load(path, mmap_mode="r", allow_pickle=False)
+            return store
+        return None
+
+    def _sizes(self) -> tuple[dict[Path, int], dict[Path, float]]:
+        """Bytes of all stores, and when each was last used."""
+        sizes, used_at = {}, {}
+        for file in self.folder.glob("*.npy"):
+            with suppress(FileNotFoundError):  # another process may remove it at any time
+                facts = file.stat()
+                sizes[file], used_at[file] = facts.st_size, facts.st_mtime
+        return sizes, used_at
 
     def _remove_abandoned(self) -> None:
         """Remove what killed processes left a day ago or earlier; what is younger may be another process at work."""
@@ -114,15 +134,11 @@ def stored(
         NoRoomError: the cap or the disk is too small.
         TrialError: time ended first, or an activation is no number.
     """
-    if not path.is_file():
+    while (store := cache.opened(path)) is None:
         try:
             _compute(StoreWriter(cache, path, n_rows), compute(), until)
         except TooLargeError:
             _compute(StoreWriter(cache, path, n_rows, dtype=np.float32), compute(), until)
-    os.utime(path)
-    store: NDArray[Any] | None = cache.in_use.get(path)
-    if store is None:
-        store = cache.in_use[path] = np.load(path, mmap_mode="r", allow_pickle=False)
     return store
 
 
@@ -154,6 +170,11 @@ class StoreWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Leave nothing of what is not whole."""
+        self._cache.promised.pop(self._path, None)
         if self._file is not None:
             self._file.close()
         self._aside.unlink(missing_ok=True)
@@ -175,14 +196,17 @@ class StoreWriter:
             if self._n_written == self._n_rows:
                 self._file.close()
                 self._aside.replace(self._path)
+                self._cache.promised.pop(self._path, None)
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in FULL:
                 raise
             raise NoRoomError(f"there was no room for '{self._aside}': {error}") from error
 
     def _begin(self, shape: tuple[int, ...]) -> BinaryIO:
         whole = (self._n_rows, *shape)
-        self._cache.make_room_for(math.prod(whole) * np.dtype(self._dtype).itemsize)
+        n_bytes = math.prod(whole) * np.dtype(self._dtype).itemsize
+        self._cache.make_room_for(n_bytes)
+        self._cache.promised[self._path] = n_bytes
         file = self._aside.open("wb")
         descr = np.lib.format.dtype_to_descr(np.dtype(self._dtype))
         np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": whole})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from autobackbone.errors import TrialError
+from autobackbone.runfolder import written_whole
 
 _LOG = logging.getLogger(__name__)
 # Where a checkpoint has the averaged weights and the present ones, and how the names of a module's tensors begin there.
@@ -48,13 +48,11 @@ class Pause(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the checkpoint, or leave none."""
         if self.leg.pause_at is not None and trainer.current_epoch + 1 == self.leg.pause_at:
-            temporary = self.leg.checkpoint.with_name(f".{self.leg.checkpoint.name}.{os.getpid()}")
             try:
-                trainer.save_checkpoint(temporary)
-                temporary.replace(self.leg.checkpoint)
+                with written_whole(self.leg.checkpoint) as temporary:
+                    trainer.save_checkpoint(temporary)
             except (OSError, RuntimeError) as error:  # a full disk; torch says it in its own way
                 _LOG.warning("no checkpoint could be written to %s: %s", self.leg.checkpoint, error)
-                temporary.unlink(missing_ok=True)
                 self.leg.checkpoint.unlink(missing_ok=True)
 
 

@@ -53,7 +53,10 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
         batch = self.views[0][places[0]]
         drawn = self.generator.integers(len(self.views), size=len(rows))
         for number, view in enumerate(self.views[1:], start=1):
-            batch[drawn == number] = view[places[number][drawn == number]]
+            moved = view[places[number][drawn == number]]
+            # A view that half precision cannot hold is stored in float32.
+            batch = batch.astype(np.result_type(batch, moved), copy=False)
+            batch[drawn == number] = moved
         inputs = torch.from_numpy(batch)
         return inputs if self.augment is None else self.augment(inputs), torch.from_numpy(self.labels[rows])
 

@@ -52,9 +52,11 @@ def measured(trainee: Trainee, recipe: Recipe, precision: StepPrecision | None =
     """
     first: StepPrecision = precision or "float32"
     seconds, gradient = _timed(trainee, recipe, first)
-    if precision is not None or not _multiplies_fast(trainee.device):
+    if precision is not None:
         return Steps(precision=first, seconds=seconds)
     try:
+        if not _multiplies_fast(trainee.device):
+            return Steps(precision=first, seconds=seconds)
         rounded_s, rounded = _timed(trainee, recipe, "bfloat16")
     except (RuntimeError, TypeError):  # a layer that this device cannot do so
         trainee.module.zero_grad(set_to_none=True)

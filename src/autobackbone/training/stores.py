@@ -24,6 +24,7 @@ from autobackbone.passes import passes
 from autobackbone.records import Body, ImageSize, Normalisation, Precision
 from autobackbone.screening import Tap, copied, fair_order
 from autobackbone.training.activations import ActivationCache, NoRoomError, StoreWriter, TooLargeError, stored
+from autobackbone.training.rows import epoch_seed
 from autobackbone.training.views import Augment
 
 Ints = NDArray[np.int64]
@@ -171,7 +172,7 @@ class Stores:
         `None` if there are none.
         """
         path = self._features_path(body)
-        return np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
+        return self.cache.opened(path)
 
     def _order(self, view: int) -> Ints:
         """The first view holds training and validation pictures as screening meets them, others training alone."""
@@ -186,14 +187,14 @@ class Stores:
             pixels=self.bundle.pixels(body.image_size),
             normalisation=self.source.normalisation(body.backbone),
             device=self.device,
-            augment=None if view == 0 else Augment(self.seed + 1000 * view),
+            augment=None if view == 0 else Augment(self.seed),
+            seed=epoch_seed(self.seed, view),
         )
 
     def _features_path(self, body: Body) -> Path:
-        # These score, too: so all that they depend on is in the name.
-        return self._path(body, 0, 0, precision=self.precision, timm=version("timm"))
+        return self._path(body, 0, 0)
 
-    def _path(self, body: Body, n_unfrozen: int, view: int, **more: str) -> Path:
+    def _path(self, body: Body, n_unfrozen: int, view: int) -> Path:
         return self.cache.path(
             pictures=self.bundle.digest,
             preparation=self.bundle.preparation.to_json(),
@@ -205,8 +206,10 @@ class Stores:
             n_unfrozen=n_unfrozen,
             view=view,
             order=["fair", self.seed],
+            # Validation rows score, so all that they depend on is in the name.
+            precision=self.precision,
             torch=torch.__version__,
-            **more,
+            timm=version("timm"),
         )
 
 
@@ -221,6 +224,7 @@ def _until_it_fails(writer: StoreWriter) -> Callable[[Tensor], None]:
                 writer.add(values)
             except (NoRoomError, TooLargeError, TrialError):
                 is_failed = True
+                writer.give_up()
 
     return add
 
@@ -233,9 +237,13 @@ class Look:
     normalisation: Normalisation
     device: torch.device
     augment: Augment | None
+    seed: int = 0
 
     def __call__(self, some: Ints) -> Tensor:
         """Give the input (n, 3, height, width) of pictures with these numbers (n,)."""
         pictures = torch.from_numpy(self.pixels[some])
+        if self.augment is not None:
+            # The same view however often others were looked at before: which ways are tried hangs on the clock.
+            self.augment.begin(self.seed + int(some[0]))
         seen = pictures if self.augment is None else self.augment(pictures)
         return normalise(seen.to(self.device), self.normalisation)

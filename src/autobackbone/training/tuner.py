@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from autobackbone.backbones.blocks import BatchNormMode, set_training_mode, unfreeze
 from autobackbone.backbones.head import set_head
+from autobackbone.backbones.split import Tail
 from autobackbone.convexhead import Head
 from autobackbone.data import Pixels
 from autobackbone.errors import EpochTooLongError, TrialMemoryError
 from autobackbone.exporting.transform import normalise
 from autobackbone.memory import memory_errors_translated
-from autobackbone.records import Candidate, Normalisation
+from autobackbone.records import Body, Candidate, Normalisation
 from autobackbone.training.fit import Outcome, Scorer, Trainee, fit
 from autobackbone.training.pausing import Leg
 from autobackbone.training.recipe import Recipe, StepPrecision
@@ -56,6 +57,7 @@ class Tuner:
     batch_norm: BatchNormMode = "fixed"
     _warm: dict[tuple[Path, int], _Bench] = field(default_factory=dict, init=False, repr=False, compare=False)
     _step_s: dict[tuple[Any, ...], float] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _n_passes: dict[tuple[Body, int], int] = field(default_factory=dict, init=False, repr=False, compare=False)
     _chosen: dict[tuple[Any, ...], StepPrecision] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def tune(
@@ -85,7 +87,8 @@ class Tuner:
             EpochTooLongError: not one epoch fits, as timed steps or the first epoch itself tell.
             TrialMemoryError: nor did half as many pictures in one pass fit.
         """
-        recipe = self._recipe(candidate)
+        part = (candidate.body, candidate.n_unfrozen)
+        recipe = _in_passes(self._recipe(candidate), self._n_passes.get(part, 1))
         try:
             with memory_errors_translated():
                 return self._tune(candidate, head, recipe, until, n_views, leg)
@@ -95,7 +98,8 @@ class Tuner:
         # Behind the handler: inside it the error would keep what the first attempt had taken.
         self._warm.clear()
         _free_memory()
-        smaller = replace(recipe, batch_size=recipe.batch_size // 2, accumulate=2 * recipe.accumulate)
+        smaller = _in_passes(recipe, 2)
+        self._n_passes[part] = smaller.accumulate  # its next leg, and others of its kind, begin so
         with memory_errors_translated():
             anew = None if leg is None else replace(leg, n_before=0)
             return self._tune(candidate, head, smaller, until, n_views, anew)
@@ -129,6 +133,7 @@ class Tuner:
         step_s = self._step_s[*bench.key, bench.precision]
         recipe = _fitted(replace(recipe, precision=bench.precision), bench.trainee, step_s, until, leg)
         outcome = fit(bench.trainee, recipe, self.score, until=until, leg=leg)
+        _take_buffers(bench.network, bench.trainee.module)
         if outcome.n_epochs > 0 and not outcome.is_cut_short:
             # What really passed corrects a measurement that other work disturbed.
             n_steps = outcome.n_epochs * _steps_an_epoch(bench.trainee, recipe)
@@ -197,6 +202,11 @@ class Tuner:
         )
 
 
+def _in_passes(recipe: Recipe, n: int) -> Recipe:
+    """The same steps, each in so many passes of fewer pictures."""
+    return replace(recipe, batch_size=recipe.batch_size // n, accumulate=n * recipe.accumulate)
+
+
 def _free_memory() -> None:
     gc.collect()  # Lightning's trainer and its loops refer to each other
     if torch.cuda.is_available():
@@ -211,6 +221,18 @@ class _Bench:
     trainee: Trainee
     key: tuple[Any, ...]
     precision: StepPrecision
+
+
+def _take_buffers(network: nn.Module, tail: nn.Module) -> None:
+    """Give a network its tail's running statistics: who moves a module between devices makes new tensors of them, and
+    parameters alone stay shared.
+    """
+    if isinstance(tail, Tail):
+        own = dict(network.named_buffers())
+        with torch.no_grad():
+            for name, buffer in tail.body.named_buffers():
+                if name in own and own[name] is not buffer:
+                    own[name].copy_(buffer)
 
 
 def _settled(candidate: Candidate, leg: Leg | None) -> StepPrecision | None:
