@@ -12,7 +12,7 @@ from autobackbone import Budget, Limits, plan, preparing, select_backbone
 from autobackbone.backbones.blocks import blocks_of
 from autobackbone.backbones.build import build
 from autobackbone.course import _space
-from autobackbone.errors import WeightsError
+from autobackbone.errors import SpaceError, WeightsError
 from autobackbone.preparing import prepare
 from autobackbone.settings import as_settings
 
@@ -122,3 +122,21 @@ def test_a_hundred_thousand_pictures_and_two_minutes_give_a_usable_front(tmp_pat
     assert len(result.trials) >= 2
     assert result.predict(pictures[:3]).shape == (3,)
     assert "of 100,000 pictures are used" in str(plan((pictures, labels), "2min", cache_dir=tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("space", [{"n_unfrozen": 99}, {"n_blocks_kept": 99}])
+def test_a_plan_refuses_what_a_search_would(broken, pictures, space):
+    with pytest.raises(SpaceError, match=r"99.* came"):
+        plan(pictures, "1min", space=space, **broken)
+
+
+def test_where_nothing_is_tuned_screening_has_the_time(broken, pictures):
+    heads, tuned = (plan(pictures, "30s", space=space, **broken) for space in ({"n_unfrozen": 0}, {}))
+    assert heads.stage_seconds["search"] == 0
+    assert heads.stage_seconds["screen"] > tuned.stage_seconds["screen"]
+
+
+def test_a_name_of_two_lines_stays_on_one(broken, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)
+    made = plan((images, ["a\nb", "c"] * 20), "1min", **broken)
+    assert "a\\nb 20, c 20" in str(made)

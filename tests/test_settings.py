@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from autobackbone import Budget, Limits, Target, plan
+from autobackbone import Budget, Limits, Target, plan, select_backbone
 from autobackbone.errors import ArgumentError, AutobackboneError, BackboneError, BudgetError, DataError
+from autobackbone.settings import as_settings
 
 DIGITS = load_digits()
+EMPTY = inspect.Parameter.empty
+DEFAULTS = {name: one.default for name, one in inspect.signature(plan).parameters.items() if one.default is not EMPTY}
+DEFAULTS = {**DEFAULTS, "space": {}}
+DEFAULTS.pop("progress", None)
 DATA = (DIGITS.images[:60], DIGITS.target[:60] % 2)
 
 
@@ -24,6 +30,10 @@ DATA = (DIGITS.images[:60], DIGITS.target[:60] % 2)
         ({"weights": b"/weights"}, "weights is a file, a folder"),
         ({"seed": 2**32}, "seed is a whole number from 0 to 4294967295"),
         ({"seed": 1.5}, "seed is a whole number"),
+        ({"cache_dir": ""}, "cache_dir is the path of a folder, or None; there can be none at ''"),
+        ({"cache_dir": "x" * 300}, "cache_dir is the path of a folder, or None; there can be none at"),
+        ({"cache_dir": "\0"}, "cache_dir is the path of a folder, or None; there can be none at"),
+        ({"run_dir": ""}, "run_dir is the path of a folder, or None; there can be none at ''"),
     ],
 )
 def test_an_argument_of_the_wrong_kind_is_told_at_the_door(arguments: dict[str, Any], message: str) -> None:
@@ -62,3 +72,23 @@ def test_records_take_numpy_numbers() -> None:
     )
     with pytest.raises(BudgetError, match="n_trials must be a whole number"):
         Budget(n_trials=True)
+
+
+def test_a_run_may_not_lie_in_the_folder_of_the_pictures_itself(tmp_path: Any) -> None:
+    with pytest.raises(ArgumentError, match="run_dir is a folder for the run alone"):
+        plan(tmp_path, 60, run_dir=f"{tmp_path}/.")
+
+
+@pytest.mark.parametrize("progress", [0, 1, "yes", object()])
+def test_a_reporter_that_cannot_report_is_told_before_anything_is_made(progress: Any, tmp_path: Any) -> None:
+    with pytest.raises(ArgumentError, match="progress is True, False, or an object with say, stage"):
+        select_backbone(DATA, 60, progress=progress, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_default_that_is_named_is_the_same_argument() -> None:
+    bare, named = (
+        as_settings(DATA, 60, **DEFAULTS | {"metric": metric, "task": task})
+        for metric, task in ((None, None), ("accuracy", "classification"))
+    )
+    assert bare.decisive() == named.decisive()

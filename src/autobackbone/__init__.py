@@ -11,6 +11,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from autobackbone.errors import AutobackboneError
 from autobackbone.records import Budget, Candidate, Limits, Target, Trial
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AutobackboneError",
     "Budget",
     "Candidate",
     "Limits",

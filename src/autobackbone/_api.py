@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autobackbone.course import run_through
+from autobackbone.errors import ArgumentError
 from autobackbone.planning import Plan
 from autobackbone.preparing import prepare
 from autobackbone.progress import Reporter, Silent
@@ -201,4 +202,10 @@ def _reporter(progress: bool | Reporter) -> Reporter:  # noqa: FBT001  the publi
         from autobackbone.console import Console
 
         return Console() if progress else Silent()
+    missing = [name for name in ("say", "stage", "progress", "close") if not callable(getattr(progress, name, None))]
+    if missing:
+        raise ArgumentError(
+            f"progress is True, False, or an object with say, stage, progress and close; {progress!r} has no "
+            f"{', '.join(missing)}."
+        )
     return progress

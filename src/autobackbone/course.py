@@ -15,9 +15,10 @@ from autobackbone.confirm import confirm, expected_s
 from autobackbone.data import decode, stored_bytes
 from autobackbone.errors import ArgumentError
 from autobackbone.metrics import to_maximised
+from autobackbone.planning import FROZEN_SHARE, SCREENING_SHARE
 from autobackbone.preparing import Prepared, n_workers, prepare
 from autobackbone.progress import Reporter
-from autobackbone.records import Trial
+from autobackbone.records import Trial, counted
 from autobackbone.runfacts import begin_or_continue, known
 from autobackbone.runfolder import RunFolder
 from autobackbone.search import trialfiles
@@ -51,7 +52,7 @@ def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: f
     prepared.source.check_given()
     space = _space(prepared)
     shop = _open_workshop(prepared, space, run, reporter, begun)
-    is_interrupted = _search(shop)
+    is_interrupted = _search(shop, FROZEN_SHARE if prepared.settings.is_frozen_only else SCREENING_SHARE)
     is_interrupted = _is_ending_interrupted(shop, is_confirming=not is_interrupted) or is_interrupted
     end_sitting(shop.study, shop.ledger, shop.clock.run_s(), is_completed=not is_interrupted)
     selection = Selection(run.path)
@@ -122,7 +123,15 @@ def _open_workshop(prepared: Prepared, space: Space, run: RunFolder, reporter: R
     )
     _adopt(shop)
     shop.recall()
+    _tell_of_earlier_sittings(shop)
     return shop
+
+
+def _tell_of_earlier_sittings(shop: Workshop) -> None:
+    used_s, n_trials = shop.ledger.run_s - shop.ledger.settled_s, len(shop.trials())
+    if n_trials:
+        budget = f"; {used_s:.0f} s of its budget are used" if used_s > 0 else ""
+        shop.reporter.say(f"the run goes on: {counted(n_trials, 'trial')} so far{budget}")
 
 
 def _adopt(shop: Workshop) -> None:
@@ -131,12 +140,12 @@ def _adopt(shop: Workshop) -> None:
     adopt_abandoned(shop.study, lambda number: number in waiting and trialfiles.has_checkpoint(shop.run, number))
 
 
-def _search(shop: Workshop) -> bool:
+def _search(shop: Workshop, screening_share: float) -> bool:
     """Screen and climb; whether Ctrl-C ended it."""
     tuner = Tuner(stores=shop.stores, score=shop.maximised_score, batch_norm=shop.batch_norm)
     try:
         shop.reporter.stage("screen")
-        screen_all(shop, fine_tune=_beside_screening(shop, tuner))
+        screen_all(shop, share=screening_share, fine_tune=_beside_screening(shop, tuner))
         if not shop.space.is_frozen_only:
             shop.reporter.stage("search")
             climb(_search_of(shop, tuner))
@@ -255,7 +264,9 @@ def _room_for_pixels(settings: Settings) -> int:
 def _activation_cache(settings: Settings) -> ActivationCache:
     folder = settings.cache_dir / "activations"
     folder.mkdir(parents=True, exist_ok=True)
-    return ActivationCache(folder=folder, max_bytes=_capped(settings, shutil.disk_usage(folder).free // 10))
+    cache = ActivationCache(folder=folder, max_bytes=_capped(settings, shutil.disk_usage(folder).free // 10))
+    cache.make_room_for(0)
+    return cache
 
 
 def _capped(settings: Settings, otherwise: int) -> int:

@@ -19,6 +19,10 @@ _DECODED_MEGAPIXELS_PER_S = 25.0
 _PRICING_S = 3.0
 # How much of the time screening may take: what is left goes to fine-tuning, which gains more per second from then on.
 SCREENING_SHARE = 0.4
+# The first pair is screened even where it takes longer.
+_MOST_SHARE = 0.8
+# Where nothing is fine-tuned, all but what confirming takes.
+FROZEN_SHARE = 0.9
 # About half the pixels of the own size, nearly all of its accuracy: 91.2 of 92.3 % on 100-px pictures, frozen features.
 _MIDDLE_SHARE = 0.7
 
@@ -107,12 +111,14 @@ def forecast(
     *,
     seconds_per_gmac: float,
     n_workers: int,
+    is_frozen_only: bool = False,
 ) -> Forecast:
     """Expected seconds of each stage, from published multiply-adds and one measured speed.
 
     Args:
         seconds_per_gmac: of a forward pass here.
         n_workers: threads that decode.
+        is_frozen_only: whether nothing is fine-tuned.
     """
     counts = survey.counts().sum()
     n_screened, n_all = int(counts["train"] + counts["validation"]), int(counts.sum())
@@ -120,14 +126,15 @@ def forecast(
     read_s = 1.0 + n_all * height * width / 1e6 / _DECODED_MEGAPIXELS_PER_S / n_workers
     order = screening_order(image_sizes)
     passes_s = {pair: gmacs(*pair) * seconds_per_gmac * n_screened + _PRICING_S for pair in order}
+    screening_share, most_share = (FROZEN_SHARE, FROZEN_SHARE) if is_frozen_only else (SCREENING_SHARE, _MOST_SHARE)
     left_s = float("inf") if budget.wall_clock_s is None else max(0.0, budget.wall_clock_s - read_s)
-    reached = _affordable(passes_s, left_s * SCREENING_SHARE) or [min(order, key=passes_s.__getitem__)]
-    screen_s = min(sum(passes_s[pair] for pair in reached), 0.8 * left_s)
+    reached = _affordable(passes_s, left_s * screening_share) or [min(order, key=passes_s.__getitem__)]
+    screen_s = min(sum(passes_s[pair] for pair in reached), most_share * left_s)
     # A trial takes about one forward pass for its activations and as much again for its epochs.
     trial_s = 2 * statistics.median(passes_s[pair] for pair in reached)
     confirm_s = min(0.3 * screen_s + 2, 0.2 * left_s)
     n_fitting = None if left_s == float("inf") else max(0, int((left_s - screen_s - confirm_s) / trial_s))
-    n_tuned = min(n for n in (n_fitting, budget.n_trials) if n is not None)
+    n_tuned = 0 if is_frozen_only else min(n for n in (n_fitting, budget.n_trials) if n is not None)
     stages = {"read": min(read_s, budget.wall_clock_s or read_s), "screen": screen_s, "search": n_tuned * trial_s}
     return Forecast(
         stage_seconds={**stages, "confirm": confirm_s},
@@ -177,9 +184,13 @@ def _affordable(passes_s: Mapping[tuple[str, ImageSize], float], allowed_s: floa
 
 def _class_lines(counts: pd.DataFrame) -> list[str]:
     totals = counts.sum(axis=1)
-    shown = [f"{name} {int(number):,}" for name, number in totals.items()]
+    shown = [f"{_on_one_line(str(name))} {int(number):,}" for name, number in totals.items()]
     rest = "" if len(shown) <= 12 else f" … and {len(shown) - 12:,} more, from {totals.min():,} to {totals.max():,}"
     return [f"  {', '.join(shown[:12])}{rest}"]
+
+
+def _on_one_line(name: str) -> str:
+    return name if name.isprintable() else repr(name)[1:-1]
 
 
 def _budget(budget: Budget) -> str:

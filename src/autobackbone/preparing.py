@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from autobackbone.backbones.build import allowed_image_sizes
 from autobackbone.backbones.names import architecture_of, resolve_names
@@ -13,6 +14,7 @@ from autobackbone.backbones.shortlist import shortlist
 from autobackbone.backbones.source import TimmSource
 from autobackbone.backbones.weights import WeightSource, find_weights
 from autobackbone.data import Survey, excerpt_for_time, restricted, survey, within_time
+from autobackbone.data.store import threads_for
 from autobackbone.errors import BackboneError, WeightsError
 from autobackbone.latency.measure import measure
 from autobackbone.latency.remembered import LatencyBook
@@ -20,6 +22,7 @@ from autobackbone.latency.target import describe, resolve
 from autobackbone.metrics import Metric, metric_for
 from autobackbone.planning import Plan, forecast, gmacs, stored_megabytes
 from autobackbone.records import Budget, ImageSize, Target
+from autobackbone.search.space import check_depths, offered_cuts
 from autobackbone.settings import Settings
 
 # Of measuring for a forecast, which is no surer than its guesses; less of a budget of seconds.
@@ -89,16 +92,28 @@ def prepare(settings: Settings, known: Known | None = None, *, begun: float | No
     sources, download_mb, dropped = _within_download(settings, sources, known_sizes)
     sizes, refused = _sizes(settings, sources) if known_sizes is None else (dict(known_sizes), ())
     source = TimmSource(sources, n_classes=len(found.classes), seed=settings.seed)
+    if {"n_unfrozen", "n_blocks_kept"} & settings.space.keys():
+        n_blocks = {name: source.n_blocks(name) for name in sizes}
+        check_depths(n_blocks, settings.space.get("n_unfrozen"))
+        offered_cuts(n_blocks, settings.space.get("n_blocks_kept"))
     book = LatencyBook(settings.cache_dir / "latency.json")
     seconds_per_gmac = _seconds_per_gmac(source, sizes, target, book, _glance_s(settings.budget))
     if known is None:
         cheapest_s = seconds_per_gmac * min(gmacs(name, size) for name, of in sizes.items() for size in of)
         found = _passable(found, settings, cheapest_s)
-    expected = forecast(found, sizes, settings.budget, seconds_per_gmac=seconds_per_gmac, n_workers=n_workers())
+    foresee = partial(
+        forecast,
+        image_sizes=sizes,
+        budget=settings.budget,
+        seconds_per_gmac=seconds_per_gmac,
+        n_workers=threads_for(found.source, n_workers()),
+        is_frozen_only=settings.is_frozen_only,
+    )
+    expected = foresee(found)
     readable = _readable(found, expected.first_sizes, settings, known, begun)
     if readable is not found:
         found = readable
-        expected = forecast(found, sizes, settings.budget, seconds_per_gmac=seconds_per_gmac, n_workers=n_workers())
+        expected = foresee(found)
     plan = Plan(
         target_line=describe(target),
         metric=metric.name,

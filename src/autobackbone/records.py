@@ -6,7 +6,6 @@ Every record validates itself once, when it is made; deeper code trusts it. What
 
 from __future__ import annotations
 
-import math
 import numbers
 import re
 from collections.abc import Mapping, Sequence
@@ -28,6 +27,10 @@ Part = Literal["train", "validation", "test"]
 
 _UNIT_SECONDS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "hour": 3600, "hours": 3600, "d": 86400}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
+
+
+# Three centuries: beyond it lies a mistake, and in the end what a float can hold.
+_LONGEST_S = 1e10
 
 
 def is_number(value: object) -> bool:
@@ -61,8 +64,8 @@ class Budget:
                 "a budget needs wall_clock_s, n_trials or both; neither came. Try Budget(wall_clock_s=600)."
             )
         seconds = self.wall_clock_s
-        if seconds is not None and (not is_number(seconds) or not seconds > 0 or math.isinf(seconds)):
-            raise BudgetError(f"wall_clock_s must be a finite number of seconds above 0, not {seconds!r}.")
+        if seconds is not None and (not is_number(seconds) or not 0 < seconds <= _LONGEST_S):
+            raise BudgetError(f"wall_clock_s must be seconds above 0, at most {_LONGEST_S:.0e}, not {seconds!r}.")
         trials = self.n_trials
         if trials is not None and (not _is_whole(trials) or trials < 0):
             raise BudgetError(f"n_trials must be a whole number of at least 0, not {trials!r}.")
@@ -83,7 +86,7 @@ def as_budget(value: Budget | float | str) -> Budget:
         return Budget(wall_clock_s=_seconds(value))
     if not is_number(value):
         raise BudgetError(f"a budget is seconds, a text such as '10min', or Budget(…), not {value!r}.")
-    return Budget(wall_clock_s=float(value))
+    return Budget(wall_clock_s=float(value) if 0 < value <= _LONGEST_S else value)
 
 
 def _seconds(text: str) -> float:

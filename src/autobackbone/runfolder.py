@@ -145,11 +145,18 @@ class RunFolder:
         except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
             raise RunError(f"cannot write a run to {str(self.path)!r}: {error}. Give another run_dir.") from error
         try:
+            self._remove_litter()
             write_text(holder, f"process {os.getpid()}")
             yield
         finally:
             holder.unlink(missing_ok=True)
             lock.release()
+
+    def _remove_litter(self) -> None:
+        """Remove what killed processes were writing: who holds the lock is alone."""
+        for file in (*self.path.glob(".*.*"), *self.path.glob("trials/*/.*.*")):
+            if file.suffix[1:].isdigit():
+                file.unlink(missing_ok=True)
 
 
 def _is_text(value: Any) -> bool:

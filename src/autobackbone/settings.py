@@ -50,11 +50,16 @@ class Settings:
     batch_norm: BatchNorm
     sampler: BaseSampler | None
 
+    @property
+    def is_frozen_only(self) -> bool:
+        """Whether nothing is fine-tuned."""
+        return self.space.get("n_unfrozen") == 0 or self.budget.n_trials == 0
+
     def decisive(self) -> dict[str, Any]:
         """What must be the same when a run is continued, as plain data."""
         return {
-            "task": self.task,
-            "metric": self.metric,
+            "task": self.task or "classification",
+            "metric": self.metric or "accuracy",
             "backbones": None if self.backbones is None else list(self.backbones),
             "image_sizes": None if self.image_sizes is None else [list(size) for size in self.image_sizes],
             "target": asdict(self.target),
@@ -115,6 +120,10 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     for name, path in (("run_dir", run_dir), ("cache_dir", cache_dir)):
         is_path = path is None or isinstance(path, (str, PathLike))
         _require(is_path, f"{name} is the path of a folder, or None, not {path!r}.")
+        can_be = path is None or _can_be(path)
+        _require(can_be, f"{name} is the path of a folder, or None; there can be none at {path!r}.")
+    is_within = run_dir is not None and isinstance(dataset, (str, PathLike)) and _is_same(dataset, run_dir)
+    _require(not is_within, "run_dir is a folder for the run alone; the dataset's own came. Give another one.")
     is_tolerance = tolerance is None or (is_number(tolerance) and tolerance >= 0)
     _require(is_tolerance, f"tolerance is at least 0 points (nats of log_loss), or None, not {tolerance!r}.")
     _require(
@@ -123,7 +132,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     _require(cache_gb is None or (is_number(cache_gb) and cache_gb > 0), f"cache_gb is above 0, not {cache_gb!r}.")
     for name, value, kind in (("target", target, Target), ("limits", limits, Limits)):
         _require(value is None or isinstance(value, kind), f"{name} is a {kind.__name__}(…) or None, not {value!r}.")
-    cache = Path(cache_dir).expanduser() if cache_dir else runfolder.cache_folder()
+    cache = Path(cache_dir).expanduser() if cache_dir is not None else runfolder.cache_folder()
     nearest = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
     _require(nearest.is_dir(), f"cache_dir is a folder that can be made; {str(nearest)!r} is a file.")
     return Settings(
@@ -151,6 +160,18 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
         batch_norm=batch_norm,
         sampler=sampler,
     )
+
+
+def _can_be(path: str | PathLike[str]) -> bool:
+    try:
+        Path(path).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):  # too long, a zero byte, no such home
+        return False
+    return bool(str(path)) and "\0" not in str(path)
+
+
+def _is_same(one: str | PathLike[str], other: str | PathLike[str]) -> bool:
+    return Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
 
 
 def _require_weights(weights: object) -> None:

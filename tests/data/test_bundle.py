@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from autobackbone.data import LEFT_OUT, DataWarning, Preparation, decode, preprocess_ms, survey, to_pixels
+from autobackbone.data import LEFT_OUT, DataWarning, Preparation, decode, preprocess_ms, store, survey, to_pixels
 from autobackbone.data.arrays import ArraySource
 from autobackbone.data.store import ensure_pixels
 from autobackbone.errors import DataError
@@ -288,3 +289,28 @@ def test_nothing_readable_cannot_be_timed(tree):
         path.write_bytes(b"")
     with pytest.raises(DataError, match=r"none of 20 pictures can be read, such as 'ant/0.png'"):
         preprocess_ms(found, (8, 8))
+
+
+@pytest.mark.parametrize("name", ["pixels-16x16.npy", "pixels-16x16.json"])
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[1]"])
+def test_damaged_pixels_are_decoded_anew(tree, tmp_path, caplog, name, content):
+    found = survey(tree)
+    whole = decode(found, [16], cache_dir=tmp_path)
+    pixels = np.array(whole.pixels(16))
+    file = whole.root / name
+    file.write_bytes(file.read_bytes()[:-30] if content is None else content)
+    again = decode(found, [16], cache_dir=tmp_path)
+    np.testing.assert_array_equal(again.pixels(16), pixels)
+    assert "it is made anew" in caplog.text
+    (whole.root / "pixels-16x16.npy").unlink()
+    np.testing.assert_array_equal(decode(found, [16], cache_dir=tmp_path).pixels(16), pixels)
+
+
+def test_a_disk_that_fills_up_while_pictures_are_decoded_is_told(tree, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.EFBIG, "File too large")
+
+    monkeypatch.setattr(store, "_new_pixels", full)
+    with pytest.raises(DataError, match=r"no room for the decoded pictures.*Free some of the disk"):
+        decode(survey(tree), [16], cache_dir=tmp_path)
+    assert not list(tmp_path.rglob("partial-*"))

@@ -1,8 +1,12 @@
 """A latency is a measurement: these are its laws, not its values."""
 
+import hashlib
 import math
+import os
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +15,7 @@ import torch
 from torch import nn
 
 from autobackbone.errors import TargetMemoryError
+from autobackbone.latency import measure as measuring
 from autobackbone.latency.measure import fastest_ms, measure, ties
 from autobackbone.latency.target import resolve
 from autobackbone.records import Latency, Precision, Target
@@ -196,3 +201,40 @@ def test_latencies_within_noise_tie_both_ways():
     assert ties(near, a)
     assert not ties(a, far)
     assert not ties(far, a)
+
+
+class OtherWork:
+    """As the system counts what threads waited for a core: more with each look."""
+
+    def __init__(self, step_s: float) -> None:
+        self.step_s, self.total_s = step_s, 0.0
+
+    def __call__(self) -> float:
+        self.total_s += self.step_s
+        return self.total_s
+
+
+def test_what_threads_waited_in_every_pass_is_noise(monkeypatch: pytest.MonkeyPatch):
+    network = AlwaysHeldUp()
+    monkeypatch.setattr(measuring, "_waited_s", OtherWork(0.008))
+    crowded = measure(network, (8, 8), CPU, seconds=0.3)
+    assert crowded.noise_ms == pytest.approx(8.0, rel=0.01)
+    monkeypatch.setattr(measuring, "_waited_s", OtherWork(10.0))
+    drowned = measure(network, (8, 8), CPU, seconds=0.3)
+    assert drowned.noise_ms == drowned.p50_ms
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="this system does not count it")
+def test_a_thread_that_has_no_core_waits():
+    def burn(until: float) -> None:
+        while time.monotonic() < until:
+            hashlib.sha256(b"x" * 1_000_000)  # lets go of the lock of Python
+
+    before_s, n_threads = measuring._waited_s(), 4 * (os.cpu_count() or 1)
+    workers = [threading.Thread(target=burn, args=(time.monotonic() + 0.5,)) for _ in range(n_threads)]
+    for worker in workers:
+        worker.start()
+    time.sleep(0.4)
+    assert measuring._waited_s() > before_s
+    for worker in workers:
+        worker.join()

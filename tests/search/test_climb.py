@@ -187,7 +187,7 @@ def test_trials_of_a_process_that_died_are_adopted(make_search, tmp_path):
     assert adopt_abandoned(search.study) == 1
     assert adopt_abandoned(search.study) == 0
     (failed,) = [trial for trial in read_trials(search.study) if trial.state == "failed"]
-    assert failed.reason == "interrupted: its process ended"
+    assert failed.reason == "interrupted before it ended"
 
 
 def test_a_completed_budget_is_settled_and_a_broken_one_goes_on(make_search):

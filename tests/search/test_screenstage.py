@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autobackbone.records import Body, Latency, Priced, Target
+from autobackbone.errors import LimitsError
+from autobackbone.records import Body, Latency, Limits, Priced, Target
 from autobackbone.search import screenstage
 from autobackbone.search.costs import Costs
 from autobackbone.search.pricing import pass_s
@@ -86,7 +87,7 @@ def test_what_fine_tuning_needs_to_its_end_is_left_to_it(monkeypatch):
     ],
 )
 def test_a_body_is_left_out_where_it_could_not_be_screened_or_not_trained(monkeypatch, ends, is_allowed):
-    shop, passed = SimpleNamespace(heads={SMALL: (0, None)}), []
+    shop, passed = SimpleNamespace(heads={SMALL: (0, None)}, priced={}), []
     monkeypatch.setattr(screenstage, "time", SimpleNamespace(monotonic=lambda: 0.0))
     monkeypatch.setattr(screenstage, "rough_pass_seconds", lambda *_: 15.0)
     monkeypatch.setattr(screenstage, "priced_within_limits", lambda _, body: passed.append(body))
@@ -154,3 +155,47 @@ def test_where_no_large_batch_fits_the_single_passes_tell():
 def test_a_pair_that_ran_but_was_never_priced_says_nothing():
     costs = Costs(n_train=800, n_validation=200, forward_s={Body("gone", (96, 96)): 5.0})
     assert pass_s(NEW, costs, {}, TARGET) == forecast([], [])
+
+
+def test_pairs_that_break_a_limit_take_no_more_than_the_time(monkeypatch):
+    shop = Screens(monkeypatch, 25.0)
+    shop.limits, shop.target, shop.space = Limits(latency_ms=1.0), TARGET, SimpleNamespace(image_sizes={"a": [1] * 5})
+    latency = Latency(p50_ms=9.0, p95_ms=9.0, noise_ms=0.1, images_per_s=10.0, n_repeats=9)
+
+    def refuse(_, body, ends):
+        shop.now_s += 10
+        shop.priced[body] = Priced(
+            backbone=body.backbone, image_size=body.image_size, latency=latency, n_params=1, megabytes=1.0, n_blocks=4
+        )
+
+    shop.priced = {}
+    monkeypatch.setattr(screenstage, "_screen_if_it_fits", refuse)
+    monkeypatch.setattr(screenstage, "_order", lambda _: [SMALL._replace(backbone=name) for name in "abcde"])
+    with pytest.raises(LimitsError, match=r"none of 3 pairs.*Time ended before all 5 were measured. Give more"):
+        screenstage.screen_all(shop)
+
+
+def test_what_is_too_slow_at_one_size_is_not_measured_at_larger_ones():
+    latency = Latency(p50_ms=9.0, p95_ms=9.0, noise_ms=0.1, images_per_s=10.0, n_repeats=9)
+    known = Priced(backbone="small", image_size=(96, 96), latency=latency, n_params=1, megabytes=1.0, n_blocks=4)
+    shop = SimpleNamespace(priced={SMALL: known}, limits=Limits(latency_ms=5.0))
+    beyond = [screenstage._is_beyond_limits(shop, Body(name, (side, side))) for name, side in SIDES]
+    assert beyond == [True, False, False]
+
+
+SIDES = (("small", 128), ("small", 64), ("large", 128))
+
+
+def test_pairs_that_the_time_leaves_out_are_counted(monkeypatch):
+    told = []
+    shop = Screens(monkeypatch, 100.0)
+    shop.reporter = SimpleNamespace(say=told.append)
+    shop.space = SimpleNamespace(image_sizes={"small": [(96, 96)], "large": [(96, 96)]})
+    monkeypatch.setattr(screenstage, "_screen_if_it_fits", REAL_SCREEN_IF_IT_FITS)
+    monkeypatch.setattr(screenstage, "rough_pass_seconds", lambda *_: 1000.0)
+    shop.heads, shop.priced, shop.limits = {SMALL: (0, None)}, {}, Limits()
+    screenstage.screen_all(shop)
+    assert told == ["not screened for want of time: 1 of 2 pairs of backbone and image size"]
+
+
+REAL_SCREEN_IF_IT_FITS = screenstage._screen_if_it_fits

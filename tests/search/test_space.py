@@ -1,12 +1,13 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from autobackbone.errors import SpaceError
 from autobackbone.records import Body, Candidate
-from autobackbone.search.space import Space, as_space_settings, cuts_to_offer
+from autobackbone.search.space import Space, as_space_settings, check_depths, cuts_to_offer
 
 SIZES = {"small": ((96, 96), (128, 128), (160, 160)), "large": ((224, 224),)}
 BLOCKS = {"small": 8, "large": 5}
@@ -143,3 +144,17 @@ def test_bounds_and_fixed_values_hold():
 def test_a_space_that_cannot_be_read_says_what_it_wants(space, message):
     with pytest.raises(SpaceError, match=message):
         as_space_settings(space)
+
+
+def test_numbers_of_numpy_are_numbers():
+    read = as_space_settings({"batch_size": np.int64(16), "lr": (np.float32(0.5), 1)})
+    assert read == {"batch_size": 16, "lr": (0.5, 1.0)}
+    assert {type(value) for value in (read["batch_size"], *read["lr"])} == {int, float}
+
+
+def test_a_depth_that_no_backbone_has_is_named():
+    check_depths(BLOCKS, None)
+    check_depths(BLOCKS, (1, 99))
+    for wanted in (99, (98, 99)):
+        with pytest.raises(SpaceError, match=r"n_unfrozen.*at most as many blocks.*99"):
+            check_depths(BLOCKS, wanted)

@@ -156,3 +156,12 @@ def test_a_store_that_another_process_removes_is_made_again(cache, monkeypatch):
     cache.make_room_for(1)
     path.unlink()
     assert len(stored(cache, path, doubles(9), n_rows=9)) == 9
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"no array at all", None])
+def test_a_damaged_store_is_made_anew(cache, caplog, content):
+    path = cache.path(number=0)
+    whole = np.array(stored(cache, path, doubles(9), n_rows=9))
+    path.write_bytes(path.read_bytes()[:-20] if content is None else content)
+    np.testing.assert_array_equal(stored(cache, path, doubles(9), n_rows=9), whole)
+    assert caplog.text.count("it is made anew") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -20,6 +21,7 @@ from PIL import __version__ as pillow_version
 from autobackbone.data.pictures import ChannelsError, as_rgb
 from autobackbone.data.preparation import Preparation, fit
 from autobackbone.errors import DataError
+from autobackbone.runfolder import FULL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from autobackbone.data.sources import Fingerprint, Source
     from autobackbone.records import ImageSize
 
+_LOG = logging.getLogger(__name__)
 _FORMAT = 1
 _READABLE = "readable.json"
 _ABANDONED_S = 86_400.0
@@ -61,8 +64,8 @@ def pixels_path(root: Path, image_size: ImageSize) -> Path:
 
 
 def is_stored(root: Path, image_size: ImageSize) -> bool:
-    """Tell whether the pixels of one size are there, whole."""
-    return _facts_path(root, image_size).exists()
+    """Tell whether the pixels of one size are there, whole: what is damaged counts as not there, and is made anew."""
+    return _facts(_facts_path(root, image_size)) is not None and _opens(pixels_path(root, image_size))
 
 
 def ensure_pixels(
@@ -99,10 +102,11 @@ def ensure_pixels(
         root.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(root)
         _check_disk(root, len(source.names), missing)
-        with _written_whole(root) as aside:
+        with _told_of_disk(), _written_whole(root) as aside:
             arrays = [_new_pixels(aside, len(source.names), size) for size in missing]
             _write(arrays, aside, source, preparation, missing, n_workers=n_workers, on_progress=on_progress)
-    return dict(sorted(reason for size in image_sizes for reason in _unreadable(_facts_path(root, size)).items()))
+    found = (_facts(_facts_path(root, size)) or {} for size in image_sizes)
+    return dict(sorted(reason for facts in found for reason in facts.items()))
 
 
 def ensure_readable(
@@ -118,9 +122,10 @@ def ensure_readable(
     Raises:
         ChannelsError: a picture whose channels cannot be read.
     """
-    known = [*root.glob("pixels-*.json"), *root.glob(_READABLE)]
-    if known:
-        return _unreadable(known[0])
+    known = (_facts(path) for path in (*root.glob("pixels-*.json"), *root.glob(_READABLE)))
+    found = next((facts for facts in known if facts is not None), None)
+    if found is not None:
+        return found
     root.mkdir(parents=True, exist_ok=True)
     with _written_whole(root) as aside:
         unreadable = _decode([], source, preparation, (), n_workers=n_workers, on_progress=on_progress)
@@ -144,9 +149,28 @@ def stored_bytes(root: Path) -> int:
     return sum(path.stat().st_size for path in root.glob("pixels-*.npy"))
 
 
-def _unreadable(facts: Path) -> Unreadable:
-    found = json.loads(facts.read_text(encoding="utf-8"))["unreadable"]
-    return {int(index): reason for index, reason in found.items()}
+def _facts(path: Path) -> Unreadable | None:
+    """The unreadable pictures that a file names; `None` if it is not there or damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["unreadable"]
+        return {int(index): str(reason) for index, reason in found.items()}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        _LOG.warning("%s is damaged (%s); it is made anew", path, error)
+        return None
+
+
+def _opens(path: Path) -> bool:
+    """Whether an array is there in its full length."""
+    try:
+        np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, EOFError) as error:
+        _LOG.warning("%s is damaged (%s); it is made anew", path, error)
+        return False
+    return True
 
 
 def _write(
@@ -232,6 +256,20 @@ def _remove_abandoned(root: Path) -> None:
         with suppress(FileNotFoundError):
             if time.time() - aside.stat().st_mtime > _ABANDONED_S:
                 shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _told_of_disk() -> Iterator[None]:
+    """Raises: DataError: the disk, a quota or the largest file allowed is too small after all."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise DataError(
+            f"there is no room for the decoded pictures: {error}. Free some of the disk, give another cache_dir, or "
+            "allow smaller image_sizes."
+        ) from error
 
 
 @contextmanager

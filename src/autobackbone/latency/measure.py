@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -31,9 +32,11 @@ _STABLE_SHARE = 0.03
 _MIN_REPEATS = 3
 # Fewer passes leave the 95th percentile to one of them.
 _GOOD_REPEATS = 40
-# A pass in which its own thread had a core for less of the time was held up by other work. One network, six times while
-# others trained on the same two cores: medians 9.6 to 14.7 ms by the clock, 8.4 to 9.5 ms of processor time.
+# A pass in which its own thread had a core for less of the time, or any thread waited for one for the rest of it, was
+# held up by other work. One network, six times while others trained on the same two cores: medians 9.6 to 14.7 ms by
+# the clock, 8.4 to 9.5 ms of processor time. Beside two busy loops, 50 ms where 15 are true, 39 of them waiting.
 _OWN_SHARE = 0.95
+_TASKS = Path("/proc/self/task")
 # Medians of one network, minutes apart and undisturbed, differ by more than passes of one measurement tell: standard
 # deviation 2 % (LCNet and EfficientNet-Lite0 on two cores of a server). So no latency is surer than this.
 _DRIFT_SHARE = 0.02
@@ -51,9 +54,9 @@ def measure(network: nn.Module, image_size: ImageSize, target: Target, *, second
     """Time forward passes of a copy of the network, alone on the target.
 
     Passes repeat until the median is known to ±3 % or the time is over, at least three times. On a CPU, passes that
-    other work held up do not count, as long as enough others are left. Half precision means: the weights themselves on
-    a GPU, autocast on a CPU. Pictures are in the plain contiguous layout. The network keeps its
-    mode, device, precision and caches, and torch its number of threads.
+    other work held up do not count, as long as enough others are left; where all were, what threads waited for a core
+    is noise. Half precision means: the weights themselves on a GPU, autocast on a CPU. Pictures are in the plain
+    contiguous layout. The network keeps its mode, device, precision and caches, and torch its number of threads.
 
     Nothing else should work on the device meanwhile: the caller sees to that.
 
@@ -80,13 +83,13 @@ def measure(network: nn.Module, image_size: ImageSize, target: Target, *, second
     with _threads(target.n_threads), torch.inference_mode():
         with _told_of_memory(network, image_size, target):
             forward = _Forward.of(network, image_size, target)
-            times_s = _repeat(forward, target.batch_size, seconds)
+            times_s, waited_s = _repeat(forward, target.batch_size, seconds)
         images_per_s = _images_per_s(forward, seconds)
     p50_s, p95_s = np.percentile(times_s, [50, 95])
     return Latency(
         p50_ms=float(p50_s) * 1e3,
         p95_ms=float(p95_s) * 1e3,
-        noise_ms=max(_half_width(times_s), _DRIFT_SHARE * float(p50_s)) * 1e3,
+        noise_ms=max(_half_width(times_s), _DRIFT_SHARE * float(p50_s), min(waited_s, float(p50_s))) * 1e3,
         images_per_s=images_per_s,
         n_repeats=len(times_s),
     )
@@ -148,6 +151,7 @@ def _threads(n_threads: int | None) -> Iterator[None]:
 class _Pass(NamedTuple):
     seconds: float
     is_held_up: bool
+    waited_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,13 +185,17 @@ class _Forward:
 
         def one_pass() -> _Pass:
             self._wait()
+            waited_before_s = _waited_s()
             began, own_began = time.perf_counter(), time.thread_time()
             with torch.autocast(self.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
                 self.network(pictures)
             self._wait()
             seconds, own_s = time.perf_counter() - began, time.thread_time() - own_began
-            can_tell = self.device.type == "cpu" and _THREAD_CLOCK_S < 1e-6
-            return _Pass(seconds, is_held_up=can_tell and own_s < _OWN_SHARE * seconds)
+            if self.device.type != "cpu":
+                return _Pass(seconds, is_held_up=False, waited_s=0.0)
+            waited_s = _waited_s() - waited_before_s
+            has_lost = _THREAD_CLOCK_S < 1e-6 and own_s < _OWN_SHARE * seconds
+            return _Pass(seconds, has_lost or waited_s > (1 - _OWN_SHARE) * seconds, waited_s)
 
         return one_pass
 
@@ -197,7 +205,18 @@ class _Forward:
             torch.accelerator.synchronize(self.device)
 
 
-def _repeat(forward: _Forward, batch_size: int, seconds: float) -> NDArray[np.float64]:
+def _waited_s() -> float:
+    """Seconds that threads of this process were ready and had no core, as Linux counts them; elsewhere 0."""
+    total_ns = 0
+    with contextlib.suppress(FileNotFoundError):
+        for task in _TASKS.iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread may end at any time
+                total_ns += int((task / "schedstat").read_text().split()[1])
+    return total_ns / 1e9
+
+
+def _repeat(forward: _Forward, batch_size: int, seconds: float) -> tuple[NDArray[np.float64], float]:
+    """Seconds of the passes that count, (n,), and what threads waited in one of them, the median."""
     one_pass = forward.timed(batch_size)
     began = time.perf_counter()
     one_pass()
@@ -206,15 +225,20 @@ def _repeat(forward: _Forward, batch_size: int, seconds: float) -> NDArray[np.fl
     passes: list[_Pass] = []
     while len(passes) < _MIN_REPEATS or time.perf_counter() - began < seconds:
         passes.append(one_pass())
-        if len(passes) % _GOOD_REPEATS == 0 and _is_stable(_counted(passes)):
+        if len(passes) % _GOOD_REPEATS == 0 and _is_stable(_seconds(_counted(passes))):
             break
-    return _counted(passes)
+    counted = _counted(passes)
+    return _seconds(counted), float(np.median([one.waited_s for one in counted]))
 
 
-def _counted(passes: Sequence[_Pass]) -> NDArray[np.float64]:
-    """Seconds of the passes that were not held up, (n,); of all, if too few were not."""
-    free = [one.seconds for one in passes if not one.is_held_up]
-    return np.asarray(free if len(free) >= max(_MIN_REPEATS, len(passes) / 10) else [one.seconds for one in passes])
+def _counted(passes: Sequence[_Pass]) -> Sequence[_Pass]:
+    """The passes that were not held up; all, if too few were not."""
+    free = [one for one in passes if not one.is_held_up]
+    return free if len(free) >= max(_MIN_REPEATS, len(passes) / 10) else passes
+
+
+def _seconds(passes: Sequence[_Pass]) -> NDArray[np.float64]:
+    return np.asarray([one.seconds for one in passes])
 
 
 def _is_stable(times_s: NDArray[np.float64]) -> bool:

@@ -64,7 +64,7 @@ class LatencyBook:
         if known is not None:
             return known
         latency = measure(network, image_size, resolve(target), seconds=seconds)
-        if latency.n_repeats >= _KEPT_REPEATS and latency.noise_ms <= _KEPT_NOISE_SHARE * latency.p50_ms:
+        if is_certain(latency):
             self.remember(backbone, image_size, target, latency)
             return latency
         before = self.find(backbone, image_size, target)
@@ -96,8 +96,11 @@ class LatencyBook:
         """Keep a latency; what other processes have written meanwhile stays."""
         entries = self._entries() | {_key(backbone, image_size, target): latency}
         content = {"format": _FORMAT, "latencies": {key: asdict(entry) for key, entry in entries.items()}}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(self.path, json.dumps(content, indent=1, sort_keys=True))
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(self.path, json.dumps(content, indent=1, sort_keys=True))
+        except OSError as error:
+            _LOG.warning("latencies cannot be remembered in %s: %s", self.path, error)
 
     def _entries(self) -> dict[str, Latency]:
         try:
@@ -105,9 +108,14 @@ class LatencyBook:
             return _parsed(content) if content["format"] == _FORMAT else {}
         except FileNotFoundError:
             return {}
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             _LOG.warning("%s is damaged (%s); latencies are measured anew.", self.path, error)
             return {}
+
+
+def is_certain(latency: Latency) -> bool:
+    """Whether it was measured undisturbed: from enough passes, with little noise."""
+    return latency.n_repeats >= _KEPT_REPEATS and latency.noise_ms <= _KEPT_NOISE_SHARE * latency.p50_ms
 
 
 def _parsed(content: dict[str, Any]) -> dict[str, Latency]:

@@ -17,7 +17,7 @@ from autobackbone.latency.target import describe
 from autobackbone.memory import memory_errors_translated
 from autobackbone.metrics import to_maximised
 from autobackbone.planning import SCREENING_SHARE, screening_order
-from autobackbone.records import Body, Limits, Priced, Trial
+from autobackbone.records import Body, Limits, Priced, Trial, counted
 from autobackbone.screening import Screened, Tap, screen
 from autobackbone.search.cutting import features_of_cuts, screen_cuts
 from autobackbone.search.frozen import frozen_trial, keep
@@ -99,8 +99,15 @@ def screen_all(shop: Workshop, *, share: float = SCREENING_SHARE, fine_tune: Cal
             # The features of cuts are there already: a little time is theirs, whoever needs the rest.
             cuts_s = _CUTS_SHARE * (paused - begun) if left_s < math.inf else math.inf
             screen_cuts(shop, body, features, min(max(ends.until, now + _LEAST_CUTS_SHARE * left_s), now + cuts_s))
+    _tell_left_out(shop, ends)
     if not shop.heads:
         raise next(iter(unloadable.values()), None) or _nothing_within_limits(shop)
+
+
+def _tell_left_out(shop: Workshop, ends: _Ends) -> None:
+    if ends.n_left_out:
+        pairs = counted(sum(map(len, shop.space.image_sizes.values())), "pair")
+        shop.reporter.say(f"not screened for want of time: {ends.n_left_out} of {pairs} of backbone and image size")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -111,11 +118,13 @@ class _Ends:
         until: the last pass, and what decides which ones are worth it.
         trained_by: what it takes to train a body that is screened.
         tuning_share: what that is, in seconds of its pass; 0 where nothing says that training pays.
+        n_left_out: pairs that these ends have left out.
     """
 
     until: float
     trained_by: float = math.inf
     tuning_share: float = 0.0
+    n_left_out: int = 0
 
     def allow(self, pass_s: float, reading_s: float = 0.0) -> bool:
         """Whether a pass may begin now."""
@@ -130,6 +139,8 @@ def _bodies(shop: Workshop, ends: _Ends) -> Iterator[Body]:
     order = deque(_order(shop))
     while order and not shop.heads:
         yield order.popleft()
+        if not shop.heads and shop.priced and shop.clock.left_s() <= 0:  # all that was measured breaks a limit
+            return
     yield from (body for body in order if body in shop.heads)
     left = [body for body in order if body not in shop.heads]
     scouts = Scouts(
@@ -179,14 +190,18 @@ def _compared(shop: Workshop, trial: Trial) -> Curve:
 
 def _screen_if_it_fits(shop: Workshop, body: Body, ends: _Ends) -> None:
     """Price a body, and screen it if it keeps the limits and there is time; the first one is screened anyway."""
+    if _is_beyond_limits(shop, body):
+        return
     # A rough guess refuses only what is far too long.
     if shop.heads and not ends.allow(2 / 3 * rough_pass_seconds(shop, body)):
+        ends.n_left_out += 1
         return
     priced = priced_within_limits(shop, body)
     if priced is None:
         return
     pass_s, late_s = pass_seconds(shop, priced.latency), reading_s(shop, priced)
     if shop.heads and not ends.allow(pass_s, late_s):
+        ends.n_left_out += 1
         return
     is_timed = shop.clock.left_s() < float("inf")
     _screen_one(
@@ -195,6 +210,17 @@ def _screen_if_it_fits(shop: Workshop, body: Body, ends: _Ends) -> None:
         until=min(_end_of_pass(shop), ends.trained_by) if is_timed else None,
         head_until=min(_end_of_head(shop, ends.until, late_s + pass_s), ends.trained_by) if is_timed else None,
     )
+
+
+def _is_beyond_limits(shop: Workshop, body: Body) -> bool:
+    """Whether the same backbone breaks a limit at a smaller size, as it does at a larger one then."""
+    smaller = (
+        priced
+        for known, priced in shop.priced.items()
+        if known.backbone == body.backbone and known.n_blocks_kept == body.n_blocks_kept
+        if known.image_size[0] <= body.image_size[0] and known.image_size[1] <= body.image_size[1]
+    )
+    return body not in shop.priced and any(broken_limit(priced, shop.limits) is not None for priced in smaller)
 
 
 def _order(shop: Workshop) -> list[Body]:
@@ -215,7 +241,7 @@ def _screen_one(shop: Workshop, priced: Priced, until: float | None, head_until:
     with memory_errors_translated():
         network = shop.source.network(*body).to(shop.device)
     # Splitting and cutting a network costs time, too: not where a pass is all that fits.
-    is_all = pass_seconds(shop, priced.latency) > _SHORT_SHARE * shop.clock.left_s()
+    is_all = pass_seconds(shop, priced.latency) > _SHORT_SHARE * shop.clock.left_s() and not shop.space.is_frozen_only
     depths = () if is_all or shop.space.is_frozen_only else shop.space.opening_depths(body.backbone)
     with memory_errors_translated():
         cuts = shop.stores.cuts(network, body, () if is_all else shop.space.kept.get(body.backbone, ()))
@@ -275,11 +301,15 @@ def _nothing_within_limits(shop: Workshop) -> LimitsError:
             "or allow smaller image_sizes."
         )
     fastest = min(shop.priced.values(), key=lambda priced: priced.latency.p50_ms)
+    n_all = sum(map(len, shop.space.image_sizes.values()))
+    is_over = shop.clock.left_s() <= 0
+    n_told = len(shop.priced) if is_over else n_all
+    advice = f"Time ended before all {n_all} were measured. Give more, or raise" if is_over else "Raise"
     return LimitsError(
-        f"none of {len(shop.priced)} pairs of backbone and image size keeps {_written(shop.limits)} on "
+        f"none of {n_told} pairs of backbone and image size keeps {_written(shop.limits)} on "
         f"{describe(shop.target)}; the fastest, {fastest.body}, takes "
         f"{fastest.latency.p50_ms:.2f} ms with {fastest.n_params:,} parameters and {fastest.megabytes:.1f} MB. "
-        "Raise the limit, or allow smaller image_sizes or other backbones."
+        f"{advice} the limit, or allow smaller image_sizes or other backbones."
     )
 
 

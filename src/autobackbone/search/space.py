@@ -10,6 +10,7 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
 from typing import Any, Literal
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -195,6 +196,20 @@ def offered_cuts(n_blocks: Mapping[str, int], setting: CutSetting = USUAL) -> di
     return kept
 
 
+def check_depths(n_blocks: Mapping[str, int], n_unfrozen: int | tuple[int, int] | None) -> None:
+    """Refuse a depth that no backbone has.
+
+    Raises:
+        SpaceError: all have fewer blocks.
+    """
+    lowest = n_unfrozen[0] if isinstance(n_unfrozen, tuple) else n_unfrozen
+    if lowest is not None and lowest > max(n_blocks.values()):
+        raise SpaceError(
+            f"space['n_unfrozen'] is at most as many blocks as a backbone has, and these have {min(n_blocks.values())} "
+            f"to {max(n_blocks.values())}; {n_unfrozen} came. Ask for fewer, or for (1, {max(n_blocks.values())})."
+        )
+
+
 def cuts_to_offer(n_blocks: int, setting: CutSetting = USUAL) -> tuple[int, ...]:
     """How many first blocks alone are tried of a backbone, ascending.
 
@@ -245,7 +260,7 @@ def _setting(name: str, value: Setting) -> float | int | Bound | None:
     lowest = {"n_unfrozen": 0, "label_smoothing": 0}.get(name, 1 if is_whole else 1e-12)
     is_read = (
         len(ends) == 2
-        and all(isinstance(end, int if is_whole else (int, float)) and not isinstance(end, bool) for end in ends)
+        and all(isinstance(end, Integral if is_whole else Real) and not isinstance(end, bool) for end in ends)
         and lowest <= ends[0] <= ends[1] < math.inf
     )
     if not is_read or (name == "label_smoothing" and ends[1] >= 1):
@@ -253,7 +268,7 @@ def _setting(name: str, value: Setting) -> float | int | Bound | None:
         raise SpaceError(
             f"space[{name!r}] is a {kind} of at least {lowest:g}, or bounds (lowest, highest) of such; {value!r} came."
         )
-    low, high = ends
+    low, high = map(int if is_whole else float, ends)
     return low if low == high else (low, high)
 
 

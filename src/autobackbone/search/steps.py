@@ -9,7 +9,7 @@ from typing import Literal
 
 import optuna
 
-from autobackbone.errors import TrialError
+from autobackbone.errors import EpochTooLongError, TrialError
 from autobackbone.records import Candidate, Evaluator, Trial
 from autobackbone.search.fitting import Fitting
 from autobackbone.search.legs import NextLeg, View, candidate_of, curve_of, curves_of, is_paused
@@ -124,7 +124,8 @@ def _train(search: Search, known: Trial, candidate: Candidate, until: float | No
     except TrialError as error:
         spent = replace(known, reason=str(error), train_seconds=before_s + time.monotonic() - begun)
         if not known.rung_scores:
-            return _end(search, spent, "failed")
+            # What nobody had the time for says nothing of the candidate.
+            return _end(search, spent, "stopped" if isinstance(error, EpochTooLongError) else "failed")
         # What it had reached at its rung stays reached.
         return _end(search, replace(spent, reason=f"ended after epoch {known.n_epochs}: {error}"), "finished")
     known_at_s = (*known.rung_at_s, *[search.now_s()] * (len(trial.rung_scores) - len(known.rung_at_s)))

@@ -22,7 +22,7 @@ STUDY_NAME = "autobackbone"
 _FACTS = "facts"
 _TEST_SCORES = "test_scores"
 _LEDGER = "ledger"
-_DIED = "interrupted: its process ended"
+_DIED = "interrupted before it ended"
 _STATES: Mapping[OptunaState, TrialState] = {
     OptunaState.WAITING: "waiting",
     OptunaState.RUNNING: "running",

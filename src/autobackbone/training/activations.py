@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -27,6 +28,7 @@ from torch import Tensor
 from autobackbone.errors import TrialError
 from autobackbone.runfolder import FULL
 
+_LOG = logging.getLogger(__name__)
 # A tenth is kept free for the run itself.
 _DISK_SHARE = 0.9
 _ABANDONED_S = 86_400.0
@@ -80,13 +82,19 @@ class ActivationCache:
 
     def opened(self, path: Path) -> NDArray[Any] | None:
         """A whole store, memory-mapped, read-only, the latest used from now on; `None` if it is not there."""
-        with suppress(FileNotFoundError):  # another process may remove it at any time
+        store: NDArray[Any] | None
+        try:
             os.utime(path)
-            store: NDArray[Any] | None = self.in_use.get(path)
+            store = self.in_use.get(path)
             if store is None:
                 store = self.in_use[path] = np.load(path, mmap_mode="r", allow_pickle=False)
-            return store
-        return None
+        except FileNotFoundError:  # another process may remove it at any time
+            return None
+        except (ValueError, EOFError) as error:
+            _LOG.warning("%s is damaged (%s); it is made anew", path, error)
+            path.unlink(missing_ok=True)
+            return None
+        return store
 
     def _sizes(self) -> tuple[dict[Path, int], dict[Path, float]]:
         """Bytes of all stores, and when each was last used."""
