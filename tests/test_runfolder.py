@@ -134,9 +134,10 @@ def test_the_cache_folder_can_be_named(monkeypatch, tmp_path):
 
 def test_what_a_killed_process_was_writing_is_removed(tmp_path):
     run = RunFolder(path=tmp_path)
-    for name in ("trials/0001/.checkpoint.ckpt.123", "trials/0001/weights.safetensors", ".run.json.7", ".hidden"):
+    kept = {"trials/0001/weights.safetensors", ".hidden", ".python-3.12", ".venv3.11/bin", "notes.part", ".notes.part"}
+    for name in (*kept, "trials/0001/.checkpoint.ckpt.01ab.part", ".run.json.01ab.part", ".lock.holder.01ab.part"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
     with run.held():
         left = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
-    assert left - {"lock", "lock.holder"} == {"trials/0001/weights.safetensors", ".hidden"}
+    assert left - {"lock", "lock.holder"} == kept

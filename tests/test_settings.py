@@ -74,9 +74,10 @@ def test_records_take_numpy_numbers() -> None:
         Budget(n_trials=True)
 
 
-def test_a_run_may_not_lie_in_the_folder_of_the_pictures_itself(tmp_path: Any) -> None:
-    with pytest.raises(ArgumentError, match="run_dir is a folder for the run alone"):
-        plan(tmp_path, 60, run_dir=f"{tmp_path}/.")
+@pytest.mark.parametrize("inside", [".", "runs/1"])
+def test_a_run_may_not_lie_in_the_folder_of_the_pictures(tmp_path: Any, inside: str) -> None:
+    with pytest.raises(ArgumentError, match="run_dir is a folder outside the dataset"):
+        plan(tmp_path, 60, run_dir=f"{tmp_path}/{inside}")
 
 
 @pytest.mark.parametrize("progress", [0, 1, "yes", object()])

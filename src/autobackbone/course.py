@@ -13,7 +13,7 @@ from autobackbone.choosing import choose, front_of, trial_line
 from autobackbone.clock import Clock
 from autobackbone.confirm import confirm, expected_s
 from autobackbone.data import decode, stored_bytes
-from autobackbone.errors import ArgumentError
+from autobackbone.errors import ArgumentError, TrialError
 from autobackbone.metrics import to_maximised
 from autobackbone.planning import FROZEN_SHARE, SCREENING_SHARE
 from autobackbone.preparing import Prepared, n_workers, prepare
@@ -52,7 +52,7 @@ def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: f
     prepared.source.check_given()
     space = _space(prepared)
     shop = _open_workshop(prepared, space, run, reporter, begun)
-    is_interrupted = _search(shop, FROZEN_SHARE if prepared.settings.is_frozen_only else SCREENING_SHARE)
+    is_interrupted = _search(shop)
     is_interrupted = _is_ending_interrupted(shop, is_confirming=not is_interrupted) or is_interrupted
     end_sitting(shop.study, shop.ledger, shop.clock.run_s(), is_completed=not is_interrupted)
     selection = Selection(run.path)
@@ -140,12 +140,13 @@ def _adopt(shop: Workshop) -> None:
     adopt_abandoned(shop.study, lambda number: number in waiting and trialfiles.has_checkpoint(shop.run, number))
 
 
-def _search(shop: Workshop, screening_share: float) -> bool:
+def _search(shop: Workshop) -> bool:
     """Screen and climb; whether Ctrl-C ended it."""
     tuner = Tuner(stores=shop.stores, score=shop.maximised_score, batch_norm=shop.batch_norm)
     try:
         shop.reporter.stage("screen")
-        screen_all(shop, share=screening_share, fine_tune=_beside_screening(shop, tuner))
+        share = SCREENING_SHARE if _is_tuning(shop) else FROZEN_SHARE
+        screen_all(shop, share=share, fine_tune=_beside_screening(shop, tuner))
         if not shop.space.is_frozen_only:
             shop.reporter.stage("search")
             climb(_search_of(shop, tuner))
@@ -159,6 +160,12 @@ def _search(shop: Workshop, screening_share: float) -> bool:
     _adopt(shop)
     shop.reporter.say("interrupted: what is there so far is kept; give the same run_dir to go on")
     return True
+
+
+def _is_tuning(shop: Workshop) -> bool:
+    """Whether anything may be fine-tuned, or goes on being."""
+    is_any_left = _n_trials_left(shop) != 0 or any(map(is_paused, shop.trials()))
+    return is_any_left and not shop.space.is_frozen_only
 
 
 def _beside_screening(shop: Workshop, tuner: Tuner) -> Callable[[], float]:
@@ -205,8 +212,7 @@ def _is_ending_interrupted(shop: Workshop, *, is_confirming: bool) -> bool:
     """Keep the networks of the front and confirm them; whether Ctrl-C ended that."""
     try:
         front = _front_to_confirm(shop)
-        for trial in front:
-            shop.keep_network(trial)
+        front = [trial for trial in front if _is_kept(shop, trial)]
         if is_confirming:
             shop.reporter.stage("confirm")
             confirm(shop, front)
@@ -216,6 +222,15 @@ def _is_ending_interrupted(shop: Workshop, *, is_confirming: bool) -> bool:
         return False
     _let_go_of_what_was_interrupted()
     shop.reporter.say("interrupted: some scores stay unconfirmed; give the same run_dir to go on")
+    return True
+
+
+def _is_kept(shop: Workshop, trial: Trial) -> bool:
+    try:
+        shop.keep_network(trial)
+    except TrialError as error:
+        shop.reporter.say(f"the network of trial {trial.number} is not kept: {error}")
+        return False
     return True
 
 
@@ -264,7 +279,8 @@ def _room_for_pixels(settings: Settings) -> int:
 def _activation_cache(settings: Settings) -> ActivationCache:
     folder = settings.cache_dir / "activations"
     folder.mkdir(parents=True, exist_ok=True)
-    cache = ActivationCache(folder=folder, max_bytes=_capped(settings, shutil.disk_usage(folder).free // 10))
+    stored = sum(file.stat().st_size for file in folder.glob("*.npy"))
+    cache = ActivationCache(folder=folder, max_bytes=_capped(settings, (stored + shutil.disk_usage(folder).free) // 10))
     cache.make_room_for(0)
     return cache
 

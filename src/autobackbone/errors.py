@@ -7,6 +7,7 @@ AutobackboneError
 ├── BackboneError (ValueError)      a backbone that timm does not know, or that does not fit the task
 │   └── WeightsError                weights that cannot be found or loaded here
 ├── TargetError (ValueError)        a target that this machine does not have
+│   └── TargetMemoryError           a network that does not fit into its memory; also a TrialMemoryError
 ├── LimitsError (ValueError)        limits that no candidate keeps
 ├── SpaceError (ValueError)         a search space that cannot be read
 ├── MetricError (ValueError)        a metric or task that is not known

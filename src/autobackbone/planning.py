@@ -132,7 +132,7 @@ def forecast(
     screen_s = min(sum(passes_s[pair] for pair in reached), most_share * left_s)
     # A trial takes about one forward pass for its activations and as much again for its epochs.
     trial_s = 2 * statistics.median(passes_s[pair] for pair in reached)
-    confirm_s = min(0.3 * screen_s + 2, 0.2 * left_s)
+    confirm_s = min(0.3 * screen_s + 2, 0.2 * left_s, left_s - screen_s)
     n_fitting = None if left_s == float("inf") else max(0, int((left_s - screen_s - confirm_s) / trial_s))
     n_tuned = 0 if is_frozen_only else min(n for n in (n_fitting, budget.n_trials) if n is not None)
     stages = {"read": min(read_s, budget.wall_clock_s or read_s), "screen": screen_s, "search": n_tuned * trial_s}

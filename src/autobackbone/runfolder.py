@@ -16,6 +16,7 @@ import errno
 import json
 import os
 import reprlib
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ from autobackbone.errors import LimitsError, RunError, RunLockedError
 from autobackbone.records import Limits, as_image_sizes
 
 FORMAT_VERSION = 1
+# Ends the names of files that are being written.
+_ASIDE = ".part"
 # A full disk, a full quota (which Windows does not name), a file larger than allowed.
 FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
@@ -153,9 +156,10 @@ class RunFolder:
             lock.release()
 
     def _remove_litter(self) -> None:
-        """Remove what killed processes were writing: who holds the lock is alone."""
-        for file in (*self.path.glob(".*.*"), *self.path.glob("trials/*/.*.*")):
-            if file.suffix[1:].isdigit():
+        """Remove what killed processes were writing: who holds the lock is alone. Nothing else here is ours."""
+        own = (self.facts_file.name, self.pictures_file.name, "lock.holder")
+        for pattern in (*(f".{name}.*{_ASIDE}" for name in own), f"trials/*/.*{_ASIDE}"):
+            for file in self.path.glob(pattern):
                 file.unlink(missing_ok=True)
 
 
@@ -226,7 +230,7 @@ def write_text(path: Path, text: str) -> None:
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Give a name beside a file for its content, which takes its place at the end; an error leaves nothing."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_ASIDE}")
     try:
         yield temporary
         temporary.replace(path)

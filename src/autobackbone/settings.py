@@ -122,8 +122,8 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
         _require(is_path, f"{name} is the path of a folder, or None, not {path!r}.")
         can_be = path is None or _can_be(path)
         _require(can_be, f"{name} is the path of a folder, or None; there can be none at {path!r}.")
-    is_within = run_dir is not None and isinstance(dataset, (str, PathLike)) and _is_same(dataset, run_dir)
-    _require(not is_within, "run_dir is a folder for the run alone; the dataset's own came. Give another one.")
+    is_within = run_dir is not None and isinstance(dataset, (str, PathLike)) and _is_within(run_dir, dataset)
+    _require(not is_within, f"run_dir is a folder outside the dataset; {run_dir!r} lies in it. Give another one.")
     is_tolerance = tolerance is None or (is_number(tolerance) and tolerance >= 0)
     _require(is_tolerance, f"tolerance is at least 0 points (nats of log_loss), or None, not {tolerance!r}.")
     _require(
@@ -170,8 +170,8 @@ def _can_be(path: str | PathLike[str]) -> bool:
     return bool(str(path)) and "\0" not in str(path)
 
 
-def _is_same(one: str | PathLike[str], other: str | PathLike[str]) -> bool:
-    return Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
+def _is_within(path: str | PathLike[str], folder: str | PathLike[str]) -> bool:
+    return _can_be(folder) and Path(path).expanduser().resolve().is_relative_to(Path(folder).expanduser().resolve())
 
 
 def _require_weights(weights: object) -> None:

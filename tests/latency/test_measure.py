@@ -187,7 +187,7 @@ class SlowToBegin(nn.Module):
 
 
 def test_what_the_first_large_batch_pays_for_is_not_its_speed():
-    assert measure(SlowToBegin(), (8, 8), CPU, seconds=0.2).images_per_s > 32 / 0.5
+    assert measure(SlowToBegin(), (8, 8), CPU, seconds=0.4).images_per_s > 32 / 0.5
 
 
 def test_no_latency_is_surer_than_drift_allows():
@@ -209,13 +209,14 @@ class OtherWork:
     def __init__(self, step_s: float) -> None:
         self.step_s, self.total_s = step_s, 0.0
 
-    def __call__(self) -> float:
+    def __call__(self) -> dict[str, float]:
         self.total_s += self.step_s
-        return self.total_s
+        return {"main": self.total_s, "worker": 0.9 * self.total_s, "idle": 0.0}
 
 
 def test_what_threads_waited_in_every_pass_is_noise(monkeypatch: pytest.MonkeyPatch):
     network = AlwaysHeldUp()
+    monkeypatch.setattr(measuring, "_half_width", lambda _: 0.0)
     monkeypatch.setattr(measuring, "_waited_s", OtherWork(0.008))
     crowded = measure(network, (8, 8), CPU, seconds=0.3)
     assert crowded.noise_ms == pytest.approx(8.0, rel=0.01)
@@ -224,17 +225,17 @@ def test_what_threads_waited_in_every_pass_is_noise(monkeypatch: pytest.MonkeyPa
     assert drowned.noise_ms == drowned.p50_ms
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="this system does not count it")
+@pytest.mark.skipif(not Path("/proc/self/schedstat").is_file(), reason="this system does not count it")
 def test_a_thread_that_has_no_core_waits():
     def burn(until: float) -> None:
         while time.monotonic() < until:
             hashlib.sha256(b"x" * 1_000_000)  # lets go of the lock of Python
 
-    before_s, n_threads = measuring._waited_s(), 4 * (os.cpu_count() or 1)
+    before_s, n_threads = sum(measuring._waited_s().values()), 4 * (os.cpu_count() or 1)
     workers = [threading.Thread(target=burn, args=(time.monotonic() + 0.5,)) for _ in range(n_threads)]
     for worker in workers:
         worker.start()
     time.sleep(0.4)
-    assert measuring._waited_s() > before_s
+    assert sum(measuring._waited_s().values()) > before_s
     for worker in workers:
         worker.join()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autobackbone.errors import LimitsError
+from autobackbone.errors import DataError, LimitsError
 from autobackbone.records import Body, Latency, Limits, Priced, Target
 from autobackbone.search import screenstage
 from autobackbone.search.costs import Costs
@@ -199,3 +199,31 @@ def test_pairs_that_the_time_leaves_out_are_counted(monkeypatch):
 
 
 REAL_SCREEN_IF_IT_FITS = screenstage._screen_if_it_fits
+
+
+def test_what_may_keep_a_limit_leaves_no_larger_size_out():
+    latency = Latency(p50_ms=9.0, p95_ms=9.0, noise_ms=6.0, images_per_s=10.0, n_repeats=9)
+    known = Priced(backbone="small", image_size=(96, 96), latency=latency, n_params=1, megabytes=1.0, n_blocks=4)
+    shop = SimpleNamespace(priced={SMALL: known}, limits=Limits(latency_ms=5.0))
+    assert not screenstage._is_beyond_limits(shop, Body("small", (128, 128)))
+
+
+def test_where_nothing_is_tuned_screening_keeps_its_share(monkeypatch):
+    shop = Screens(monkeypatch, 100.0)
+    screenstage.screen_all(shop, share=0.9)
+    assert {body: ends.until for body, ends in shop.ends.items()} == {SMALL: 90.0, LARGE: 90.0}
+
+
+def test_a_size_that_cannot_be_decoded_any_more_is_left_out(monkeypatch):
+    shop, told = Screens(monkeypatch, 100.0), []
+    shop.reporter = SimpleNamespace(say=told.append)
+
+    def screen(_, body, ends):
+        if body == LARGE:
+            raise DataError("the pictures have changed")
+        shop.screen(_, body, ends)
+
+    monkeypatch.setattr(screenstage, "_screen_if_it_fits", screen)
+    screenstage.screen_all(shop)
+    assert list(shop.heads) == [SMALL]
+    assert told == [f"left out: {LARGE}: the pictures have changed"]

@@ -142,3 +142,13 @@ def test_validation_rows_of_another_precision_are_another_store(stores, bundle):
     screened_with(half, (1,))
     assert half.is_stored(BODY, 1)
     assert not stores.is_stored(BODY, 1)
+
+
+def test_a_damaged_store_is_filled_anew(stores):
+    screened_with(stores, (1,), kept=(2,))
+    for file in stores.cache.folder.glob("*.npy"):
+        file.write_bytes(b"damaged")
+    stores.cache.in_use.clear()
+    screened_with(stores, (1,), kept=(2,))
+    assert stores.is_stored(BODY, 1)
+    assert stores.features(BODY._replace(n_blocks_kept=2)) is not None

@@ -371,3 +371,10 @@ def test_running_statistics_that_moved_to_new_tensors_come_back(tuner, screened)
     assert not torch.equal(own, norm.running_mean)
     _take_buffers(network, tail)
     assert torch.equal(own, norm.running_mean)
+
+
+def test_a_smaller_batch_than_memory_has_taught_stays_as_it_is(tuner, screened):
+    small = replace(tuner, stores=replace(tuner.stores, source=SmallSource(MemoryError(), n_fitting=4)))
+    small.tune(candidate(extras={"n_epochs": 1, "batch_size": 8}), screened.head)
+    _, outcome = small.tune(candidate(extras={"n_epochs": 1, "batch_size": 1}), screened.head)
+    assert outcome.n_epochs == 1

@@ -127,7 +127,7 @@ def ensure_readable(
     if found is not None:
         return found
     root.mkdir(parents=True, exist_ok=True)
-    with _written_whole(root) as aside:
+    with _told_of_disk(), _written_whole(root) as aside:
         unreadable = _decode([], source, preparation, (), n_workers=n_workers, on_progress=on_progress)
         (aside / _READABLE).write_text(json.dumps({"unreadable": unreadable}), encoding="utf-8")
     return unreadable

@@ -45,7 +45,7 @@ _DRIFT_SHARE = 0.02
 _Z = 1.39
 _LARGE_BATCH = 32
 # The first large batch also pays for memory and kernels: 1.3 s once, where the next one took 0.3.
-_LONG_FIRST = 5.0
+_LONG_FIRST = 2.0
 _GLANCES = 5
 _GLANCE_S = 0.1
 
@@ -54,7 +54,7 @@ def measure(network: nn.Module, image_size: ImageSize, target: Target, *, second
     """Time forward passes of a copy of the network, alone on the target.
 
     Passes repeat until the median is known to ±3 % or the time is over, at least three times. On a CPU, passes that
-    other work held up do not count, as long as enough others are left; where all were, what threads waited for a core
+    other work held up do not count, as long as enough others are left; where all were, what a thread waited for a core
     is noise. Half precision means: the weights themselves on a GPU, autocast on a CPU. Pictures are in the plain
     contiguous layout. The network keeps its mode, device, precision and caches, and torch its number of threads.
 
@@ -185,7 +185,7 @@ class _Forward:
 
         def one_pass() -> _Pass:
             self._wait()
-            waited_before_s = _waited_s()
+            before_s = _waited_s()
             began, own_began = time.perf_counter(), time.thread_time()
             with torch.autocast(self.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
                 self.network(pictures)
@@ -193,7 +193,8 @@ class _Forward:
             seconds, own_s = time.perf_counter() - began, time.thread_time() - own_began
             if self.device.type != "cpu":
                 return _Pass(seconds, is_held_up=False, waited_s=0.0)
-            waited_s = _waited_s() - waited_before_s
+            # Those who wait for the same cores wait at once: the longest wait is what the pass lost.
+            waited_s = max((s - before_s.get(name, 0.0) for name, s in _waited_s().items()), default=0.0)
             has_lost = _THREAD_CLOCK_S < 1e-6 and own_s < _OWN_SHARE * seconds
             return _Pass(seconds, has_lost or waited_s > (1 - _OWN_SHARE) * seconds, waited_s)
 
@@ -205,14 +206,15 @@ class _Forward:
             torch.accelerator.synchronize(self.device)
 
 
-def _waited_s() -> float:
-    """Seconds that threads of this process were ready and had no core, as Linux counts them; elsewhere 0."""
-    total_ns = 0
-    with contextlib.suppress(FileNotFoundError):
+def _waited_s() -> dict[str, float]:
+    """Seconds that each thread of this process was ready and had no core, as Linux counts them; elsewhere none."""
+    waited_s = {}
+    with contextlib.suppress(OSError):
         for task in _TASKS.iterdir():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread may end at any time
-                total_ns += int((task / "schedstat").read_text().split()[1])
-    return total_ns / 1e9
+            # A thread may end at any time, and some systems have the file and do not count.
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                waited_s[task.name] = int((task / "schedstat").read_text().split()[1]) / 1e9
+    return waited_s
 
 
 def _repeat(forward: _Forward, batch_size: int, seconds: float) -> tuple[NDArray[np.float64], float]:

@@ -57,18 +57,18 @@ class LatencyBook:
     ) -> Latency:
         """What is remembered of a backbone if a few passes bear it out, else what is measured, remembered from then on.
 
-        A measurement from few passes, or whose noise exceeds a tenth of it, is returned, but not remembered; a crowd
-        explains one that is slower than what is remembered, and then that is returned.
+        A measurement from few passes, or whose noise exceeds a tenth of it, is returned, but not remembered; where that
+        noise explains why it is slower than what is remembered, that is returned.
         """
         known = self.recall(network, backbone, image_size, target)
         if known is not None:
             return known
         latency = measure(network, image_size, resolve(target), seconds=seconds)
-        if is_certain(latency):
+        if latency.n_repeats >= _KEPT_REPEATS and not is_disturbed(latency):
             self.remember(backbone, image_size, target, latency)
             return latency
         before = self.find(backbone, image_size, target)
-        if before is not None and before.p50_ms < latency.p50_ms:
+        if before is not None and before.p50_ms < latency.p50_ms <= _STALE_RATIO * before.p50_ms + latency.noise_ms:
             return before
         if seconds >= 1.0:  # who asks for a glance knows that it is one
             _LOG.warning(
@@ -113,9 +113,9 @@ class LatencyBook:
             return {}
 
 
-def is_certain(latency: Latency) -> bool:
-    """Whether it was measured undisturbed: from enough passes, with little noise."""
-    return latency.n_repeats >= _KEPT_REPEATS and latency.noise_ms <= _KEPT_NOISE_SHARE * latency.p50_ms
+def is_disturbed(latency: Latency) -> bool:
+    """Whether its noise exceeds a tenth of it, as beside other work."""
+    return latency.noise_ms > _KEPT_NOISE_SHARE * latency.p50_ms
 
 
 def _parsed(content: dict[str, Any]) -> dict[str, Latency]:

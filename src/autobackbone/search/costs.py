@@ -53,8 +53,8 @@ class Costs:
 
     def learn(self, candidate: Candidate, epoch_s: float, *, is_stored: bool = False) -> None:
         """Remember what an epoch really took, and whether on a store of what its frozen part gives."""
-        if is_stored:
-            self._stored.add((candidate.body, candidate.n_unfrozen))
+        known = (candidate.body, candidate.n_unfrozen)
+        self._stored = self._stored | {known} if is_stored else self._stored - {known}
         self._ratios.append(epoch_s / self._guess_epoch_s(candidate))
         self._epochs[candidate.body, candidate.n_unfrozen] = epoch_s
 

@@ -75,7 +75,8 @@ class NetworkEvaluator:
         try:
             network, outcome = self.tuner.tune(candidate, head, until=until, n_views=n_views, leg=leg)
         except EpochTooLongError as error:
-            shop.costs.learn(candidate, error.epoch_s)
+            is_stored = shop.stores.is_stored(candidate.body, candidate.n_unfrozen)
+            shop.costs.learn(candidate, error.epoch_s, is_stored=is_stored)
             raise
         if outcome.n_epochs > 0:
             is_stored = shop.stores.is_stored(candidate.body, candidate.n_unfrozen)

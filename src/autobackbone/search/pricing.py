@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from autobackbone.backbones.blocks import blocks_of
 from autobackbone.data.store import threads_for
-from autobackbone.latency.remembered import is_certain
+from autobackbone.latency.remembered import is_disturbed
 from autobackbone.planning import gmacs
 from autobackbone.records import Body, ImageSize, Latency, Limits, Priced, Target
 from autobackbone.search.costs import Costs
@@ -74,7 +74,7 @@ def priced_within_limits(shop: Workshop, body: Body) -> Priced | None:
         del shop.priced[body]
         priced = price(shop, body)
         broken = broken_limit(priced, shop.limits)
-    if broken is not None and broken_limit(_at_best(priced), shop.limits) is None:
+    if broken is not None and not surely_breaks(priced, shop.limits):
         measured = f"{priced.latency.p50_ms:.1f} ± {priced.latency.noise_ms:.1f} ms beside other work"
         shop.reporter.say(f"{body} may keep the limits: {measured}")
         return priced
@@ -84,13 +84,12 @@ def priced_within_limits(shop: Workshop, body: Body) -> Priced | None:
     return None
 
 
-def _at_best(priced: Priced) -> Priced:
-    """With the lowest latency that a measurement beside other work leaves possible; a good one stands as it is."""
+def surely_breaks(priced: Priced, limits: Limits) -> bool:
+    """Whether a limit is broken even by the lowest latency that a measurement beside other work leaves possible."""
     latency = priced.latency
-    if is_certain(latency):
-        return priced
-    lower = replace(latency, p50_ms=latency.p50_ms - latency.noise_ms, p95_ms=latency.p95_ms - latency.noise_ms)
-    return replace(priced, latency=lower)
+    if is_disturbed(latency):
+        latency = replace(latency, p50_ms=latency.p50_ms - latency.noise_ms, p95_ms=latency.p95_ms - latency.noise_ms)
+    return broken_limit(replace(priced, latency=latency), limits) is not None
 
 
 def pass_seconds(shop: Workshop, latency: Latency) -> float:

@@ -12,7 +12,7 @@ from functools import partial
 from torch import nn
 
 from autobackbone.choosing import trial_line
-from autobackbone.errors import LimitsError, TrialError, TrialMemoryError, WeightsError
+from autobackbone.errors import DataError, LimitsError, TrialError, TrialMemoryError, WeightsError
 from autobackbone.latency.target import describe
 from autobackbone.memory import memory_errors_translated
 from autobackbone.metrics import to_maximised
@@ -23,7 +23,6 @@ from autobackbone.search.cutting import features_of_cuts, screen_cuts
 from autobackbone.search.frozen import frozen_trial, keep
 from autobackbone.search.legs import curve_of
 from autobackbone.search.pricing import (
-    broken_limit,
     gmacs_of,
     has_pixels,
     pass_seconds,
@@ -31,6 +30,7 @@ from autobackbone.search.pricing import (
     priced_within_limits,
     reading_s,
     rough_pass_seconds,
+    surely_breaks,
 )
 from autobackbone.search.rungs import Curve
 from autobackbone.search.scouting import Scouts, scouted
@@ -82,26 +82,35 @@ def screen_all(shop: Workshop, *, share: float = SCREENING_SHARE, fine_tune: Cal
             if not any(head.n_blocks_kept and head[:2] == body[:2] for head in shop.heads):
                 screen_cuts(shop, body, features_of_cuts(shop, body), ends.until)
             continue
-        try:
-            _screen_if_it_fits(shop, body, ends)
-        except WeightsError as error:
-            unloadable[body.backbone] = error
-            shop.reporter.say(f"left out: {error}")
-        except TrialError as error:
-            shop.reporter.say(f"left out: {body}: {error}")
+        _screen_or_leave_out(shop, body, ends, unloadable)
         if body in shop.heads:
             features, paused = features_of_cuts(shop, body), time.monotonic()
             reserve_s, now, left_s = fine_tune(), time.monotonic(), shop.clock.left_s()
             # Where training has begun to pay, a frozen network that could not be trained, too, is hardly of use.
             ends.tuning_share = _TUNING_SHARE if reserve_s > 0 else 0.0
             ends.trained_by = now + left_s - reserve_s
-            ends.until = min(ends.until + now - paused, now + _LATEST_SHARE * left_s, ends.trained_by)
+            latest_s = max(share, _LATEST_SHARE) * left_s
+            ends.until = min(ends.until + now - paused, now + latest_s, ends.trained_by)
             # The features of cuts are there already: a little time is theirs, whoever needs the rest.
             cuts_s = _CUTS_SHARE * (paused - begun) if left_s < math.inf else math.inf
             screen_cuts(shop, body, features, min(max(ends.until, now + _LEAST_CUTS_SHARE * left_s), now + cuts_s))
     _tell_left_out(shop, ends)
     if not shop.heads:
         raise next(iter(unloadable.values()), None) or _nothing_within_limits(shop)
+
+
+def _screen_or_leave_out(shop: Workshop, body: Body, ends: _Ends, unloadable: dict[str, WeightsError]) -> None:
+    try:
+        _screen_if_it_fits(shop, body, ends)
+    except WeightsError as error:
+        unloadable[body.backbone] = error
+        shop.reporter.say(f"left out: {error}")
+    except TrialError as error:
+        shop.reporter.say(f"left out: {body}: {error}")
+    except DataError as error:  # one more size that cannot be decoded
+        if not shop.heads:
+            raise
+        shop.reporter.say(f"left out: {body}: {error}")
 
 
 def _tell_left_out(shop: Workshop, ends: _Ends) -> None:
@@ -166,7 +175,7 @@ def _look(shop: Workshop, body: Body, n: int, seconds: float) -> Curve | None:
         return _compared(shop, known[-1])
     try:
         priced = price(shop, body)
-        if broken_limit(priced, shop.limits) is not None:
+        if surely_breaks(priced, shop.limits):
             return None
         with memory_errors_translated():
             network = shop.source.network(*body).to(shop.device)
@@ -208,7 +217,8 @@ def _screen_if_it_fits(shop: Workshop, body: Body, ends: _Ends) -> None:
         shop,
         priced,
         until=min(_end_of_pass(shop), ends.trained_by) if is_timed else None,
-        head_until=min(_end_of_head(shop, ends.until, late_s + pass_s), ends.trained_by) if is_timed else None,
+        # However long the pass took, its head has some time.
+        head_until=min(_end_of_head(shop, ends.until, late_s + pass_s), ends.trained_by + pass_s) if is_timed else None,
     )
 
 
@@ -220,7 +230,7 @@ def _is_beyond_limits(shop: Workshop, body: Body) -> bool:
         if known.backbone == body.backbone and known.n_blocks_kept == body.n_blocks_kept
         if known.image_size[0] <= body.image_size[0] and known.image_size[1] <= body.image_size[1]
     )
-    return body not in shop.priced and any(broken_limit(priced, shop.limits) is not None for priced in smaller)
+    return body not in shop.priced and any(surely_breaks(priced, shop.limits) for priced in smaller)
 
 
 def _order(shop: Workshop) -> list[Body]:
@@ -295,7 +305,7 @@ def _end_of_head(shop: Workshop, until: float, expected_s: float) -> float:
 
 
 def _nothing_within_limits(shop: Workshop) -> LimitsError:
-    if not shop.priced or any(broken_limit(priced, shop.limits) is None for priced in shop.priced.values()):
+    if not shop.priced or not all(surely_breaks(priced, shop.limits) for priced in shop.priced.values()):
         return LimitsError(
             "no backbone could be screened within the time and the memory. Give it more time, "
             "or allow smaller image_sizes."

@@ -80,11 +80,12 @@ def try_asked(search: Search, asked: optuna.Trial, share: float = 1.0) -> str:
     """
     candidate = search.space.candidate(asked.params)
     if not search.fitting.allows(asked.params):  # pricing it would take time, too
-        return _end(search, _not_begun(search, asked.number, candidate), "stopped")
+        reason = "not begun: what was left of the time became too short for it"
+        return _end(search, _unpriced(search, asked.number, candidate, reason), "stopped")
     try:
         known = replace(search.evaluator.begin(candidate), number=asked.number)
     except TrialError as error:
-        return _end(search, replace(_not_begun(search, asked.number, candidate), reason=str(error)), "failed")
+        return _end(search, _unpriced(search, asked.number, candidate, str(error)), "failed")
     record(search.study, known)
     rung = first_rung(search, candidate)
     left_s = search.left_s() * share
@@ -92,11 +93,11 @@ def try_asked(search: Search, asked: optuna.Trial, share: float = 1.0) -> str:
     return _train(search, known, candidate, until, NextLeg(number=asked.number, n_before=0, pause_at=rung))
 
 
-def _not_begun(search: Search, number: int, candidate: Candidate) -> Trial:
+def _unpriced(search: Search, number: int, candidate: Candidate, reason: str) -> Trial:
     return Trial(
         number=number,
         state="running",
-        reason="not begun: what was left of the time became too short for it",
+        reason=reason,
         backbone=candidate.backbone,
         image_size=candidate.image_size,
         n_unfrozen=candidate.n_unfrozen,
@@ -124,7 +125,7 @@ def _train(search: Search, known: Trial, candidate: Candidate, until: float | No
     except TrialError as error:
         spent = replace(known, reason=str(error), train_seconds=before_s + time.monotonic() - begun)
         if not known.rung_scores:
-            # What nobody had the time for says nothing of the candidate.
+            # What nobody had the time for has not failed, and is no trial that the budget grants.
             return _end(search, spent, "stopped" if isinstance(error, EpochTooLongError) else "failed")
         # What it had reached at its rung stays reached.
         return _end(search, replace(spent, reason=f"ended after epoch {known.n_epochs}: {error}"), "finished")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +125,8 @@ def has_checkpoint(run: RunFolder, number: int) -> bool:
 
 def _file(run: RunFolder, number: int, name: str) -> Path:
     folder = run.trial_folder(number)
-    folder.mkdir(parents=True, exist_ok=True)
+    with _told_of_disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     return folder / name
 
 
@@ -139,10 +141,15 @@ def _existing(run: RunFolder, number: int, name: str) -> Path:
 
 
 def _whole(file: Path, write: Callable[[Path], None]) -> None:
+    with _told_of_disk(file), written_whole(file) as temporary:
+        write(temporary)
+
+
+@contextmanager
+def _told_of_disk(file: Path) -> Iterator[None]:
     """Raises: TrialError: the disk is full; safetensors tells it in its own way."""
     try:
-        with written_whole(file) as temporary:
-            write(temporary)
+        yield
     except (OSError, SafetensorError) as error:
         if isinstance(error, OSError) and error.errno not in FULL:
             raise

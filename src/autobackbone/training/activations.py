@@ -32,6 +32,8 @@ _LOG = logging.getLogger(__name__)
 # A tenth is kept free for the run itself.
 _DISK_SHARE = 0.9
 _ABANDONED_S = 86_400.0
+# Another process may remove a store right after it was made.
+_N_TRIES = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +80,8 @@ class ActivationCache:
                 raise NoRoomError(f"there is no room for {n_bytes:,} bytes of activations in '{self.folder}'")
             oldest = idle.pop(0)
             used, free = used - sizes[oldest], free + sizes[oldest]
-            oldest.unlink(missing_ok=True)
+            with suppress(PermissionError):  # on Windows, of a store that another process holds open
+                oldest.unlink(missing_ok=True)
 
     def opened(self, path: Path) -> NDArray[Any] | None:
         """A whole store, memory-mapped, read-only, the latest used from now on; `None` if it is not there."""
@@ -90,9 +93,10 @@ class ActivationCache:
                 store = self.in_use[path] = np.load(path, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError:  # another process may remove it at any time
             return None
-        except (ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError) as error:
             _LOG.warning("%s is damaged (%s); it is made anew", path, error)
-            path.unlink(missing_ok=True)
+            with suppress(PermissionError):
+                path.unlink(missing_ok=True)
             return None
         return store
 
@@ -142,11 +146,19 @@ def stored(
         NoRoomError: the cap or the disk is too small.
         TrialError: time ended first, or an activation is no number.
     """
-    while (store := cache.opened(path)) is None:
+    for _ in range(_N_TRIES):
+        store = cache.opened(path)
+        if store is not None:
+            return store
         try:
             _compute(StoreWriter(cache, path, n_rows), compute(), until)
         except TooLargeError:
             _compute(StoreWriter(cache, path, n_rows, dtype=np.float32), compute(), until)
+    store = cache.opened(path)
+    if store is None:
+        raise NoRoomError(
+            f"what was written to '{path}' is not there: another process removes it, or the disk is broken"
+        )
     return store
 
 
@@ -184,7 +196,8 @@ class StoreWriter:
         """Leave nothing of what is not whole."""
         self._cache.promised.pop(self._path, None)
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # a full disk is told once more of what still waits to be written
+                self._file.close()
         self._aside.unlink(missing_ok=True)
 
     def add(self, values: Tensor) -> None:

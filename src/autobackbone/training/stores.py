@@ -151,13 +151,13 @@ class Stores:
             taps: list[Tap] = []
             for depth in depths:
                 path = self._path(body, depth, 0)
-                split = None if path.is_file() else self.split(network, body, depth)
+                split = None if self.cache.opened(path) is not None else self.split(network, body, depth)
                 if split is not None and all(tap.module != split.entry for tap in taps):
                     writer = stack.enter_context(StoreWriter(self.cache, path, n_rows))
                     taps.append(Tap(module=split.entry, read=copied, tell=_until_it_fails(writer)))
             for n_kept, entry in cuts.items():
                 path = self._features_path(body._replace(n_blocks_kept=n_kept))
-                if not path.is_file():
+                if self.cache.opened(path) is None:
                     writer = stack.enter_context(StoreWriter(self.cache, path, n_rows, dtype=np.float32))
                     taps.append(Tap(module=entry.module, read=entry.pool, tell=_until_it_fails(writer)))
             yield taps

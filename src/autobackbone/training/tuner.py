@@ -57,7 +57,7 @@ class Tuner:
     batch_norm: BatchNormMode = "fixed"
     _warm: dict[tuple[Path, int], _Bench] = field(default_factory=dict, init=False, repr=False, compare=False)
     _step_s: dict[tuple[Any, ...], float] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _n_passes: dict[tuple[Body, int], int] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _n_at_once: dict[tuple[Body, int], int] = field(default_factory=dict, init=False, repr=False, compare=False)
     _chosen: dict[tuple[Any, ...], StepPrecision] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def tune(
@@ -88,7 +88,7 @@ class Tuner:
             TrialMemoryError: nor did half as many pictures in one pass fit.
         """
         part = (candidate.body, candidate.n_unfrozen)
-        recipe = _in_passes(self._recipe(candidate), self._n_passes.get(part, 1))
+        recipe = _in_passes(self._recipe(candidate), self._n_at_once.get(part))
         try:
             with memory_errors_translated():
                 return self._tune(candidate, head, recipe, until, n_views, leg)
@@ -98,8 +98,8 @@ class Tuner:
         # Behind the handler: inside it the error would keep what the first attempt had taken.
         self._warm.clear()
         _free_memory()
-        smaller = _in_passes(recipe, 2)
-        self._n_passes[part] = smaller.accumulate  # its next leg, and others of its kind, begin so
+        smaller = _in_passes(recipe, recipe.batch_size // 2)
+        self._n_at_once[part] = smaller.batch_size  # its next leg, and others of its kind, begin so
         with memory_errors_translated():
             anew = None if leg is None else replace(leg, n_before=0)
             return self._tune(candidate, head, smaller, until, n_views, anew)
@@ -202,9 +202,11 @@ class Tuner:
         )
 
 
-def _in_passes(recipe: Recipe, n: int) -> Recipe:
-    """The same steps, each in so many passes of fewer pictures."""
-    return replace(recipe, batch_size=recipe.batch_size // n, accumulate=n * recipe.accumulate)
+def _in_passes(recipe: Recipe, n_at_once: int | None) -> Recipe:
+    """The same steps, each in as many passes as it takes to have no more pictures at once; `None` for any number."""
+    while n_at_once is not None and recipe.batch_size > n_at_once:
+        recipe = replace(recipe, batch_size=recipe.batch_size // 2, accumulate=2 * recipe.accumulate)
+    return recipe
 
 
 def _free_memory() -> None:
