@@ -1,5 +1,6 @@
 import copy
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from tests.conftest import TINY, make_pictures
 from autobackbone.backbones.build import build, normalisation
 from autobackbone.backbones.head import set_head
 from autobackbone.backbones.split import split_at
+from autobackbone.convexhead import fit_head
 from autobackbone.data import TRAIN, decode, survey
 from autobackbone.errors import TrialError, TrialMemoryError
 from autobackbone.exporting.transform import normalise
-from autobackbone.screening import Tap, copied, extract, fair_order, predict, screen
+from autobackbone.screening import Features, Tap, copied, extract, fair_order, predict, screen
 
 CPU = torch.device("cpu")
 SIZE = (32, 32)
@@ -90,9 +92,9 @@ def test_where_memory_is_too_small_for_a_batch_its_parts_say_the_same(bundle, ne
         return network.register_forward_pre_hook(refuse)
 
     given = (network, bundle, bundle.indices("train"), SIZE, normalisation(TINY))
-    features, probabilities = extract(*given, device=CPU).values, predict(*given, device=CPU)
+    features, probabilities = extract(*given, device=CPU).train, predict(*given, device=CPU)
     handle = refuse_more_than(3)
-    np.testing.assert_allclose(extract(*given, device=CPU).values, features, atol=1e-4)
+    np.testing.assert_allclose(extract(*given, device=CPU).train, features, atol=1e-4)
     np.testing.assert_allclose(predict(*given, device=CPU), probabilities, atol=1e-5)
     handle.remove()
     handle = refuse_more_than(0)
@@ -130,7 +132,10 @@ def test_time_cuts_the_pass_but_leaves_a_head(bundle, network):
         assert screened.n_train < len(bundle.indices("train")) or len(bundle.labels) <= 64
         assert np.isfinite(screened.head.weight).all()
     reached = extract(network, bundle, fair_order(bundle, seed=0), SIZE, normalisation(TINY), device=CPU, until=0.0)
-    assert 8 <= len(reached.values) == len(reached.indices) <= 32
+    n_reached = len(reached.train) + len(reached.others)
+    assert 8 <= n_reached <= 32
+    assert (len(reached.train_indices), len(reached.other_indices)) == (len(reached.train), len(reached.others))
+    assert set(bundle.parts[reached.train_indices]) == {TRAIN}
 
 
 def test_what_is_no_number_is_an_error_of_the_trial(bundle, network):
@@ -142,3 +147,33 @@ def test_what_is_no_number_is_an_error_of_the_trial(bundle, network):
         screen(*given, seed=0, device=CPU)
     with pytest.raises(TrialError, match="answers are no numbers in float32"):
         predict(broken, bundle, bundle.indices("validation"), SIZE, normalisation(TINY), device=CPU)
+
+
+def test_each_row_is_of_its_picture_whatever_the_order(bundle, network):
+    order = np.random.default_rng(0).permutation(np.flatnonzero(bundle.parts <= 1))
+    given = {"image_size": SIZE, "normalisation": normalisation(TINY), "device": CPU}
+    reached = extract(network, bundle, order, **given)
+    one_by_one = {index: extract(network, bundle, np.array([index]), **given) for index in order[:12]}
+    for values, indices in ((reached.train, reached.train_indices), (reached.others, reached.other_indices)):
+        for row, index in zip(values, indices, strict=True):
+            if index in one_by_one:
+                alone = one_by_one[index]
+                np.testing.assert_allclose(np.concatenate([alone.train, alone.others])[0], row, atol=1e-4)
+    assert sorted([*reached.train_indices, *reached.other_indices]) == sorted(order)
+    # As rows in the order of the pass, such as stored ones.
+    whole = np.empty((len(bundle.labels), reached.train.shape[1]), np.float32)
+    whole[reached.train_indices], whole[reached.other_indices] = reached.train, reached.others
+    same = Features.of(whole[order], order, bundle, seconds=1.0)
+    np.testing.assert_array_equal(same.train, reached.train)
+    np.testing.assert_array_equal(same.other_indices, reached.other_indices)
+
+
+def test_fitting_a_head_in_place_takes_no_second_matrix():
+    peaks, rng = [], np.random.default_rng(0)
+    for n in (10_000, 40_000):
+        features, labels = rng.standard_normal((n, 128)).astype(np.float32), rng.integers(0, 2, n)
+        tracemalloc.start()
+        fit_head(features, labels, n_classes=2, seed=0, copy=False)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 0.2 * 30_000 * 128 * 4

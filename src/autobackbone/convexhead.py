@@ -29,6 +29,7 @@ _FALLBACK_STRENGTH = 1e-2
 # More pictures than this say nothing new about the strength, but cost each of the inner fits its share.
 _MAX_FOR_STRENGTH = 4000
 _N_FOLDS = 3
+_BLOCK = 4096
 _MAX_ITERATIONS = 300
 
 # How the time is shared: choosing the strength may take so much of it.
@@ -65,7 +66,9 @@ class Head:
         return np.asarray(torch.softmax(logits, dim=1).numpy(), dtype=np.float32)
 
 
-def fit_head(features: Floats, labels: Ints, *, n_classes: int, seed: int, until: float | None = None) -> Head:
+def fit_head(
+    features: Floats, labels: Ints, *, n_classes: int, seed: int, until: float | None = None, copy: bool = True
+) -> Head:
     """Logistic regression on standardised features, its penalty chosen by folds inside the training part.
 
     Args:
@@ -76,19 +79,23 @@ def fit_head(features: Floats, labels: Ints, *, n_classes: int, seed: int, until
         seed: of the inner folds.
         until: `time.monotonic()` by which it has ended, if that is not sooner than a few iterations on the fewest
             pictures take. Where there is time for everything, the head is the one that comes without a deadline.
+        copy: `False` standardises the features in place: they are of no use afterwards.
 
     Returns:
         The head with the standardisation folded in: it takes raw features.
     """
-    scaler = StandardScaler().fit(features)
+    scaler = StandardScaler()
+    for start in range(0, len(features), _BLOCK):  # what it computes on the way takes more than the features themselves
+        scaler.partial_fit(features[start : start + _BLOCK])
     # One thread: the products are small, and threads that wait for each other beside other work took 50 s for 2 s.
     with threadpool_limits(1, user_api="blas"), _tolerating_slow_convergence():
-        scaled = scaler.transform(features)
+        scaled = scaler.transform(features, copy=copy)
         pace = None if until is None else _Pace.of(scaled, labels, until, seed=seed)
         strength = _choose_strength(scaled, labels, pace, seed=seed)
         if pace is not None:
             rows = pace.rows_of_last_fit()
-            scaled, labels = scaled[rows], labels[rows]
+            if len(rows) < len(labels):
+                scaled, labels = scaled[rows], labels[rows]
         model = _fit(scaled, labels, strength, pace)
     return _folded(model, scaler, n_classes=n_classes, n_pictures=len(labels))
 

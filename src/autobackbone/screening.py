@@ -55,14 +55,30 @@ class Features:
     """What enters the classifier, one row for each picture that was reached in time.
 
     Args:
-        values: (n_reached, n_features) float32.
-        indices: (n_reached,) which picture of the bundle each row is.
+        train: (n_train, n_features) float32, of training pictures.
+        train_indices: (n_train,) which picture of the bundle each row is.
+        others: (n_others, n_features) float32, of validation pictures or whatever else passed.
+        other_indices: (n_others,) which pictures those are.
         seconds: what the pass took.
     """
 
-    values: Floats
-    indices: Ints
+    train: Floats
+    train_indices: Ints
+    others: Floats
+    other_indices: Ints
     seconds: float
+
+    @classmethod
+    def of(cls, values: Floats, indices: Ints, bundle: DataBundle, *, seconds: float) -> Features:
+        """Rows (n, n_features) of pictures (n,) in any order; the two parts are copies."""
+        is_train = bundle.parts[indices] == TRAIN
+        return cls(
+            train=np.asarray(values[is_train]),
+            train_indices=indices[is_train],
+            others=np.asarray(values[~is_train]),
+            other_indices=indices[~is_train],
+            seconds=seconds,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +159,8 @@ def with_head(reached: Features, bundle: DataBundle, *, seed: int, until: float 
     """Fit a convex head on features, and score it on validation pictures.
 
     Args:
-        reached: of training and validation pictures, in an order that keeps classes and parts in proportion.
+        reached: of training and validation pictures, in an order that keeps classes and parts in proportion; those of
+            training pictures are standardised in place.
         bundle: whose pictures they are.
         seed: of the inner folds.
         until: `time.monotonic()` by which the head is fitted, as well as the time allows.
@@ -152,29 +169,23 @@ def with_head(reached: Features, bundle: DataBundle, *, seed: int, until: float 
         `None` if too little was reached to fit.
 
     Raises:
-        TrialError: features are no numbers.
         TrialMemoryError: memory is too small for the head.
     """
     begun = time.monotonic()
-    if not np.isfinite(reached.values).all():
-        raise TrialError("its features are no numbers: an activation is beyond the precision of the target")
-    is_train = bundle.parts[reached.indices] == TRAIN
-    labels = bundle.labels[reached.indices]
-    if len(np.unique(labels[is_train])) < 2 or is_train.all():
+    labels, n_reached = bundle.labels[reached.train_indices], len(reached.train) + len(reached.others)
+    if len(np.unique(labels)) < 2 or len(reached.others) == 0:
         return None
     with memory_errors_translated():
-        head = fit_head(
-            reached.values[is_train], labels[is_train], n_classes=len(bundle.classes), seed=seed, until=until
-        )
+        # A second matrix of features may be more than memory holds.
+        head = fit_head(reached.train, labels, n_classes=len(bundle.classes), seed=seed, until=until, copy=False)
     validation = bundle.indices("validation")
     probabilities = np.full((len(validation), len(bundle.classes)), np.nan, dtype=np.float32)
-    rows = np.searchsorted(validation, reached.indices[~is_train])
-    probabilities[rows] = head.probabilities(reached.values[~is_train])
+    probabilities[np.searchsorted(validation, reached.other_indices)] = head.probabilities(reached.others)
     return Screened(
         head=head,
         probabilities=probabilities,
-        n_train=head.n_pictures or int(is_train.sum()),
-        seconds_per_image=reached.seconds / len(reached.indices),
+        n_train=head.n_pictures or len(labels),
+        seconds_per_image=reached.seconds / n_reached,
         seconds=reached.seconds + time.monotonic() - begun,
     )
 
@@ -200,6 +211,7 @@ def extract(
         Features in the order of `indices`, as many as were reached before `until`, at least one batch.
 
     Raises:
+        TrialError: features are no numbers.
         TrialMemoryError: memory is too small for a single picture.
     """
     begun = time.monotonic()
@@ -208,12 +220,19 @@ def extract(
     def look(some: Ints) -> Tensor:
         return normalise(torch.from_numpy(pixels[some]).to(device), normalisation)
 
-    chunks: list[Floats] = []
+    is_train = bundle.parts[indices] == TRAIN
+    n_train = int(is_train.sum())
+    # Each row has its place in one matrix, training pictures first, so that none is held twice.
+    places = np.where(is_train, is_train.cumsum() - 1, n_train + (~is_train).cumsum() - 1)
+    matrix: Floats | None = None
     n_done = 0
-    may_round = bundle.parts[indices] == TRAIN
     passing = _ToFeatures(network, tuple((tap.module, tap.read) for tap in taps), precision)
-    for some, (values, *entering) in passes(passing, look, indices, may_round=may_round):
-        chunks.append(values.float().numpy())
+    for some, (values, *entering) in passes(passing, look, indices, may_round=is_train):
+        rows = values.float().numpy()
+        if not np.isfinite(rows).all():
+            raise TrialError("its features are no numbers: an activation is beyond the precision of the target")
+        matrix = np.empty((len(indices), rows.shape[1]), np.float32) if matrix is None else matrix
+        matrix[places[n_done : n_done + len(some)]] = rows
         for tap, activations in zip(taps, entering, strict=True):
             tap.tell(activations)
         n_done += len(some)
@@ -221,7 +240,15 @@ def extract(
             on_progress(n_done / len(indices))
         if until is not None and time.monotonic() >= until:
             break
-    return Features(values=np.concatenate(chunks), indices=indices[:n_done], seconds=time.monotonic() - begun)
+    assert matrix is not None  # there is at least one picture
+    n_trained = int(is_train[:n_done].sum())
+    return Features(
+        train=matrix[:n_trained],
+        train_indices=indices[:n_done][is_train[:n_done]],
+        others=matrix[n_train : n_train + n_done - n_trained],
+        other_indices=indices[:n_done][~is_train[:n_done]],
+        seconds=time.monotonic() - begun,
+    )
 
 
 def predict(
