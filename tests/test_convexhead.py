@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from autobackbone.convexhead import fit_head
+from autobackbone.convexhead import _stratified_part, fit_head
 
 
 def blobs(n_classes, n=240, n_features=12, noise=1.0, seed=0):
@@ -76,3 +76,11 @@ def test_a_class_with_a_single_picture_is_kept_however_short_the_time():
     for end in (time.monotonic() - 1, time.monotonic() + 600):
         head = fit_head(features, labels, n_classes=4, seed=0, until=end)
         assert head.bias[3] > head.bias[:3].min() - 19  # one that was never seen lies 20 below the least
+
+
+@pytest.mark.parametrize("n_wanted", range(90, 101))
+def test_a_part_that_is_nearly_all_can_be_had(n_wanted):
+    features, labels = np.arange(100, dtype=np.float32)[:, None], np.arange(100) % 10
+    part, of_part = _stratified_part(features, labels, n_wanted, seed=0)
+    assert n_wanted <= len(part) == len(of_part) <= 100
+    assert len(np.unique(of_part)) == 10

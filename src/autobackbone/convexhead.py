@@ -171,7 +171,8 @@ def _choose_strength(scaled: Floats, labels: Ints, pace: _Pace | None, *, seed: 
 def _stratified_part(scaled: Floats, labels: Ints, n_wanted: int, *, seed: int) -> tuple[Floats, Ints]:
     is_common = np.bincount(labels)[labels] >= 2
     common = np.flatnonzero(is_common)
-    if len(common) <= n_wanted:
+    # scikit-learn leaves out at least one of each class, or none.
+    if len(common) - n_wanted < len(np.unique(labels[common])):
         return scaled[common], labels[common]
     part, _ = train_test_split(common, train_size=n_wanted, stratify=labels[is_common], random_state=seed)
     return scaled[part], labels[part]
