@@ -74,3 +74,25 @@ def test_a_trial_that_is_too_slow_teaches_how_slow_it_is(pictures, tmp_path, n_p
         evaluator.evaluate(1, wanted, time.monotonic() + left_s)
     # What could not end in this time is not asked again in it.
     assert evaluator.expected_s(wanted) > left_s
+
+
+@pytest.mark.parametrize(
+    ("n_epochs", "left_s", "n_views"),
+    [
+        (20, None, 4),
+        (20, 21.0, 1),  # an epoch takes a second, twenty take it all, and a tenth is too little for a view of five
+        (60, 60.0, 2),  # a tenth of it is enough for one
+        (20, 26.0 + 1.5, 2),  # what training leaves is enough for one
+        (20, 36.0 + 1.5, 4),
+    ],
+)
+def test_moved_views_take_a_tenth_of_a_last_leg_or_what_training_leaves_of_it(monkeypatch, n_epochs, left_s, n_views):
+    body, epoch_s, pass_s = Body(TINY, SIZE), 1.0, 5.0
+    costs = Costs(n_train=100, n_validation=8, n_blocks={body: 5}, forward_s={body: pass_s / 100})
+    wanted = Candidate(backbone=TINY, image_size=SIZE, n_unfrozen=2, lr=1e-3)
+    costs.learn(wanted, epoch_s)
+    stores = SimpleNamespace(is_stored=lambda *_: True)
+    shop = SimpleNamespace(costs=costs, stores=stores, heads={body: (0, None)})
+    evaluator = NetworkEvaluator(shop=shop, tuner=SimpleNamespace(n_epochs=lambda _: n_epochs))
+    monkeypatch.setattr("autobackbone.search.evaluate.time", SimpleNamespace(monotonic=lambda: 0.0))
+    assert evaluator._n_views(wanted, left_s, 0) == n_views
