@@ -115,13 +115,25 @@ def test_growth_is_nothing_exactly_where_a_trial_would_be_beaten(pairs, score, l
     assert grown_more >= grown - 1e-9
 
 
-def test_a_trial_is_expected_to_gain_what_others_gained_so_far_or_else_what_it_gained_itself():
+def test_a_trial_is_expected_to_gain_what_others_gained_and_may_gain_or_else_what_it_gained_itself():
     frozen = curve(0, [0.5], has_ended=True, n_epochs=0)
     slower, paused = curve(1, [0.6, 0.6, 0.6, 0.7], 2.0), curve(2, [0.6, 0.65])
-    # From two epochs to four another one gained a tenth: 0.75 instead of 0.5, from 1 ms to a tenth above 2 ms.
-    assert growth(paused, [frozen, slower]) == pytest.approx(0.25 * 1.2)
+    # From two epochs to four another one gained a tenth, and pauses: it may gain as much again. So 0.85 is expected
+    # instead of 0.5, from 1 ms to a tenth above 2 ms.
+    assert growth(paused, [frozen, slower]) == pytest.approx(0.35 * 1.2)
+    # Had it ended there, it would gain nothing more: 0.75 instead of 0.5 up to 2 ms, and of 0.7 from there on.
+    ended = curve(1, [0.6, 0.6, 0.6, 0.7], 2.0, has_ended=True)
+    assert growth(paused, [frozen, ended]) == pytest.approx(0.25 * 1.0 + 0.05 * 0.2)
     # Nobody went further: as much again as since the rung before.
     assert growth(paused, [frozen]) == pytest.approx(0.20 * 0.1)
     # Nothing is known of who has only begun, and an end is an end.
     assert growth(curve(3, [0.6]), [frozen]) == pytest.approx(0.10 * 0.1)
     assert growth(curve(4, [0.6, 0.7], has_ended=True), [frozen]) == 0.0
+
+
+def test_who_leads_at_a_rung_is_expected_to_keep_its_lead():
+    # Two of eight blocks, and four of eight: better at each epoch that both have trained, and not as far yet.
+    frozen, shallow = curve(0, [0.82], has_ended=True, n_epochs=0), curve(1, [0.79, 0.85, 0.88, 0.92])
+    deep = curve(2, [0.82, 0.91])
+    every = [frozen, shallow, deep]
+    assert growth(deep, every) > growth(shallow, every) > 0

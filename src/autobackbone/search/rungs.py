@@ -122,8 +122,8 @@ def leading(curves: Sequence[Curve], rung: int, n: int) -> set[int]:
 def growth(curve: Curve, curves: Sequence[Curve]) -> float:
     """By how much the front's hypervolume is expected to grow if a trial goes on to its end.
 
-    It is expected to gain what others that went further have gained so far. The corner is the same for whoever is
-    compared: below the worst score of all, and a tenth above the highest latency.
+    It is expected to gain what others that went further have gained since its rung, and may still gain. The corner is
+    the same for whoever is compared: below the worst score of all, and a tenth above the highest latency.
 
     Args:
         curve: of one trial; one that has ended adds nothing.
@@ -138,16 +138,27 @@ def growth(curve: Curve, curves: Sequence[Curve]) -> float:
     return hypervolume([*scores, end], [*latencies, curve.latency_ms], corner) - hypervolume(scores, latencies, corner)
 
 
-def _expected_gain(curve: Curve, curves: Sequence[Curve]) -> float:
-    """What others gained after the same rung, so far, the median; where none went further, what this one gained since
-    the rung before. Who has ended gains nothing.
+def _expected_gain(curve: Curve, curves: Sequence[Curve], known: dict[int, float | None] | None = None) -> float:
+    """What others gained after the same rung and may still gain, the median: who leads at a rung keeps its lead. Where
+    none went further, what this one gained since the rung before. Who has ended gains nothing.
+
+    Args:
+        curve: of one trial.
+        curves: of all.
+        known: by rung, what was found for others, since it is the same for all that stand there.
     """
     if curve.has_ended:
         return 0.0
-    seen = [other.best() - other.best(curve.n_epochs) for other in curves if other.n_epochs > curve.n_epochs]
-    if seen:
-        return statistics.median(seen)
-    before = curve.n_epochs // HALVING
+    known = {} if known is None else known
+    rung = curve.n_epochs
+    if rung not in known:
+        further = [other for other in curves if other.n_epochs > rung]
+        gained = [other.best() - other.best(rung) + _expected_gain(other, curves, known) for other in further]
+        known[rung] = statistics.median(gained) if gained else None
+    found = known[rung]
+    if found is not None:
+        return found
+    before = rung // HALVING
     return curve.best() - curve.best(before) if before else 0.0
 
 
