@@ -273,6 +273,14 @@ def test_continuing_adds_trials_and_keeps_the_old_ones(search, pictures, tmp_pat
         search(pictures, run_dir=tmp_path / "run", channels=(2, 1, 0))
     with pytest.raises(RunError, match="dataset has changed"):
         search((255 - pictures[0], pictures[1]), run_dir=tmp_path / "run")
+    # A table of pictures that was lost comes back; predictions that were are told before anything is spent.
+    table = (tmp_path / "run" / "pictures.csv").read_bytes()
+    (tmp_path / "run" / "pictures.csv").unlink()
+    search(pictures, Budget(n_trials=0), run_dir=tmp_path / "run")
+    assert (tmp_path / "run" / "pictures.csv").read_bytes() == table
+    (tmp_path / "run" / "trials" / "0000" / "validation.npy").unlink()
+    with pytest.raises(RunError, match=r"validation\.npy' is not there"):
+        search(pictures, run_dir=tmp_path / "run")
 
 
 def test_where_not_all_pairs_can_pass_a_part_of_the_pictures_says_which_ones_do(

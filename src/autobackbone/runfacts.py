@@ -45,6 +45,7 @@ def begin_or_continue(run: RunFolder, prepared: Prepared, bundle: DataBundle) ->
     """
     if run.exists():
         _check_same(run, prepared, bundle)
+        _write_pictures(run, bundle)  # the same as before: were it lost or damaged, that would be told only at the end
         return
     _write_pictures(run, bundle)
     # Last: it says that a run is here.

@@ -74,8 +74,13 @@ class Workshop:
         """Take up the screened trials of earlier sittings, with their latencies.
 
         One that was cut short by the clock is screened again.
+
+        Raises:
+            RunError: predictions that choosing needs, or a head, are not there or damaged.
         """
         for trial in self.trials():
+            if trial.state == "finished":
+                self.validation_of(trial)
             if trial.state == "finished" and trial.n_unfrozen == 0 and trial.extras["scored_share"] == 1.0:
                 body = trial.body
                 self.heads[body] = (trial.number, trialfiles.load_head(self.run, trial.number))
