@@ -1,5 +1,6 @@
 """The whole way on real, small networks: from arrays and folders to a model that predicts."""
 
+import errno
 import json
 import signal
 import subprocess
@@ -34,7 +35,7 @@ from autobackbone.errors import (
 )
 from autobackbone.progress import Silent
 from autobackbone.runfolder import RunFolder
-from autobackbone.search import screenstage
+from autobackbone.search import screenstage, trialfiles
 from autobackbone.search.scouting import scouted
 
 COLUMNS = [
@@ -481,3 +482,18 @@ def test_what_paused_when_it_was_interrupted_goes_on_in_the_next_sitting(search,
     assert went_on.rung_scores[:1] == waiting.rung_scores
     assert {trial.state for trial in again.trials} <= {"finished", "stopped"}
     assert any(trial.n_epochs == 8 for trial in again.trials)
+
+
+def test_a_disk_that_is_full_leaves_a_front_that_is_confirmed(search, pictures, tmp_path, monkeypatch):
+    def full(tensors, file):
+        if file.name.startswith(".weights"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(tensors, file)
+
+    lines, save = [], trialfiles.save_file
+    monkeypatch.setattr(trialfiles, "save_file", full)
+    result = search(pictures, Budget(n_trials=1), run_dir=tmp_path / "run", progress=Listens(lines))
+    assert any("is not kept: there was no room for" in line for line in lines)
+    assert result.front
+    assert {trial.n_unfrozen for trial in result.front} == {0}  # a head is enough to build a frozen network again
+    assert all(trial.test_score is not None for trial in result.front)

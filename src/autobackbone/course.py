@@ -212,7 +212,8 @@ def _is_ending_interrupted(shop: Workshop, *, is_confirming: bool) -> bool:
     """Keep the networks of the front and confirm them; whether Ctrl-C ended that."""
     try:
         front = _front_to_confirm(shop)
-        front = [trial for trial in front if _is_kept(shop, trial)]
+        for trial in front:
+            _keep_or_tell(shop, trial)
         if is_confirming:
             shop.reporter.stage("confirm")
             confirm(shop, front)
@@ -225,13 +226,12 @@ def _is_ending_interrupted(shop: Workshop, *, is_confirming: bool) -> bool:
     return True
 
 
-def _is_kept(shop: Workshop, trial: Trial) -> bool:
+def _keep_or_tell(shop: Workshop, trial: Trial) -> None:
+    """A frozen network whose copy has no room can be built again from its head."""
     try:
         shop.keep_network(trial)
     except TrialError as error:
         shop.reporter.say(f"the network of trial {trial.number} is not kept: {error}")
-        return False
-    return True
 
 
 def _let_go_of_what_was_interrupted() -> None:
