@@ -90,3 +90,8 @@ def test_every_backbone_has_a_family():
     families = {family_of(name) for name in default_names()}
     assert len(families) > 80
     assert {"resnet", "efficientnet", "inception_v3"} <= families
+
+
+def test_a_part_of_a_name_finds_the_names_that_hold_it():
+    with pytest.raises(BackboneError, match="Did you mean 'efficientnet_lite0', 'tf_efficientnet_lite0'"):
+        resolve_names("lite0")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from timm.models import PretrainedCfg
 
 _GLOB_CHARACTERS = frozenset("*?[")
+# Shorter ones are part of too many names.
+_MIN_PART = 4
 
 
 def resolve_names(patterns: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -142,6 +144,8 @@ def _unknown(name: str) -> str:
             f"timm knows {name!r}, but has no pre-trained weights for it. autobackbone.catalogue() lists all that has."
         )
     known = (*default_names(), *pretrained_names())
-    close = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
+    # A part of a name, such as `lite0`, is like none of them as a whole.
+    within = [one for one in default_names() if len(name) >= _MIN_PART and name in one]
+    close = within[:4] or difflib.get_close_matches(name, known, n=4, cutoff=0.5)
     hint = f"Did you mean {', '.join(map(repr, close))}?" if close else "autobackbone.catalogue() lists all names."
     return f"timm {timm.__version__} knows no pre-trained backbone {name!r}. {hint}"
