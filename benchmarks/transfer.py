@@ -43,9 +43,10 @@ class Scratch:
     def __init__(self, source: TimmSource) -> None:
         self.source = source
 
-    def network(self, backbone: str, image_size: ImageSize) -> nn.Module:
+    def network(self, backbone: str, image_size: ImageSize, n_blocks_kept: int | None = None) -> nn.Module:
         """As timm initialises it."""
-        return build(backbone, n_classes=self.source.n_classes, image_size=image_size, seed=0).eval()
+        n_classes = self.source.n_classes
+        return build(backbone, n_classes=n_classes, image_size=image_size, seed=0, n_blocks_kept=n_blocks_kept).eval()
 
     def normalisation(self, backbone: str) -> Normalisation:
         """As its pre-trained weights want it."""
