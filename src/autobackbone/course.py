@@ -25,7 +25,6 @@ from autobackbone.search import trialfiles
 from autobackbone.search.climb import climb
 from autobackbone.search.early import climb_early
 from autobackbone.search.evaluate import NetworkEvaluator, end_paused, tidy
-from autobackbone.search.legs import is_paused
 from autobackbone.search.screenstage import screen_all
 from autobackbone.search.space import USUAL, Space, offered_cuts
 from autobackbone.search.steps import Search
@@ -33,7 +32,7 @@ from autobackbone.search.study import adopt_abandoned, begin_sitting, end_sittin
 from autobackbone.search.workshop import Workshop
 from autobackbone.selection import Selection
 from autobackbone.settings import Settings
-from autobackbone.training.activations import ActivationCache
+from autobackbone.training.activations import ActivationCache, stores_in
 from autobackbone.training.stores import Stores
 from autobackbone.training.tuner import Tuner
 
@@ -136,7 +135,7 @@ def _tell_of_earlier_sittings(shop: Workshop) -> None:
 
 def _adopt(shop: Workshop) -> None:
     """What was running is failed, or goes on from its checkpoint in this sitting or the next."""
-    waiting = {trial.number for trial in shop.trials() if is_paused(trial)}
+    waiting = {trial.number for trial in shop.trials() if trial.is_paused}
     adopt_abandoned(shop.study, lambda number: number in waiting and trialfiles.has_checkpoint(shop.run, number))
 
 
@@ -164,7 +163,7 @@ def _search(shop: Workshop) -> bool:
 
 def _is_tuning(shop: Workshop) -> bool:
     """Whether anything may be fine-tuned, or goes on being."""
-    is_any_left = _n_trials_left(shop) != 0 or any(map(is_paused, shop.trials()))
+    is_any_left = _n_trials_left(shop) != 0 or any(trial.is_paused for trial in shop.trials())
     return is_any_left and not shop.space.is_frozen_only
 
 
@@ -279,7 +278,7 @@ def _room_for_pixels(settings: Settings) -> int:
 def _activation_cache(settings: Settings) -> ActivationCache:
     folder = settings.cache_dir / "activations"
     folder.mkdir(parents=True, exist_ok=True)
-    stored = sum(file.stat().st_size for file in folder.glob("*.npy"))
+    stored = sum(of.st_size for of in stores_in(folder).values())
     cache = ActivationCache(folder=folder, max_bytes=_capped(settings, (stored + shutil.disk_usage(folder).free) // 10))
     cache.make_room_for(0)
     return cache

@@ -286,6 +286,21 @@ class Candidate:
         """What its head stands on."""
         return Body(self.backbone, self.image_size, self.n_blocks_kept)
 
+    def begun(self, n_blocks: int, *, latency_ms: float | None = None) -> Trial:
+        """A trial of it before anything is trained, its number 0; `n_blocks` as for a trial."""
+        return Trial(
+            number=0,
+            state="running",
+            reason="",
+            **self.body._asdict(),
+            n_unfrozen=self.n_unfrozen,
+            n_blocks=n_blocks,
+            lr=self.lr,
+            score=None,
+            latency_ms=latency_ms,
+            extras=dict(self.extras),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
@@ -333,6 +348,11 @@ class Trial:
     def body(self) -> Body:
         """What its head stands on."""
         return Body(self.backbone, self.image_size, self.n_blocks_kept)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it waits at a rung."""
+        return self.state == "running" and bool(self.rung_scores)
 
     def __str__(self) -> str:
         """The trial in one line."""

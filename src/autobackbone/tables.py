@@ -108,7 +108,7 @@ def _facts(trial: Trial, chosen: int | None, *, has_state: bool) -> dict[str, st
         "pictures/s": _number(trial.images_per_s, ".0f"),
         "MB": _number(trial.megabytes, ".1f"),
     }
-    state: str = "paused" if trial.state == "running" and trial.rung_scores else trial.state
+    state: str = "paused" if trial.is_paused else trial.state
     state = f"{state}: {trial.reason.removeprefix('paused ')}" if trial.reason else state
     return {**facts, "state": state} if has_state else facts
 

@@ -43,20 +43,8 @@ class TableEvaluator:
 
     def begin(self, candidate: Candidate) -> Trial:
         """What is known before."""
-        return Trial(
-            number=0,
-            state="running",
-            reason="",
-            backbone=candidate.backbone,
-            image_size=candidate.image_size,
-            n_unfrozen=candidate.n_unfrozen,
-            n_blocks=candidate.n_blocks_kept or self.n_blocks[candidate.backbone],
-            n_blocks_kept=candidate.n_blocks_kept,
-            lr=candidate.lr,
-            score=None,
-            latency_ms=self.latency_ms[candidate.backbone],
-            extras=dict(candidate.extras),
-        )
+        n_blocks = candidate.n_blocks_kept or self.n_blocks[candidate.backbone]
+        return candidate.begun(n_blocks, latency_ms=self.latency_ms[candidate.backbone])
 
     def evaluate(
         self,

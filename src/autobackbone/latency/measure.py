@@ -256,7 +256,7 @@ def _half_width(times_s: NDArray[np.float64]) -> float:
 
 
 def _images_per_s(forward: _Forward, seconds: float) -> float:
-    """At a batch of 32, from the faster of two passes, or from one where one alone takes several times the time."""
+    """At a batch of 32, from the faster of two passes, or from one where one alone takes more than twice the time."""
     try:
         with memory_errors_translated():
             one_pass = forward.timed(_LARGE_BATCH)

@@ -16,7 +16,6 @@ from autobackbone.metrics import to_maximised
 from autobackbone.records import Candidate, Trial
 from autobackbone.search import trialfiles
 from autobackbone.search.frozen import begun_trial
-from autobackbone.search.legs import is_paused
 from autobackbone.search.pricing import price
 from autobackbone.search.study import tell
 from autobackbone.search.workshop import Workshop
@@ -75,12 +74,10 @@ class NetworkEvaluator:
         try:
             network, outcome = self.tuner.tune(candidate, head, until=until, n_views=n_views, leg=leg)
         except EpochTooLongError as error:
-            is_stored = shop.stores.is_stored(candidate.body, candidate.n_unfrozen)
-            shop.costs.learn(candidate, error.epoch_s, is_stored=is_stored)
+            self._learn(candidate, error.epoch_s)
             raise
         if outcome.n_epochs > 0:
-            is_stored = shop.stores.is_stored(candidate.body, candidate.n_unfrozen)
-            shop.costs.learn(candidate, outcome.seconds / outcome.n_epochs, is_stored=is_stored)
+            self._learn(candidate, outcome.seconds / outcome.n_epochs)
         probabilities = self._probabilities(candidate, network, outcome)
         is_at_rung = pause_at is not None and not outcome.is_cut_short
         is_waiting = is_at_rung and trialfiles.has_checkpoint(shop.run, number)
@@ -91,6 +88,10 @@ class NetworkEvaluator:
         if not is_beaten_for_good(trial, shop.trials(), shop.metric):
             trialfiles.save_weights(shop.run, number, network.state_dict())
         return trial
+
+    def _learn(self, candidate: Candidate, epoch_s: float) -> None:
+        is_stored = self.shop.stores.is_stored(candidate.body, candidate.n_unfrozen)
+        self.shop.costs.learn(candidate, epoch_s, is_stored=is_stored)
 
     def _probabilities(self, candidate: Candidate, network: nn.Module, outcome: Outcome) -> NDArray[np.float32]:
         """Of the weights that are kept, in the target's precision; training scores in float32."""
@@ -150,7 +151,7 @@ def _with_precision(candidate: Candidate, outcome: Outcome) -> dict[str, float |
 def end_paused(shop: Workshop) -> None:
     """End what pauses when the run ends: what no other trial beats is as good as finished, the rest is stopped."""
     for trial in shop.trials():
-        if is_paused(trial):
+        if trial.is_paused:
             is_kept = trialfiles.has_weights(shop.run, trial.number)
             is_good = is_kept and not is_beaten_for_good(trial, shop.trials(), shop.metric)
             reason = f"the run ended while it paused after epoch {trial.n_epochs}"

@@ -57,18 +57,8 @@ def frozen_trial(shop: Workshop, priced: Priced, screened: Screened | None) -> T
 
 def begun_trial(shop: Workshop, priced: Priced, candidate: Candidate) -> Trial:
     """What is known of a candidate before it is tried; its number is 0."""
-    return Trial(
-        number=0,
-        state="running",
-        reason="",
-        backbone=candidate.backbone,
-        image_size=candidate.image_size,
-        n_unfrozen=candidate.n_unfrozen,
-        n_blocks=priced.n_blocks,
-        n_blocks_kept=candidate.n_blocks_kept,
-        lr=candidate.lr,
-        score=None,
-        latency_ms=priced.latency.p50_ms,
+    return replace(
+        candidate.begun(priced.n_blocks, latency_ms=priced.latency.p50_ms),
         latency_p95_ms=priced.latency.p95_ms,
         latency_noise_ms=priced.latency.noise_ms,
         images_per_s=priced.latency.images_per_s,
@@ -76,5 +66,4 @@ def begun_trial(shop: Workshop, priced: Priced, candidate: Candidate) -> Trial:
         n_params=priced.n_params,
         megabytes=priced.megabytes,
         resize=shop.bundle.preparation.resize,
-        extras=dict(candidate.extras),
     )

@@ -105,11 +105,6 @@ def seconds_to_end(view: View) -> float:
     return 0.0 if number is None else _whole_s(view, number)
 
 
-def is_paused(trial: Trial) -> bool:
-    """Whether it waits at a rung."""
-    return trial.state == "running" and bool(trial.rung_scores)
-
-
 def candidate_of(trial: Trial) -> Candidate:
     """What was tried."""
     return Candidate(**trial.body._asdict(), n_unfrozen=trial.n_unfrozen, lr=trial.lr, extras=dict(trial.extras))

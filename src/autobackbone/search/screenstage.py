@@ -250,13 +250,13 @@ def _screen_one(shop: Workshop, priced: Priced, until: float | None, head_until:
     body = priced.body
     with memory_errors_translated():
         network = shop.source.network(*body).to(shop.device)
-    # Splitting and cutting a network costs time, too: not where a pass is all that fits.
-    is_all = pass_seconds(shop, priced.latency) > _SHORT_SHARE * shop.clock.left_s() and not shop.space.is_frozen_only
-    depths = () if is_all or shop.space.is_frozen_only else shop.space.opening_depths(body.backbone)
-    with memory_errors_translated():
+        is_frozen_only = shop.space.is_frozen_only
+        # Splitting and cutting a network costs time, too: not where a pass is all that fits.
+        is_all = pass_seconds(shop, priced.latency) > _SHORT_SHARE * shop.clock.left_s() and not is_frozen_only
+        depths = () if is_all or is_frozen_only else shop.space.opening_depths(body.backbone)
         cuts = shop.stores.cuts(network, body, () if is_all else shop.space.kept.get(body.backbone, ()))
-    with memory_errors_translated(), shop.stores.filling(network, body, depths, cuts) as taps:
-        screened = _screened(shop, priced, network, until=until, head_until=head_until, taps=taps)
+        with shop.stores.filling(network, body, depths, cuts) as taps:
+            screened = _screened(shop, priced, network, until=until, head_until=head_until, taps=taps)
     trial = keep(shop, priced, screened)
     is_whole = trial is not None and trial.extras["scored_share"] == 1
     if cuts and is_whole and all(shop.stores.features(body._replace(n_blocks_kept=k)) is None for k in cuts):

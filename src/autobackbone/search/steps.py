@@ -12,7 +12,7 @@ import optuna
 from autobackbone.errors import EpochTooLongError, TrialError
 from autobackbone.records import Candidate, Evaluator, Trial
 from autobackbone.search.fitting import Fitting
-from autobackbone.search.legs import NextLeg, View, candidate_of, curve_of, curves_of, is_paused
+from autobackbone.search.legs import NextLeg, View, candidate_of, curve_of, curves_of
 from autobackbone.search.rungs import is_hopeless, rungs
 from autobackbone.search.space import Space
 from autobackbone.search.study import read_trials, record, tell
@@ -61,7 +61,7 @@ def view(search: Search, trials: Sequence[Trial]) -> View:
     """What is known now of all trials, for who decides what goes on."""
     return View(
         curves=curves_of(trials, search.sign),
-        paused={trial.number: candidate_of(trial) for trial in trials if is_paused(trial)},
+        paused={trial.number: candidate_of(trial) for trial in trials if trial.is_paused},
         n_epochs=search.evaluator.n_epochs,
         expected_s=search.evaluator.expected_s,
         left_s=search.left_s(),
@@ -94,20 +94,8 @@ def try_asked(search: Search, asked: optuna.Trial, share: float = 1.0) -> str:
 
 
 def _unpriced(search: Search, number: int, candidate: Candidate, reason: str) -> Trial:
-    return Trial(
-        number=number,
-        state="running",
-        reason=reason,
-        backbone=candidate.backbone,
-        image_size=candidate.image_size,
-        n_unfrozen=candidate.n_unfrozen,
-        n_blocks=candidate.n_blocks_kept or search.space.n_blocks[candidate.backbone],
-        n_blocks_kept=candidate.n_blocks_kept,
-        lr=candidate.lr,
-        score=None,
-        latency_ms=None,
-        extras=dict(candidate.extras),
-    )
+    n_blocks = candidate.n_blocks_kept or search.space.n_blocks[candidate.backbone]
+    return replace(candidate.begun(n_blocks), number=number, reason=reason)
 
 
 def go_on(search: Search, known: Trial, leg: NextLeg, share: float = 1.0) -> None:
@@ -142,7 +130,7 @@ def without_hopeless(search: Search) -> list[Trial]:
     """All trials; those that pause without hope are stopped."""
     trials = read_trials(search.study)
     curves = curves_of(trials, search.sign)
-    hopeless = [t for t in trials if is_paused(t) and is_hopeless(curve_of(t, search.sign), curves)]
+    hopeless = [t for t in trials if t.is_paused and is_hopeless(curve_of(t, search.sign), curves)]
     for trial in hopeless:
         reason = f"no plausible end would put it on the front, as its score after epoch {trial.n_epochs} tells"
         _end(search, replace(trial, reason=reason), "stopped")

@@ -67,13 +67,14 @@ class ActivationCache:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._remove_abandoned()
-        sizes, used_at = self._sizes()
+        facts = stores_in(self.folder)
+        sizes = {file: of.st_size for file, of in facts.items()}
         promised = sum(self.promised.values())
         used, free = sum(sizes.values()) + promised, shutil.disk_usage(self.folder).free - promised
         if used + n_bytes <= self.max_bytes and n_bytes <= free * _DISK_SHARE:
             return
         gc.collect()  # a training that has ended may still hold its stores, in a circle
-        idle = sorted((file for file in sizes if file not in self.in_use), key=used_at.__getitem__)
+        idle = sorted((file for file in sizes if file not in self.in_use), key=lambda file: facts[file].st_mtime)
         while used + n_bytes > self.max_bytes or n_bytes > free * _DISK_SHARE:
             leaving = sum(sizes[file] for file in idle)
             if used - leaving + n_bytes > self.max_bytes or n_bytes > (free + leaving) * _DISK_SHARE:
@@ -100,21 +101,21 @@ class ActivationCache:
             return None
         return store
 
-    def _sizes(self) -> tuple[dict[Path, int], dict[Path, float]]:
-        """Bytes of all stores, and when each was last used."""
-        sizes, used_at = {}, {}
-        for file in self.folder.glob("*.npy"):
-            with suppress(FileNotFoundError):  # another process may remove it at any time
-                facts = file.stat()
-                sizes[file], used_at[file] = facts.st_size, facts.st_mtime
-        return sizes, used_at
-
     def _remove_abandoned(self) -> None:
         """Remove what killed processes left a day ago or earlier; what is younger may be another process at work."""
         for file in self.folder.glob("*.part"):
             with suppress(FileNotFoundError):
                 if time.time() - file.lstat().st_mtime > _ABANDONED_S:
                     file.unlink()
+
+
+def stores_in(folder: Path) -> dict[Path, os.stat_result]:
+    """All whole stores, with their sizes and when each was last used."""
+    found = {}
+    for file in folder.glob("*.npy"):
+        with suppress(FileNotFoundError):  # another process may remove it at any time
+            found[file] = file.stat()
+    return found
 
 
 class NoRoomError(Exception):
