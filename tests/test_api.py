@@ -417,7 +417,7 @@ def test_ctrl_c_in_the_midst_of_a_read_of_the_study_does_not_lock_it(search, pic
         ({"target": "cpu"}, ArgumentError, r"target is a Target\(…\)"),
         ({"limits": {"latency_ms": 3}}, ArgumentError, r"limits is a Limits\(…\)"),
         ({"metric": "acuracy"}, MetricError, "accuracy"),
-        ({"task": "detection"}, DataError, "classification"),
+        ({"task": "detection"}, ArgumentError, "classification"),
         ({"space": {"lrr": 1}}, SpaceError, "Did you mean 'lr'"),
         ({"backbones": "resnet5000"}, BackboneError, "resnet"),
         ({"backbones": "resnet50.a1_in1k", "weights": None}, WeightsError, "weights="),

@@ -2,10 +2,11 @@ import time
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.preprocessing import StandardScaler
 
-from autobackbone.convexhead import _stratified_part, fit_head
+from autobackbone.convexhead import fit_head
+from autobackbone.convexhead.logistic import _stratified_part
 
 
 def blobs(n_classes, n=240, n_features=12, noise=1.0, seed=0):
@@ -19,16 +20,18 @@ def blobs(n_classes, n=240, n_features=12, noise=1.0, seed=0):
 @pytest.mark.parametrize("n_classes", [2, 3, 7])
 def test_the_folded_head_is_scaler_and_regression_in_one(n_classes):
     features, labels = blobs(n_classes)
-    head = fit_head(features, labels, n_classes=n_classes, seed=0)
+    head = fit_head(features, labels, n_outputs=n_classes, seed=0)
     scaler = StandardScaler().fit(features)
     model = LogisticRegression(C=head.strength, max_iter=2000).fit(scaler.transform(features), labels)
-    np.testing.assert_allclose(head.probabilities(features), model.predict_proba(scaler.transform(features)), atol=5e-3)
+    np.testing.assert_allclose(
+        head.predictions(features, "classification"), model.predict_proba(scaler.transform(features)), atol=5e-3
+    )
 
 
 def test_a_class_that_training_never_saw_is_never_predicted():
     features, labels = blobs(3)
-    head = fit_head(features, labels + (labels > 0), n_classes=4, seed=0)
-    probabilities = head.probabilities(features)
+    head = fit_head(features, labels + (labels > 0), n_outputs=4, seed=0)
+    probabilities = head.predictions(features, "classification")
     assert probabilities[:, 1].max() < 1e-6
     assert (probabilities.argmax(1) == labels + (labels > 0)).mean() > 0.9
 
@@ -36,14 +39,14 @@ def test_a_class_that_training_never_saw_is_never_predicted():
 def test_a_class_with_a_single_picture_still_gives_a_head():
     features, labels = blobs(2, n=21)
     labels = np.where(np.arange(21) == 0, 2, labels)
-    assert fit_head(features, labels, n_classes=3, seed=0).weight.shape == (3, 12)
+    assert fit_head(features, labels, n_outputs=3, seed=0).weight.shape == (3, 12)
 
 
 @pytest.mark.parametrize("n_classes", [2, 5])
 def test_with_time_for_everything_the_head_is_that_without_a_deadline(n_classes):
     features, labels = blobs(n_classes)
-    plain = fit_head(features, labels, n_classes=n_classes, seed=0)
-    timed = fit_head(features, labels, n_classes=n_classes, seed=0, until=time.monotonic() + 600)
+    plain = fit_head(features, labels, n_outputs=n_classes, seed=0)
+    timed = fit_head(features, labels, n_outputs=n_classes, seed=0, until=time.monotonic() + 600)
     np.testing.assert_array_equal(timed.weight, plain.weight)
     np.testing.assert_array_equal(timed.bias, plain.bias)
     assert timed.strength == plain.strength
@@ -55,16 +58,16 @@ def test_many_classes_end_in_time_with_a_head_that_has_learned():
     features, labels = blobs(300, n=6000, n_features=800, noise=12.0)
     seen, unseen = slice(0, 5000), slice(5000, None)
     begun = time.monotonic()
-    head = fit_head(features[seen], labels[seen], n_classes=300, seed=0, until=begun + 2)
+    head = fit_head(features[seen], labels[seen], n_outputs=300, seed=0, until=begun + 2)
     assert time.monotonic() - begun < 3
-    assert (head.probabilities(features[unseen]).argmax(1) == labels[unseen]).mean() > 10 / 300
+    assert (head.predictions(features[unseen], "classification").argmax(1) == labels[unseen]).mean() > 10 / 300
 
 
 def test_a_deadline_that_is_over_still_gives_a_head_that_knows_every_class():
     features, labels = blobs(40, n=4000)
-    head = fit_head(features, labels, n_classes=40, seed=0, until=time.monotonic() - 1)
+    head = fit_head(features, labels, n_outputs=40, seed=0, until=time.monotonic() - 1)
     assert 40 <= head.n_pictures < 4000
-    probabilities = head.probabilities(features)
+    probabilities = head.predictions(features, "classification")
     assert np.isfinite(probabilities).all()
     assert len(np.unique(probabilities.argmax(1))) > 30
     assert (probabilities.argmax(1) == labels).mean() > 10 / 40
@@ -74,7 +77,7 @@ def test_a_class_with_a_single_picture_is_kept_however_short_the_time():
     features, labels = blobs(3, n=3000)
     labels[1234] = 3
     for end in (time.monotonic() - 1, time.monotonic() + 600):
-        head = fit_head(features, labels, n_classes=4, seed=0, until=end)
+        head = fit_head(features, labels, n_outputs=4, seed=0, until=end)
         assert head.bias[3] > head.bias[:3].min() - 19  # one that was never seen lies 20 below the least
 
 
@@ -84,3 +87,49 @@ def test_a_part_that_is_nearly_all_can_be_had(n_wanted):
     part, of_part = _stratified_part(features, labels, n_wanted, seed=0)
     assert n_wanted <= len(part) == len(of_part) <= 100
     assert len(np.unique(of_part)) == 10
+
+
+def test_numbers_are_fitted_as_scikit_learn_would_with_the_penalty_that_leaving_one_out_chooses():
+    generator = np.random.default_rng(0)
+    features = (generator.normal(size=(80, 20)) * generator.uniform(0.1, 9, 20) + 3).astype(np.float32)
+    numbers = features @ generator.normal(size=(20, 2)) * [1e-3, 1e4] + generator.normal(size=(80, 2)) * [1e-3, 1e4]
+    head = fit_head(features, numbers, n_outputs=2, task="regression", seed=0)
+    scaled = StandardScaler().fit_transform(features)
+    alphas = [10.0**power for power in np.arange(-1, 6.5, 0.5)]
+    for k in range(2):
+        model = RidgeCV(alphas=alphas).fit(scaled, numbers[:, k])
+        wanted = model.predict(scaled)
+        found = head.predictions(features, "regression")[:, k]
+        np.testing.assert_allclose(found, wanted, atol=2e-3 * numbers[:, k].std())
+
+
+def test_each_label_has_a_logistic_regression_of_its_own():
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(150, 8)).astype(np.float32)
+    labels = (features[:, :3] + 0.3 * generator.normal(size=(150, 3)) > [0, 0.5, -0.5]).astype(np.int64)
+    head = fit_head(features, labels, n_outputs=3, task="multilabel", seed=0)
+    alone = [fit_head(features, labels[:, k], n_outputs=2, seed=0) for k in range(3)]
+    found = head.predictions(features, "multilabel")
+    for k in range(3):
+        wanted = alone[k].predictions(features, "classification")[:, 1]
+        np.testing.assert_allclose(found[:, k], wanted, atol=1e-4)
+    assert ((found > 0.5) == labels).mean() > 0.9
+
+
+def test_a_label_that_all_pictures_have_or_none_is_said_of_all_or_none():
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(30, 4)).astype(np.float32)
+    labels = np.column_stack([np.zeros(30), np.ones(30), generator.integers(0, 2, 30)]).astype(np.int64)
+    found = fit_head(features, labels, n_outputs=3, task="multilabel", seed=0).predictions(features, "multilabel")
+    assert (found[:, 0] < 1e-6).all()
+    assert (found[:, 1] > 1 - 1e-6).all()
+
+
+def test_a_deadline_is_shared_by_all_labels():
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(400, 64)).astype(np.float32)
+    labels = (generator.random((400, 12)) < 0.3).astype(np.int64)
+    head = fit_head(features, labels, n_outputs=12, task="multilabel", seed=0, until=time.monotonic() - 1)
+    assert np.isfinite(head.weight).all()
+    assert head.n_pictures is not None
+    assert head.n_pictures >= 4

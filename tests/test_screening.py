@@ -37,7 +37,7 @@ def test_the_head_inside_the_network_says_what_the_head_beside_it_says(bundle, n
     set_head(network, torch.from_numpy(screened.head.weight), torch.from_numpy(screened.head.bias))
     validation = bundle.indices("validation")
     inside = predict(network, bundle, validation, SIZE, normalisation(TINY), device=CPU)
-    np.testing.assert_allclose(inside, screened.probabilities, atol=1e-5)
+    np.testing.assert_allclose(inside, screened.predictions, atol=1e-5)
     assert screened.n_train == len(bundle.indices("train"))
 
 
@@ -75,7 +75,7 @@ def test_every_beginning_of_the_order_keeps_classes_and_parts_in_proportion(seed
 
 def _without_pixels(found):
     class Bundle:
-        parts, labels, classes = found.parts, found.labels, found.classes
+        parts, labels, classes, strata, task = found.parts, found.labels, found.classes, found.strata, found.task
 
         def indices(self, part):
             return np.flatnonzero(found.parts == {"train": 0, "validation": 1, "test": 2}[part])
@@ -121,9 +121,9 @@ def test_the_end_of_the_head_is_given_on_and_leaves_small_data_as_they_are(bundl
         for name, end in ends.items()
     }
     whole = screen(network, bundle, SIZE, normalisation(TINY), seed=0, device=CPU)
-    np.testing.assert_array_equal(timed["ample"].probabilities, whole.probabilities)
+    np.testing.assert_array_equal(timed["ample"].predictions, whole.predictions)
     assert timed["over"].n_train < whole.n_train == len(bundle.indices("train"))
-    assert np.isfinite(timed["over"].probabilities).all()
+    assert np.isfinite(timed["over"].predictions).all()
 
 
 def test_time_cuts_the_pass_but_leaves_a_head(bundle, network):
@@ -173,7 +173,7 @@ def test_fitting_a_head_in_place_takes_no_second_matrix():
     for n in (10_000, 40_000):
         features, labels = rng.standard_normal((n, 128)).astype(np.float32), rng.integers(0, 2, n)
         tracemalloc.start()
-        fit_head(features, labels, n_classes=2, seed=0, copy=False)
+        fit_head(features, labels, n_outputs=2, seed=0, copy=False)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] - peaks[0] < 0.2 * 30_000 * 128 * 4

@@ -13,7 +13,7 @@ from autobackbone.errors import ArgumentError
 from autobackbone.planning import Plan
 from autobackbone.preparing import prepare
 from autobackbone.progress import Reporter, Silent
-from autobackbone.records import Budget, Limits, Resize, Target
+from autobackbone.records import Budget, Limits, Resize, Target, Task
 from autobackbone.runfacts import known
 from autobackbone.runfolder import RunFolder, new_run_path
 from autobackbone.search.space import Setting, as_space_settings
@@ -30,7 +30,8 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
     dataset: Any,
     budget: Budget | float | str,
     *,
-    task: str | None = None,
+    task: Task | None = None,
+    label: str | Sequence[str] | None = None,
     metric: str | None = None,
     backbones: str | Sequence[str] | None = None,
     image_sizes: Sequence[int | Sequence[int]] | int | None = None,
@@ -59,12 +60,18 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
     measured latency. Everything tried is kept in a run folder; the front comes with weights that can be used at once.
 
     Args:
-        dataset: a folder with one sub-folder per class, with or without `train/`, `val/`, `test/` above them; `(X, y)`
-            arrays, X (n, height, width[, channels]) uint8 or float; or a map-style torch dataset of (picture, label).
+        dataset: a folder with one sub-folder per class, with or without `train/`, `val/`, `test/` above them; a CSV
+            file or data frame with the columns `file` and `label`, and perhaps `split` and `group`; `(X, y)` arrays, X
+            (n, height, width[, channels]) uint8 or float; or a map-style torch dataset of (picture, label).
         budget: seconds, a text such as `"10min"`, or `Budget(wall_clock_s=, n_trials=)`. The run ends within 5 % or 5 s
             of its time, whichever is more, and always with at least one usable network.
-        task: `"classification"`, or `None` to read it from the labels.
-        metric: `"accuracy"` (default), `"balanced_accuracy"`, `"f1_macro"`, `"log_loss"`, `"top5"`, `"auroc"`.
+        task: `"classification"`, `"regression"`, `"multilabel"`, or `None` to read it from the labels: numbers with a
+            fraction are a regression; lists of names, and matrices of 0 and 1, are a multilabel task.
+        label: the columns of a table that hold labels; `None` for the one called `label`. Several are several numbers,
+            or 0 and 1 for each of several labels.
+        metric: of classes `"accuracy"` (default), `"balanced_accuracy"`, `"f1_macro"`, `"log_loss"`, `"top5"`,
+            `"auroc"`; of numbers `"r2"` (default), `"mae"`, `"rmse"`; of several labels `"map"` (default),
+            `"f1_micro"`, `"f1_macro"`, `"auroc"`, `"log_loss"`, `"accuracy"`.
         backbones: names or globs such as `"resnet*"`; `None` for a shortlist of what can be loaded here.
         image_sizes: pixels, or (height, width) each; `None` for each backbone's own size and smaller ones.
         target: where the model will run; latency is measured there.
@@ -107,6 +114,7 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
         dataset,
         budget,
         task=task,
+        label=label,
         metric=metric,
         backbones=backbones,
         image_sizes=image_sizes,
@@ -141,7 +149,8 @@ def plan(  # noqa: PLR0913  the facade names every argument
     dataset: Any,
     budget: Budget | float | str,
     *,
-    task: str | None = None,
+    task: Task | None = None,
+    label: str | Sequence[str] | None = None,
     metric: str | None = None,
     backbones: str | Sequence[str] | None = None,
     image_sizes: Sequence[int | Sequence[int]] | int | None = None,
@@ -172,6 +181,7 @@ def plan(  # noqa: PLR0913  the facade names every argument
         dataset,
         budget,
         task=task,
+        label=label,
         metric=metric,
         backbones=backbones,
         image_sizes=image_sizes,

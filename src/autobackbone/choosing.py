@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ _TOLERATED_POINTS = 0.5
 _TOLERATED_SHARE = 0.02
 
 Probabilities = Callable[[Trial], NDArray[np.float32]]
-"""Validation probabilities (n_validation, n_classes) of a finished trial; NaN where a picture was not reached."""
+"""Validation predictions (n_validation, n_outputs) of a finished trial; NaN where a picture was not reached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +74,7 @@ def front_of(trials: Sequence[Trial], metric: Metric) -> list[Trial]:
 def choose(
     front: Sequence[Trial],
     probabilities: Probabilities,
-    labels: NDArray[np.int64],
+    labels: NDArray[Any],
     metric: Metric,
     *,
     tolerance: float | None,
@@ -83,7 +84,7 @@ def choose(
     Args:
         front: finished trials, at least one.
         probabilities: of each on the validation part.
-        labels: (n_validation,).
+        labels: (n_validation,), or (n_validation, k).
         metric: that the scores are of.
         tolerance: the loss that is accepted for speed, as `tolerated_loss` takes it.
 
@@ -218,7 +219,7 @@ def _place(trial: Trial, metric: Metric) -> tuple[float, float, float]:
 
 
 def _paired(
-    of_top: NDArray[np.float32], of_other: NDArray[np.float32], labels: NDArray[np.int64], metric: Metric
+    of_top: NDArray[np.float32], of_other: NDArray[np.float32], labels: NDArray[Any], metric: Metric
 ) -> tuple[float, float]:
     is_common = ~np.isnan(of_top).any(axis=1) & ~np.isnan(of_other).any(axis=1)
     return paired_loss(metric, of_top[is_common], of_other[is_common], labels[is_common])

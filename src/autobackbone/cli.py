@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autobackbone.errors import ArgumentError, AutobackboneError
-from autobackbone.records import Budget, Limits, Precision, Resize, Target, as_budget
+from autobackbone.records import Budget, Limits, Precision, Resize, Target, Task, as_budget
 
 if TYPE_CHECKING:
     from autobackbone.predictions import Prediction
@@ -79,11 +79,17 @@ def _version(
 
 @app.command()
 def select(  # noqa: PLR0913  one option for each argument of the facade
-    data: Annotated[Path, typer.Argument(help="A folder with one sub-folder per class.")],
+    data: Annotated[Path, typer.Argument(help="A folder with one sub-folder per class, or a CSV file with paths.")],
     budget: Annotated[str, typer.Option(help="Time, such as 90s, 10min or 1h.")] = "10min",
     *,
     run_dir: RunDir = None,
-    metric: Annotated[str | None, typer.Option(help="accuracy, balanced_accuracy, f1_macro, log_loss …")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="Columns of a CSV file with labels, with commas between; else 'label'.")
+    ] = None,
+    task: Annotated[Task | None, typer.Option(help="What the labels are; read from them if not given.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="accuracy, log_loss, r2, mae, map …; the task's usual one if not given.")
+    ] = None,
     backbones: Backbones = None,
     image_sizes: ImageSizes = None,
     device: Annotated[str, typer.Option(help="Where the model will run: auto, cpu, cuda, mps.")] = "auto",
@@ -117,6 +123,8 @@ def select(  # noqa: PLR0913  one option for each argument of the facade
         plan if dry_run else select_backbone,
         data,
         Budget(wall_clock_s=wall_clock_s, n_trials=trials),
+        task=task,
+        label=_one_or_several(label),
         metric=metric,
         backbones=_split(backbones) or None,
         image_sizes=sizes or None,
@@ -171,20 +179,21 @@ def predict(
     trial: Annotated[int | None, typer.Option(help="A trial of the front; the chosen one if not given.")] = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a CSV file with a header instead.")] = None,
 ) -> None:
-    """Predict the class of pictures: one line each, path, class and probability, separated by tabs.
+    """Predict pictures: one line each, path, class and probability (or labels, or numbers), separated by tabs.
 
     Pictures that cannot be read are named on standard error, and the exit code is then 1.
     """
     from autobackbone import open_run
-    from autobackbone.predictions import predictions
+    from autobackbone.predictions import columns, predictions
 
-    found = predictions(open_run(run), pictures, trial)
+    selection = open_run(run)
+    found = predictions(selection, pictures, trial)
     if csv_file is None:
         n_left_out = _each(found, lambda row: typer.echo("\t".join(row)))
     else:
         with _writing(csv_file), csv_file.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(("path", "class", "probability"))
+            writer.writerow(("path", *columns(selection)))
             n_left_out = _each(found, writer.writerow)
     raise typer.Exit(1 if n_left_out else 0)
 
@@ -260,7 +269,7 @@ def _search(call: Callable[[], Selection]) -> None:
         raise typer.Exit(130)
 
 
-def _each(found: Iterable[Prediction], write: Callable[[tuple[str, str, str]], object]) -> int:
+def _each(found: Iterable[Prediction], write: Callable[[tuple[str, ...]], object]) -> int:
     """Write what could be read, name the rest; how many that were."""
     n_left_out = 0
     for one in found:
@@ -268,7 +277,7 @@ def _each(found: Iterable[Prediction], write: Callable[[tuple[str, str, str]], o
             n_left_out += 1
             typer.echo(f"left out: {one.path}: {one.problem}", err=True)
         else:
-            write((str(one.path), one.label, f"{one.probability:.4f}"))
+            write((str(one.path), *one.values))
     return n_left_out
 
 
@@ -280,6 +289,11 @@ def _writing(path: Path) -> Iterator[None]:
         typer.echo(f"written: {path}")
     except (OSError, ValueError) as error:  # ValueError: a suffix that no picture has
         raise ArgumentError(f"cannot write {str(path)!r}: {error}. Name a file in a folder that is there.") from error
+
+
+def _one_or_several(texts: list[str] | None) -> str | list[str] | None:
+    names = _split(texts)
+    return names[0] if len(names) == 1 else names or None
 
 
 def _split(texts: list[str] | None) -> list[str]:

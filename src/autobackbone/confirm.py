@@ -51,6 +51,6 @@ def confirm(shop: Workshop, front: Sequence[Trial]) -> None:
 
 
 def _confirm_one(shop: Workshop, trial: Trial, indices: NDArray[np.int64]) -> None:
-    probabilities = shop.predict(shop.network_of(trial), trial, indices)
-    trialfiles.save_predictions(shop.run, trial.number, trialfiles.TEST, probabilities)
-    note_test_score(shop.study, trial.number, score(shop.metric, probabilities, shop.bundle.labels[indices]))
+    predictions = shop.predict(shop.network_of(trial), trial, indices)
+    trialfiles.save_predictions(shop.run, trial.number, trialfiles.TEST, predictions)
+    note_test_score(shop.study, trial.number, score(shop.metric, predictions, shop.bundle.labels[indices]))

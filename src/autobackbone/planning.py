@@ -11,7 +11,7 @@ import pandas as pd
 from autobackbone.backbones.catalogue import info
 from autobackbone.backbones.weights import WeightSource
 from autobackbone.data import Survey, bytes_of
-from autobackbone.records import Budget, ImageSize, Limits, counted
+from autobackbone.records import Budget, ImageSize, Limits, Part, Task, counted
 
 # Decoding and resizing with Pillow, megapixels of originals a second and thread.
 _DECODED_MEGAPIXELS_PER_S = 25.0
@@ -33,7 +33,9 @@ class Plan:
 
     Args:
         target_line: where latency is measured.
-        counts: pictures by class (rows) and part (columns).
+        task: what the labels are.
+        counts: pictures by class or label (rows), or all of them, and part (columns).
+        sizes: pictures by part.
         skipped: what was left out or made, one line each.
         image_sizes: the sizes of each backbone.
         whys: one line on each backbone.
@@ -50,7 +52,9 @@ class Plan:
     metric: str
     budget: Budget
     limits: Limits
+    task: Task
     counts: pd.DataFrame
+    sizes: Mapping[Part, int]
     skipped: tuple[str, ...]
     image_sizes: Mapping[str, tuple[ImageSize, ...]]
     whys: Mapping[str, str]
@@ -64,12 +68,11 @@ class Plan:
 
     def __str__(self) -> str:
         """The whole plan as text."""
-        parts = self.counts.sum()
         lines = [
             f"target: {self.target_line}",
-            f"pictures: {int(parts.sum()):,} of {len(self.counts):,} classes: "
-            + ", ".join(f"{int(number):,} {part}" for part, number in parts.items()),
-            *_class_lines(self.counts),
+            f"pictures: {sum(self.sizes.values()):,}{self._labels()}: "
+            + ", ".join(f"{number:,} {part}" for part, number in self.sizes.items()),
+            *(_class_lines(self.counts) if self.task != "regression" else ()),
             *(f"  {line}" for line in self.skipped),
             f"score: {self.metric}; budget: {_budget(self.budget)}{_limits(self.limits)}",
             f"backbones: {len(self.image_sizes)}, {sum(map(len, self.image_sizes.values()))} with their image sizes",
@@ -81,6 +84,15 @@ class Plan:
             *self.notes,
         ]
         return "\n".join(lines)
+
+    def _labels(self) -> str:
+        if self.task == "regression":
+            return " with numbers to predict"
+        return (
+            f" of {len(self.counts):,} classes"
+            if self.task == "classification"
+            else (f" with {len(self.counts):,} labels, each there or not")
+        )
 
     def _backbone_line(self, name: str) -> str:
         sizes = ", ".join(f"{h}" if h == w else f"{h}x{w}" for h, w in self.image_sizes[name])
@@ -120,8 +132,8 @@ def forecast(
         n_workers: threads that decode.
         is_frozen_only: whether nothing is fine-tuned.
     """
-    counts = survey.counts().sum()
-    n_screened, n_all = int(counts["train"] + counts["validation"]), int(counts.sum())
+    sizes = survey.sizes()
+    n_screened, n_all = sizes["train"] + sizes["validation"], sum(sizes.values())
     height, width = survey.picture_size_hint or (500, 500)
     read_s = 1.0 + n_all * height * width / 1e6 / _DECODED_MEGAPIXELS_PER_S / n_workers
     order = screening_order(image_sizes)

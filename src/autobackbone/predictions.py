@@ -1,12 +1,14 @@
-"""Classes of picture files, one file at a time."""
+"""What a network says of picture files, one file at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 
 from autobackbone.data.pictures import open_picture, picture_suffixes
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
     from autobackbone.selection import Selection
 
+# Between the names of several labels of one picture, as a table of labels may have them.
+_BETWEEN = "|"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
@@ -24,19 +29,27 @@ class Prediction:
 
     Args:
         path: the file.
-        label: the likeliest class; empty if the file could not be read.
-        probability: of that class, 0 to 1.
+        values: as `columns` names them; empty if the file could not be read.
         problem: why the file could not be read; empty if it could.
     """
 
     path: Path
-    label: str = ""
-    probability: float = 0.0
+    values: tuple[str, ...] = ()
     problem: str = ""
 
 
+def columns(selection: Selection) -> tuple[str, ...]:
+    """What is said of a file: its class and that class's probability; its labels and the probability of each; or the
+    numbers.
+    """
+    names = tuple(str(name) for name in selection.classes)
+    if selection.task == "regression":
+        return names
+    return ("labels", *names) if selection.task == "multilabel" else ("class", "probability")
+
+
 def predictions(selection: Selection, paths: Iterable[Path], trial: int | None = None) -> Iterator[Prediction]:
-    """Predict the class of each picture; one that cannot be read costs only itself.
+    """Predict each picture; one that cannot be read costs only itself.
 
     Args:
         selection: the run whose network predicts.
@@ -48,12 +61,25 @@ def predictions(selection: Selection, paths: Iterable[Path], trial: int | None =
     """
     for path in _files(paths):
         try:
-            (row,) = selection.predict_proba([_opened(path)], trial)
+            values = _values(selection, _opened(path), trial)
         except DataError as error:
             yield Prediction(path=path, problem=str(error))
             continue
-        code = int(row.argmax())
-        yield Prediction(path=path, label=str(selection.classes[code]), probability=float(row[code]))
+        yield Prediction(path=path, values=values)
+
+
+def _values(selection: Selection, picture: Image, trial: int | None) -> tuple[str, ...]:
+    if selection.task == "regression":
+        return tuple(f"{value:.6g}" for value in np.ravel(selection.predict([picture], trial)))
+    (row,) = selection.predict_proba([picture], trial)
+    if selection.task == "multilabel":
+        return (_labels(selection.classes, row), *(f"{probability:.4f}" for probability in row))
+    code = int(row.argmax())
+    return str(selection.classes[code]), f"{row[code]:.4f}"
+
+
+def _labels(classes: tuple[Any, ...], row: NDArray[np.float32]) -> str:
+    return _BETWEEN.join(str(name) for name, probability in zip(classes, row, strict=True) if probability >= 0.5)
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:

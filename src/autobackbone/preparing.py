@@ -76,6 +76,7 @@ def prepare(settings: Settings, known: Known | None = None, *, begun: float | No
     found = survey(
         settings.dataset,
         task=settings.task,
+        label=settings.label,
         groups=settings.groups,
         seed=settings.seed,
         resize=settings.resize,
@@ -83,7 +84,7 @@ def prepare(settings: Settings, known: Known | None = None, *, begun: float | No
         value_range=settings.value_range,
         channels=settings.channels,
     )
-    metric = metric_for(settings.metric, settings.task or "classification", n_classes=len(found.classes))
+    metric = metric_for(settings.metric, found.task, n_classes=len(found.classes))
     target = resolve(settings.target)
     if isinstance(settings.weights, Mapping):
         resolve_names(tuple(settings.weights))  # a name that nobody knows is told, not passed over
@@ -119,7 +120,9 @@ def prepare(settings: Settings, known: Known | None = None, *, begun: float | No
         metric=metric.name,
         budget=settings.budget,
         limits=settings.limits,
+        task=found.task,
         counts=found.counts(),
+        sizes=found.sizes(),
         skipped=found.skipped,
         image_sizes=sizes,
         whys=whys,
@@ -153,7 +156,7 @@ def _passable(found: Survey, settings: Settings, cheapest_s: float) -> Survey:
         cheapest_s: seconds of one picture in the cheapest pair's forward pass.
     """
     whole_s = settings.budget.wall_clock_s
-    n_used = int(found.counts().to_numpy().sum())
+    n_used = int(sum(found.sizes().values()))
     if whole_s is None or n_used <= _ENOUGH_PICTURES or n_used * cheapest_s <= _PASS_SHARE * whole_s:
         return found
     n = max(_ENOUGH_PICTURES, int(_PASS_SHARE * whole_s / cheapest_s))

@@ -24,6 +24,8 @@ everything and adds a border, `crop` keeps the aspect ratio and cuts the longer 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 TrialState = Literal["waiting", "running", "finished", "stopped", "failed"]
 Part = Literal["train", "validation", "test"]
+Task = Literal["classification", "regression", "multilabel"]
+"""What the labels of a picture are: one class, one or several numbers, or several labels, each there or not."""
 
 _UNIT_SECONDS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "hour": 3600, "hours": 3600, "d": 86400}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")

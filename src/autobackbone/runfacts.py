@@ -11,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
 from autobackbone.backbones.weights import GivenWeights
@@ -20,8 +19,8 @@ from autobackbone.data import PART_CODES, DataBundle, PartSource, printable
 from autobackbone.errors import RunError
 from autobackbone.latency.target import hardware
 from autobackbone.preparing import Known, Prepared
-from autobackbone.runfolder import RunFolder, write_text
-from autobackbone.search.trialfiles import read_pictures
+from autobackbone.runfolder import RunFolder
+from autobackbone.search.trialfiles import read_pictures, write_pictures
 from autobackbone.settings import Settings
 
 _PACKAGES = (
@@ -81,19 +80,17 @@ def known(run: RunFolder, settings: Settings) -> Known:
 
 
 def _write_pictures(run: RunFolder, bundle: DataBundle) -> None:
-    """Name, label and part of each picture, one row each, as CSV."""
     part_names = {code: name for name, code in PART_CODES.items()}
     parts = [part_names.get(int(code), "left out") for code in bundle.parts]
     names = [printable(name) for name in bundle.names]
-    table = pd.DataFrame({"name": names, "label": bundle.labels, "part": parts})
-    write_text(run.pictures_file, table.to_csv(index=False))
+    write_pictures(run, names, bundle.labels, parts)
 
 
 def _facts(prepared: Prepared, bundle: DataBundle) -> dict[str, Any]:
     settings = prepared.settings
     return {
         "begun_at": datetime.now(tz=UTC).isoformat(timespec="seconds"),
-        "task": "classification",
+        "task": bundle.task,
         "metric": prepared.metric.name,
         "target_line": prepared.plan.target_line,
         "hardware": hardware(prepared.target),
@@ -127,6 +124,8 @@ def _check_same(run: RunFolder, prepared: Prepared, bundle: DataBundle) -> None:
 
 def _check_facts(run: RunFolder, facts: Mapping[str, Any], prepared: Prepared, bundle: DataBundle) -> None:
     now = {
+        "task": bundle.task,
+        "metric": prepared.metric.name,
         "preparation": bundle.preparation.to_json(),
         "weights": _plain(prepared.settings.weights),
         "tolerance": settled_tolerance(prepared.metric, prepared.settings.tolerance),

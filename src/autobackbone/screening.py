@@ -1,7 +1,7 @@
 """Frozen features and the convex head on them: the trials with `n_unfrozen=0`.
 
-One forward pass for each backbone and image size, then logistic regression: no learning rate, no epochs, an exact
-optimum in seconds, and the best starting head for fine-tuning (linear probing first: Kumar et al., ICLR 2022).
+One forward pass for each backbone and image size, then logistic or ridge regression: no learning rate, no epochs, an
+exact optimum in seconds, and the best starting head for fine-tuning (linear probing first: Kumar et al., ICLR 2022).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from autobackbone.latency.target import dtype_of
 from autobackbone.memory import memory_errors_translated
 from autobackbone.passes import passes
 from autobackbone.records import ImageSize, Normalisation, Precision
+from autobackbone.tasks import can_be_learned, predictions_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,14 +88,14 @@ class Screened:
 
     Args:
         head: to be folded into the network's own classifier.
-        probabilities: (n_validation, n_classes) float32 in the bundle's order; NaN for pictures not reached in time.
+        predictions: (n_validation, n_outputs) float32 in the bundle's order; NaN for pictures not reached in time.
         n_train: training pictures that the head was fitted on.
         seconds_per_image: of the forward pass.
         seconds: forward pass and head together.
     """
 
     head: Head
-    probabilities: Floats
+    predictions: Floats
     n_train: int
     seconds_per_image: float
     seconds: float
@@ -173,17 +174,25 @@ def with_head(reached: Features, bundle: DataBundle, *, seed: int, until: float 
     """
     begun = time.monotonic()
     labels, n_reached = bundle.labels[reached.train_indices], len(reached.train) + len(reached.others)
-    if len(np.unique(labels)) < 2 or len(reached.others) == 0:
+    if not can_be_learned(labels, bundle.task) or len(reached.others) == 0:
         return None
     with memory_errors_translated():
         # A second matrix of features may be more than memory holds.
-        head = fit_head(reached.train, labels, n_classes=len(bundle.classes), seed=seed, until=until, copy=False)
+        head = fit_head(
+            reached.train,
+            labels,
+            n_outputs=len(bundle.classes),
+            task=bundle.task,
+            seed=seed,
+            until=until,
+            copy=False,
+        )
     validation = bundle.indices("validation")
-    probabilities = np.full((len(validation), len(bundle.classes)), np.nan, dtype=np.float32)
-    probabilities[np.searchsorted(validation, reached.other_indices)] = head.probabilities(reached.others)
+    predictions = np.full((len(validation), len(bundle.classes)), np.nan, dtype=np.float32)
+    predictions[np.searchsorted(validation, reached.other_indices)] = head.predictions(reached.others, bundle.task)
     return Screened(
         head=head,
-        probabilities=probabilities,
+        predictions=predictions,
         n_train=head.n_pictures or len(labels),
         seconds_per_image=reached.seconds / n_reached,
         seconds=reached.seconds + time.monotonic() - begun,
@@ -261,7 +270,7 @@ def predict(
     device: torch.device,
     precision: Precision = "float32",
 ) -> Floats:
-    """Probabilities of a whole network, (n_images, n_classes) float32, in the order of `indices`.
+    """What a whole network says of pictures, (n_images, n_outputs) float32, in the order of `indices`.
 
     Raises:
         TrialError: an answer is no number.
@@ -273,7 +282,7 @@ def predict(
         return normalise(torch.from_numpy(pixels[some]).to(device), normalisation)
 
     chunks = passes(_ToLogits(network, precision), look, indices)
-    found = np.concatenate([torch.softmax(logits.float(), dim=1).numpy() for _, (logits,) in chunks])
+    found = np.concatenate([predictions_of(logits, bundle.task).numpy() for _, (logits,) in chunks])
     if not np.isfinite(found).all():
         raise TrialError(f"its answers are no numbers in {precision}")
     return found
@@ -319,4 +328,4 @@ def _in_precision(precision: Precision, device: torch.device) -> AbstractContext
 def fair_order(bundle: DataBundle, *, seed: int) -> Ints:
     """Training and validation pictures in an order in which every beginning keeps parts and classes in proportion."""
     parts = np.where(bundle.parts == TEST, LEFT_OUT, bundle.parts)
-    return in_fair_order(bundle.labels, parts, seed=seed)
+    return in_fair_order(bundle.strata, parts, seed=seed)

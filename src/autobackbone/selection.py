@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -22,11 +22,12 @@ from autobackbone.data import Preparation
 from autobackbone.errors import ArgumentError, DataError, RunError
 from autobackbone.exporting.transform import Transform, as_pictures, to_input
 from autobackbone.metrics import Metric, metric_for
-from autobackbone.records import Limits, Trial, counted
+from autobackbone.records import Limits, Task, Trial, counted
 from autobackbone.runfolder import RunFolder
 from autobackbone.search import trialfiles
 from autobackbone.search.study import load_study, read_trials
-from autobackbone.search.trialfiles import read_pictures
+from autobackbone.search.trialfiles import read_labels
+from autobackbone.tasks import predictions_of
 
 if TYPE_CHECKING:
     import optuna
@@ -92,7 +93,7 @@ class Selection:
     @cached_property
     def metric(self) -> Metric:
         """What `score` is."""
-        return metric_for(self._facts["metric"], self._facts["task"], n_classes=len(self.classes))
+        return metric_for(self._facts["metric"], self.task, n_classes=len(self.classes))
 
     @property
     def target(self) -> str:
@@ -100,8 +101,13 @@ class Selection:
         return str(self._facts["target_line"])
 
     @property
+    def task(self) -> Task:
+        """What the labels are."""
+        return cast("Task", self._facts["task"])
+
+    @property
     def classes(self) -> tuple[str | int, ...]:
-        """The classes, in the order of the columns of probabilities."""
+        """The classes or labels, in the order of the columns of probabilities, or the names of the numbers."""
         return tuple(self._facts["classes"])
 
     @property
@@ -181,8 +187,9 @@ class Selection:
             trial: a trial of the front or its number; `None` for the best.
 
         Returns:
-            A torch module in eval mode on the CPU: (n, 3, height, width) float32 → logits (n, n_classes). It carries
-            `.transform`, from a picture to one such input, and `.classes`.
+            A torch module in eval mode on the CPU: (n, 3, height, width) float32 → logits (n, n_classes), or numbers
+            (n, n_targets) in their own units. It carries `.transform`, from a picture to one such input, and
+            `.classes`.
 
         Raises:
             RunError: the trial's weights were not kept.
@@ -193,7 +200,7 @@ class Selection:
         return self._models[wanted.number]
 
     def predict_proba(self, images: Any, trial: Trial | int | None = None) -> NDArray[np.float32]:
-        """Probabilities of classes.
+        """Probabilities of classes, which add up to 1, or of labels, each for itself.
 
         Args:
             images: a list of pictures (paths, PIL images, arrays), or one array (n, height, width[, 3]); a single path
@@ -202,7 +209,32 @@ class Selection:
 
         Returns:
             (n_images, n_classes) float32, columns in the order of `classes`.
+
+        Raises:
+            ArgumentError: numbers are predicted; they have no probabilities.
         """
+        if self.task == "regression":
+            raise ArgumentError(
+                "numbers have no probabilities: use predict(images), which gives the numbers themselves."
+            )
+        return self._predictions(images, trial)
+
+    def predict(self, images: Any, trial: Trial | int | None = None) -> NDArray[Any]:
+        """What a picture shows, see `predict_proba`.
+
+        Returns:
+            The likeliest class of each picture, (n_images,); the numbers, (n_images, n_targets) float32, or (n_images,)
+            of a single one; or 1 for each label of probability 0.5 and more, else 0, (n_images, n_labels) int64 in the
+            order of `classes`.
+        """
+        found = self._predictions(images, trial)
+        if self.task == "regression":
+            return found[:, 0] if found.shape[1] == 1 else found
+        if self.task == "multilabel":
+            return (found >= 0.5).astype(np.int64)
+        return np.asarray([self.classes[code] for code in found.argmax(axis=1)])
+
+    def _predictions(self, images: Any, trial: Trial | int | None) -> NDArray[np.float32]:
         model = self.model(trial)
         transform = model.transform
         assert isinstance(transform, Transform)
@@ -212,13 +244,8 @@ class Selection:
             for start in range(0, len(pictures), _BATCH_SIZE):
                 some = pictures[start : start + _BATCH_SIZE]
                 batch = torch.stack([to_input(transform, picture) for picture in some])
-                chunks.append(torch.softmax(model(batch).float(), dim=1).numpy())
+                chunks.append(predictions_of(model(batch), self.task).numpy())
         return np.concatenate(chunks) if chunks else np.empty((0, len(self.classes)), dtype=np.float32)
-
-    def predict(self, images: Any, trial: Trial | int | None = None) -> NDArray[Any]:
-        """The likeliest class of each picture, (n_images,); see `predict_proba`."""
-        likeliest = self.predict_proba(images, trial).argmax(axis=1)
-        return np.asarray([self.classes[code] for code in likeliest])
 
     def __repr__(self) -> str:
         """The front in a few lines."""
@@ -283,9 +310,8 @@ class Selection:
         shape = (len(self._labels("validation")), len(self.classes))
         return trialfiles.load_predictions(self._run, trial.number, trialfiles.VALIDATION, shape=shape)
 
-    def _labels(self, part: str) -> NDArray[np.int64]:
-        pictures = read_pictures(self._run)
-        return np.asarray(pictures.loc[pictures["part"] == part, "label"], dtype=np.int64)
+    def _labels(self, part: str) -> NDArray[Any]:
+        return read_labels(self._run, part, self.task)
 
 
 def open_run(path: str | Path) -> Selection:

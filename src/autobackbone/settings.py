@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from autobackbone import runfolder
 from autobackbone.errors import ArgumentError
-from autobackbone.records import Budget, ImageSize, Limits, Resize, Target, as_budget, as_image_sizes, is_number
+from autobackbone.records import Budget, ImageSize, Limits, Resize, Target, Task, as_budget, as_image_sizes, is_number
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -28,7 +28,8 @@ class Settings:
 
     dataset: Any
     budget: Budget
-    task: str | None
+    task: Task | None
+    label: str | tuple[str, ...] | None
     metric: str | None
     backbones: tuple[str, ...] | None
     image_sizes: tuple[ImageSize, ...] | None
@@ -58,8 +59,6 @@ class Settings:
     def decisive(self) -> dict[str, Any]:
         """What must be the same when a run is continued, as plain data."""
         return {
-            "task": self.task or "classification",
-            "metric": self.metric or "accuracy",
             "backbones": None if self.backbones is None else list(self.backbones),
             "image_sizes": None if self.image_sizes is None else [list(size) for size in self.image_sizes],
             "target": asdict(self.target),
@@ -75,7 +74,8 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     dataset: Any,
     budget: Budget | float | str,
     *,
-    task: str | None,
+    task: Task | None,
+    label: str | Sequence[str] | None,
     metric: str | None,
     backbones: str | Sequence[str] | None,
     image_sizes: Sequence[int | Sequence[int]] | int | None,
@@ -110,6 +110,10 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     _require(batch_norm in ("fixed", "batch"), f"batch_norm is 'fixed' or 'batch', not {batch_norm!r}.")
     is_seed = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**32
     _require(is_seed, f"seed is a whole number from 0 to 4294967295, not {seed!r}.")
+    is_task = task is None or task in get_args(Task)
+    _require(is_task, f"task is 'classification', 'regression', 'multilabel', or None to read it, not {task!r}.")
+    is_label = label is None or isinstance(label, str) or _are_texts(label)
+    _require(is_label, f"label names one column of a table, or several in a list, not {label!r}.")
     is_metric = metric is None or isinstance(metric, str)
     _require(is_metric, f"metric is the name of one, such as 'accuracy', or None, not {metric!r}.")
     is_groups = groups is None or callable(groups) or hasattr(groups, "__len__")
@@ -139,6 +143,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
         dataset=dataset,
         budget=as_budget(budget),
         task=task,
+        label=label if label is None or isinstance(label, str) else tuple(label),
         metric=metric,
         backbones=(backbones,) if isinstance(backbones, str) else None if backbones is None else tuple(backbones),
         image_sizes=as_image_sizes(image_sizes),
@@ -160,6 +165,10 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
         batch_norm=batch_norm,
         sampler=sampler,
     )
+
+
+def _are_texts(names: object) -> bool:
+    return isinstance(names, Sequence) and len(names) > 0 and all(isinstance(name, str) for name in names)
 
 
 def _can_be(path: str | PathLike[str]) -> bool:

@@ -7,56 +7,71 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autobackbone.data.labels import encode_labels
+from autobackbone.data.labels import as_labelled
 from autobackbone.errors import DataError
 
-KINDS = [list, tuple, np.array, pd.Series, lambda y: np.array(y)[:, None]]
+NAMES = st.lists(st.sets(st.sampled_from(["ant", "bee", "cat"])), min_size=1).filter(any)
 
 
-@given(st.lists(st.integers(-5, 5), min_size=1) | st.lists(st.text(max_size=3), min_size=1), st.sampled_from(KINDS))
-def test_codes_name_the_label_and_classes_are_sorted(labels, kind):
-    if kind not in (list, tuple) and any("\0" in str(label) for label in labels):
-        return  # numpy cuts a trailing NUL off by itself
-    classes, codes = encode_labels(kind(labels))
-    assert [classes[code] for code in codes] == labels
-    assert list(classes) == sorted(set(labels))
-    assert all(type(name) in (int, str) for name in classes)
-
-
-@pytest.mark.parametrize(
-    "labels",
-    [
-        [1.0, 0.0, 1.0],
-        [True, False, True],
-        np.array([1, 0, 1], np.uint8),
-        np.array([True, False, True]),
-        [np.float32(1), np.int8(0), 1],
-        [torch.tensor(1), torch.tensor(0), torch.tensor(1)],
-        torch.tensor([1, 0, 1]),
-    ],
-)
-def test_every_kind_of_number_is_an_int_class(labels):
-    classes, codes = encode_labels(labels)
-    assert classes == (0, 1)
-    assert {type(name) for name in classes} == {int}
-    assert codes.tolist() == [1, 0, 1]
+@given(NAMES)
+def test_lists_of_names_and_their_matrix_say_the_same(entries):
+    read = as_labelled([sorted(entry) for entry in entries])
+    assert read.task == "multilabel"
+    assert [{read.classes[k] for k in np.flatnonzero(row)} for row in read.labels] == entries
+    again = as_labelled(read.labels, "multilabel", [str(name) for name in read.classes])
+    assert (again.labels == read.labels).all()
+    assert again.classes == read.classes
 
 
 @pytest.mark.parametrize(
-    ("labels", "message"),
+    ("labels", "task", "classes"),
     [
-        ([0.5, 1.0], "0.5 came.*Only classification is available"),
-        ([1, "a"], "all numbers or all texts"),
-        ([1, None], "1 are missing.*the first at 1"),
-        ([1.0, float("nan")], "missing"),
-        (["a", None], "missing"),
-        ([[0, 1], [1, 0]], r"argmax\(axis=1\)"),
-        (np.eye(3), r"shape \(n,\); \(3, 3\) came"),
-        ([{"a"}, {"b"}], "lists or other objects"),
-        ([b"a", b"b"], "of type bytes"),
-        ([float("inf"), 1.0], "inf of type float"),
+        ([1, 0, 1], "classification", (0, 1)),
+        (["a", "b"], "classification", ("a", "b")),
+        ([0.5, 1.0], "regression", ("value",)),
+        (np.array([0.5, 1.0], np.float32)[:, None], "regression", ("value",)),
+        ([torch.tensor([0.5, 2.0]), torch.tensor([1.5, 1.0])], "regression", (0, 1)),
+        (torch.tensor([[3, 1], [2, 7]]), "regression", (0, 1)),
+        (np.array([[1, 1], [0, 0]]), "multilabel", (0, 1)),
+        (pd.DataFrame({"cat": [1, 1], "dog": [0, 1]}), "multilabel", ("cat", "dog")),
+        ([[0, 2], [1]], "multilabel", (0, 1, 2)),
+        ([{"a"}, set()], "multilabel", ("a",)),
+        (np.eye(3)[[2, 0]], "classification", (0, 2)),
+        (pd.DataFrame({"cat": [1, 0], "dog": [0, 1]}), "classification", ("cat", "dog")),
+        (pd.Series(["a", "b"], dtype="category"), "classification", ("a", "b")),
     ],
 )
-def test_labels_that_are_no_classes_are_refused(labels, message):
+def test_the_task_is_read_from_the_labels(labels, task, classes):
+    read = as_labelled(labels)
+    assert (read.task, read.classes) == (task, classes)
+
+
+def test_a_said_task_decides_what_numbers_are():
+    assert as_labelled([1, 5, 9], "regression").labels.tolist() == [[1.0], [5.0], [9.0]]
+    assert as_labelled(np.eye(2), "multilabel").labels.tolist() == [[1, 0], [0, 1]]
+    assert as_labelled([[0, 1], [1, 0]], "regression").labels.dtype == np.float64
+    assert as_labelled([[1, 0], [0, 1]], "classification").labels.tolist() == [0, 1]
+    assert as_labelled(["cat|dog", "", "dog, ant"], "multilabel").labels.tolist() == [[0, 1, 1], [0, 0, 0], [1, 0, 1]]
+    assert as_labelled(["a", "a;b"]).classes == ("a", "a;b")
+
+
+@pytest.mark.parametrize(
+    ("labels", "task", "message"),
+    [
+        ([0.5, None], None, "1 are missing.*the first at 1"),
+        ([0.5, float("nan")], None, "1 are missing"),
+        ([[0.5, 1.0], [np.nan, 1.0]], None, "1 are missing.*first at 1"),
+        ([0.5, 1.0], "classification", "looks like a measurement.*task='regression'"),
+        (["a", "b"], "regression", "'a' came"),
+        ([1, 0], "multilabel", "or texts such as 'cat|dog'; one number for each came"),
+        (np.array([[0, 2.5], [1, 0]]), "multilabel", "a 1 where a label is there, else 0; 2.5 came"),
+        ([[1, 1], [1, 0]], "classification", "a single 1 in each row; row 0 has 2"),
+        ([["a"], "b"], None, "a list of names, which may be empty; 'b' came"),
+        ([[], []], None, "every picture came with none"),
+        (np.zeros((2, 2, 2)), None, r"an array of shape \(2, 2, 2\) came"),
+        ([1], "ranking", "'ranking' came"),
+    ],
+)
+def test_labels_that_are_not_of_the_task_are_refused(labels, task, message):
     with pytest.raises(DataError, match=message):
-        encode_labels(labels)
+        as_labelled(labels, task)

@@ -22,8 +22,7 @@ def counted(labels: np.ndarray, parts: np.ndarray, code: int) -> dict[int, int]:
 @given(SIZES, st.integers(0, 5))
 def test_every_class_is_in_every_part_in_its_share_or_wholly_left_out(sizes, seed):
     labels = labels_of(sizes)
-    names = tuple(map(str, range(len(sizes))))
-    split = split_parts(labels, names, given=None, groups=None, seed=seed)
+    split = split_parts(labels, given=None, groups=None, seed=seed)
     for code, n in enumerate(sizes):
         found = counted(labels, split.parts, code)
         if n < 5:
@@ -39,14 +38,14 @@ def test_every_class_is_in_every_part_in_its_share_or_wholly_left_out(sizes, see
 
 @given(SIZES, st.integers(0, 100))
 def test_the_seed_alone_decides(sizes, seed):
-    labels, names = labels_of(sizes), tuple(map(str, range(len(sizes))))
-    first, again = (split_parts(labels, names, given=None, groups=None, seed=seed).parts for _ in range(2))
+    labels = labels_of(sizes)
+    first, again = (split_parts(labels, given=None, groups=None, seed=seed).parts for _ in range(2))
     assert np.array_equal(first, again)
 
 
 def test_another_seed_gives_another_split():
     labels = labels_of([50, 50])
-    first, second = (split_parts(labels, ("a", "b"), given=None, groups=None, seed=seed).parts for seed in (0, 1))
+    first, second = (split_parts(labels, given=None, groups=None, seed=seed).parts for seed in (0, 1))
     assert not np.array_equal(first, second)
 
 
@@ -54,7 +53,7 @@ def test_another_seed_gives_another_split():
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 14)), min_size=30, max_size=90), st.integers(0, 3))
 def test_groups_are_kept_whole(pairs, seed):
     labels, groups = (np.array(side, np.int64) for side in zip(*pairs, strict=True))
-    split = split_parts(labels, ("a", "b", "c"), given=None, groups=groups, seed=seed)
+    split = split_parts(labels, given=None, groups=groups, seed=seed)
     kept = split.parts != LEFT_OUT
     assume(kept.any())
     for group in np.unique(groups[kept]):
@@ -65,14 +64,14 @@ def test_groups_are_kept_whole(pairs, seed):
 
 def test_groups_that_allow_it_keep_the_shares():
     labels, groups = np.tile([0, 1], 250), np.repeat(np.arange(50), 10)
-    parts = split_parts(labels, ("a", "b"), given=None, groups=groups, seed=0).parts
+    parts = split_parts(labels, given=None, groups=groups, seed=0).parts
     assert [int((parts == part).sum()) for part in (TRAIN, VALIDATION, TEST)] == [320, 80, 100]
 
 
 def test_a_class_with_fewer_groups_than_parts_is_left_out():
     labels = np.repeat([0, 1, 2], 20)
     groups = np.concatenate([np.arange(20) % 7, 10 + np.arange(20) % 7, 20 + np.arange(20) % 2])
-    assert split_parts(labels, ("a", "b", "c"), given=None, groups=groups, seed=0).rare == (2,)
+    assert split_parts(labels, given=None, groups=groups, seed=0).rare == (2,)
 
 
 @given(SIZES, st.sets(st.sampled_from([VALIDATION, TEST]), min_size=1), st.integers(0, 3))
@@ -82,7 +81,7 @@ def test_a_given_split_is_kept_exactly(sizes, brought, seed):
     for part in brought:
         parts[int(part)] = part
     before = parts.copy()
-    split = split_parts(labels, tuple(map(str, range(len(sizes)))), given=parts, groups=None, seed=seed)
+    split = split_parts(labels, given=parts, groups=None, seed=seed)
     assert np.array_equal(parts, before)
     for part in brought:
         assert np.array_equal(
@@ -96,7 +95,7 @@ def test_a_given_split_is_kept_exactly(sizes, brought, seed):
 def test_groups_torn_by_a_given_split_are_told():
     parts = np.array([TRAIN, TRAIN, VALIDATION, TEST], np.int8)
     groups = np.array([0, 1, 1, 2])
-    split = split_parts(np.array([0, 1, 0, 1]), ("a", "b"), given=parts, groups=groups, seed=0)
+    split = split_parts(np.array([0, 1, 0, 1]), given=parts, groups=groups, seed=0)
     assert np.array_equal(split.parts, parts)
     assert any("1 groups lie in more than one given part" in note for note in split.notes)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -77,9 +78,9 @@ def test_groups_that_leave_nothing_to_train_on_are_refused():
     counts = found.counts()
     counts.loc[1, "train"] = 0
     with pytest.raises(DataError, match=r"no picture to train on is left of the classes \[1\]"):
-        check_parts(counts)
+        check_parts(counts, found.sizes())
     with pytest.raises(DataError, match="no picture is left in the part test"):
-        check_parts(found.counts().assign(test=0))
+        check_parts(found.counts(), {**found.sizes(), "test": 0})
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,8 @@ def test_groups_that_leave_nothing_to_train_on_are_refused():
         ((PICTURES.transpose(0, 3, 1, 2), LABELS), "must come last"),
         ((["a.jpg"] * 20, LABELS), r"X\[0\] is str"),
         ((PICTURES.astype(str), LABELS), "an array of <U3"),
-        ((PICTURES, np.linspace(0, 1, 20)), "Only classification"),
+        ((PICTURES, np.full(20, 0.5)), "numbers to predict must differ; all are the same in 'value'"),
+        (pd.DataFrame({"path": ["a.jpg"], "label": [1]}), "there is no 'file' among 'path', 'label'"),
         ([], "empty list"),
         ([(PICTURES[0], 0, 1)], "item 0 of list is 3 values"),
         ([PICTURES[0]], "item 0 of list is ndarray"),
@@ -108,8 +110,10 @@ def test_what_is_no_dataset_is_refused(dataset, message):
 
 
 def test_choices_are_checked():
-    with pytest.raises(DataError, match="task='regression' came"):
-        survey((PICTURES, LABELS), task="regression")
+    with pytest.raises(DataError, match="'regression', 'multilabel' or None; 'ranking' came"):
+        survey((PICTURES, LABELS), task="ranking")  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"label= names columns .* tuple came with it"):
+        survey((PICTURES, LABELS), label="age")
     with pytest.raises(DataError, match="rare is 'leave_out' or 'error'; 'drop'"):
         survey((PICTURES, LABELS), rare="drop")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="resize is"):

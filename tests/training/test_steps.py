@@ -9,9 +9,12 @@ from autobackbone.backbones.build import normalisation
 from autobackbone.screening import predict
 from autobackbone.training import steps
 from autobackbone.training.fit import Trainee
+from autobackbone.training.objective import Objective
 from autobackbone.training.pausing import Leg
 from autobackbone.training.recipe import Recipe
 from autobackbone.training.rows import Rows
+
+CLASSES = Objective.of("classification", np.zeros(0))
 
 
 @pytest.fixture
@@ -27,7 +30,7 @@ def test_a_training_in_bfloat16_keeps_all_but_its_steps_in_float32(tuner, screen
     assert outcome.precision == "bfloat16"
     assert {tensor.dtype for tensor in network.state_dict().values() if tensor.is_floating_point()} == {torch.float32}
     again = predict(network, bundle, bundle.indices("validation"), SIZE, normalisation(TINY), device=CPU)
-    np.testing.assert_allclose(again, outcome.probabilities, atol=0.02)
+    np.testing.assert_allclose(again, outcome.predictions, atol=0.02)
 
 
 @pytest.mark.usefixtures("where_bfloat16_is_fast")
@@ -65,7 +68,13 @@ def test_gradients_that_point_elsewhere_are_not_followed(module, wanted):
     values = np.random.default_rng(0).normal(size=(16, 6)).astype(np.float32)
     rows = Rows([values], np.arange(16)[None], np.arange(16) % 2)
     trainee = Trainee(
-        module=module, set_mode=module.train, prepare=lambda x: x, train=rows, validation=rows, device=CPU
+        module=module,
+        set_mode=module.train,
+        prepare=lambda x: x,
+        train=rows,
+        validation=rows,
+        device=CPU,
+        objective=CLASSES,
     )
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     found = steps.measured(trainee, Recipe(lr=1e-3, n_epochs=1, batch_size=8))
@@ -81,6 +90,12 @@ def test_where_it_is_emulated_it_is_not_even_tried(monkeypatch):
     module = nn.Linear(6, 2)
     rows = Rows([np.ones((4, 6), np.float32)], np.arange(4)[None], np.arange(4) % 2)
     trainee = Trainee(
-        module=module, set_mode=module.train, prepare=lambda x: x, train=rows, validation=rows, device=CPU
+        module=module,
+        set_mode=module.train,
+        prepare=lambda x: x,
+        train=rows,
+        validation=rows,
+        device=CPU,
+        objective=CLASSES,
     )
     assert steps.measured(trainee, Recipe(lr=1e-3, n_epochs=1, batch_size=4)).precision == "float32"

@@ -52,7 +52,7 @@ def screened_with(stores, depths, kept=(), **given):
 def test_the_pass_of_screening_leaves_the_stores_that_training_would_make(stores, bundle, tmp_path):
     screened = screened_with(stores, (1, 3))
     alone = screen(stores.source.network(NET, SIZE), bundle, SIZE, normalisation(NET), seed=0, device=CPU)
-    np.testing.assert_allclose(screened.probabilities, alone.probabilities, atol=1e-4)
+    np.testing.assert_allclose(screened.predictions, alone.predictions, atol=1e-4)
     anew = Stores(
         bundle=bundle,
         source=Source(),

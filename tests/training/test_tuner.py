@@ -47,16 +47,16 @@ def test_a_cut_network_is_tuned_like_any_other(tuner, bundle, tmp_path, is_store
     assert moved
     assert moved <= trainable_names(before, 1)
     again = predict(after, bundle, bundle.indices("validation"), SIZE, normalisation(TINY), device=CPU)
-    np.testing.assert_allclose(again, outcome.probabilities, atol=0.02)
+    np.testing.assert_allclose(again, outcome.predictions, atol=0.02)
 
 
 def test_the_outcome_is_what_the_returned_network_says(tuner, screened, bundle):
     network, outcome = tuner.tune(candidate(n_unfrozen=2), screened.head)
     again = predict(network, bundle, bundle.indices("validation"), SIZE, normalisation(TINY), device=CPU)
     # The tail was fed half-precision activations.
-    np.testing.assert_allclose(again, outcome.probabilities, atol=0.02)
+    np.testing.assert_allclose(again, outcome.predictions, atol=0.02)
     assert len(outcome.rung_scores) == 2
-    assert tuner.score(outcome.probabilities) == pytest.approx(max(outcome.rung_scores))
+    assert tuner.score(outcome.predictions) == pytest.approx(max(outcome.rung_scores))
     assert not network.training
 
 
@@ -79,12 +79,12 @@ def test_nothing_in_the_returned_network_is_older_than_its_weights(tuner, bundle
         # Their weights lie in other layouts, which round differently on some processors.
         torch.testing.assert_close(network(pictures), fresh(pictures), rtol=1e-5, atol=1e-5)
     again = predict(network, bundle, bundle.indices("validation"), SIZE, normalisation(name), device=CPU)
-    np.testing.assert_allclose(again, outcome.probabilities, atol=0.02)
+    np.testing.assert_allclose(again, outcome.predictions, atol=0.02)
 
 
 def test_training_starts_from_the_screened_head(tuner, screened, bundle):
     _, outcome = tuner.tune(candidate(lr=1e-12), screened.head)
-    np.testing.assert_allclose(outcome.probabilities, screened.probabilities, atol=0.02)
+    np.testing.assert_allclose(outcome.predictions, screened.predictions, atol=0.02)
 
 
 def test_training_learns(tuner, screened):
@@ -149,7 +149,7 @@ def test_moving_statistics_are_kept_from_the_epoch_that_is_kept(tuner, screened,
     network, outcome = moving.tune(candidate(n_unfrozen=2, lr=1e-2, extras={"n_epochs": 4}), screened.head)
     assert outcome.best_epoch == 0
     again = predict(network, bundle, bundle.indices("validation"), SIZE, normalisation(TINY), device=CPU)
-    np.testing.assert_allclose(again, outcome.probabilities, atol=1e-5)
+    np.testing.assert_allclose(again, outcome.predictions, atol=1e-5)
 
 
 def test_timing_a_step_moves_nothing(tuner, screened):
@@ -213,8 +213,8 @@ def test_two_passes_of_half_as_many_pictures_make_the_same_steps(tuner, screened
     recipe = tuner._recipe(wanted)
     _, halves = tuner._tune(wanted, screened.head, replace(recipe, batch_size=n_train // 2, accumulate=2), None, 1)
     _, single = tuner._tune(wanted, screened.head, replace(recipe, batch_size=n_train // 2), None, 1)
-    np.testing.assert_allclose(halves.probabilities, whole.probabilities, atol=1e-3)
-    assert np.abs(single.probabilities - whole.probabilities).max() > 1e-2
+    np.testing.assert_allclose(halves.predictions, whole.predictions, atol=1e-3)
+    assert np.abs(single.predictions - whole.predictions).max() > 1e-2
 
 
 def test_memory_that_is_too_small_for_half_as_many_is_a_failed_trial(tuner, screened):
@@ -246,7 +246,7 @@ def test_augmented_views_are_stored_beside_the_first_and_only_training_sees_them
     _, plain = tuner.tune(candidate(lr=1e-12), screened.head, n_views=1)
     _, outcome = tuner.tune(candidate(lr=1e-12), screened.head, n_views=3)
     assert len(list(tuner.stores.cache.folder.glob("*.npy"))) == 3
-    np.testing.assert_allclose(outcome.probabilities, plain.probabilities, atol=1e-6)
+    np.testing.assert_allclose(outcome.predictions, plain.predictions, atol=1e-6)
     one, _ = tuner.tune(candidate(), screened.head, n_views=1)
     three, _ = tuner.tune(candidate(), screened.head, n_views=3)
     assert any(not torch.equal(a, b) for a, b in zip(one.parameters(), three.parameters(), strict=True))
@@ -271,7 +271,7 @@ def test_a_training_that_pauses_goes_on_as_if_it_had_not(
     assert third.rung_scores == whole.rung_scores
     assert third.rung_scores[:3] == second.rung_scores
     assert third.best_epoch == whole.best_epoch
-    np.testing.assert_array_equal(third.probabilities, whole.probabilities)
+    np.testing.assert_array_equal(third.predictions, whole.predictions)
     for name, value in unbroken.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
     # What a pause gave is the caller's own.
@@ -302,7 +302,7 @@ def test_a_resumed_training_may_be_the_best_where_it_paused(tuner, screened, tmp
     again = replace(first_is_best, score=first_is_best.score)
     ended, last = again.tune(wanted, screened.head, leg=Leg(checkpoint=checkpoint, n_before=pause_at))
     assert (last.best_epoch, len(last.rung_scores)) == (0, 3)
-    np.testing.assert_array_equal(first.probabilities, last.probabilities)
+    np.testing.assert_array_equal(first.predictions, last.predictions)
     assert all(torch.equal(value, ended.state_dict()[name]) for name, value in paused.state_dict().items())
 
 

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autobackbone.backbones.doors import read_at_doors
@@ -92,6 +94,30 @@ def set_head(model: nn.Module, weight: Tensor, bias: Tensor) -> None:
             for name in names:
                 layers[name].weight.copy_(own.reshape(layers[name].weight.shape))
                 _bias(layers[name], name).copy_(bias)
+
+
+def scale_outputs(model: nn.Module, scale: NDArray[np.float64], shift: NDArray[np.float64]) -> None:
+    """Change a network, in place, to give `outputs * scale + shift`.
+
+    Args:
+        model: a timm network.
+        scale: (n_outputs,).
+        shift: (n_outputs,).
+
+    Example:
+        >>> from autobackbone.backbones.build import build
+        >>> network = build("test_resnet.r160_in1k", n_classes=1, image_size=(64, 64))
+        >>> set_head(network, torch.zeros(1, 96), torch.tensor([2.0]))
+        >>> scale_outputs(network, np.array([10.0]), np.array([5.0]))
+        >>> network(torch.zeros(1, 3, 64, 64)).tolist()
+        [[25.0]]
+    """
+    with torch.no_grad():
+        # The network averages its layers, so what is done to each is done to their mean.
+        for name, layer in classifier_layers(model).items():
+            factors = torch.as_tensor(scale, dtype=layer.weight.dtype, device=layer.weight.device)
+            layer.weight.mul_(factors.reshape(-1, *[1] * (layer.weight.ndim - 1)))
+            _bias(layer, name).mul_(factors).add_(torch.as_tensor(shift, dtype=factors.dtype, device=factors.device))
 
 
 def head_weights(model: nn.Module) -> AffineHead:

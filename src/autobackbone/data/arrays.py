@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from autobackbone.data.labels import encode_labels
+from autobackbone.data.labels import as_labelled
 from autobackbone.data.pictures import ChannelsError, check_channels, is_deep
 from autobackbone.data.sources import Fingerprint, Found, digest_picture
 from autobackbone.errors import DataError
@@ -16,7 +16,7 @@ from autobackbone.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from autobackbone.records import ImageSize
+    from autobackbone.records import ImageSize, Task
 
 _FORM = "X is an array (n, H, W) or (n, H, W, channels), or a list of Pillow images or arrays"
 
@@ -51,13 +51,14 @@ class ArraySource:
         return picture.shape[0], picture.shape[1]
 
 
-def from_arrays(pictures: Any, labels: Any, channels: tuple[int, ...] | None) -> Found:
+def from_arrays(pictures: Any, labels: Any, channels: tuple[int, ...] | None, task: Task | None = None) -> Found:
     """Take `(X, y)` as a dataset.
 
     Args:
         pictures: (n, H, W) or (n, H, W, C) of any numbers, or a sequence of Pillow images and arrays of any sizes.
-        labels: n classes, see `encode_labels`.
+        labels: n entries, see `as_labelled`.
         channels: which channels will be taken of each picture.
+        task: what the labels are; `None` to read it from them.
 
     Raises:
         DataError: other forms, unequal lengths, channels that cannot be read.
@@ -70,12 +71,13 @@ def from_arrays(pictures: Any, labels: Any, channels: tuple[int, ...] | None) ->
     try:
         n_labels = len(labels)
     except TypeError:
-        raise DataError(f"y is a sequence of one label a picture; {type(labels).__name__} came.") from None
+        raise DataError(f"y is a sequence of one entry a picture; {type(labels).__name__} came.") from None
     if n_labels != len(checked):
         raise DataError(f"every picture needs one label; {len(checked)} pictures and {n_labels} labels came.")
-    classes, codes = encode_labels(labels)
+    read = as_labelled(labels, task)
     names = tuple(str(index) for index in range(len(checked)))
-    return Found(source=ArraySource(pictures=checked, names=names), classes=classes, labels=codes)
+    source = ArraySource(pictures=checked, names=names)
+    return Found(source=source, classes=read.classes, labels=read.labels, task=read.task)
 
 
 def _is_numbers(pictures: Any) -> bool:

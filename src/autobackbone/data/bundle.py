@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autobackbone.data.encoded import EncodedPixels, Pixels
-from autobackbone.data.parts import LEFT_OUT, PART_CODES, Codes, Parts
+from autobackbone.data.parts import LEFT_OUT, PART_CODES, Codes, Labels, Parts
 from autobackbone.data.pictures import quiet_pillow
 from autobackbone.data.ranges import measure_range
 from autobackbone.data.sources import printable
@@ -28,9 +28,10 @@ from autobackbone.data.store import (
     store_root,
     stored_bytes,
 )
-from autobackbone.data.surveying import DataWarning, Survey, check_parts, count_pictures
+from autobackbone.data.strata import strata_of
+from autobackbone.data.surveying import DataWarning, Survey, check_parts, count_pictures, part_sizes
 from autobackbone.errors import DataError
-from autobackbone.records import ImageSize, Part, as_image_sizes
+from autobackbone.records import ImageSize, Part, Task, as_image_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,9 +53,10 @@ class DataBundle:
 
     Args:
         root: the folder of its store.
-        classes: in the order of their codes.
+        classes: names of classes, labels, or numbers to predict, in the order of codes or columns.
         names: n names.
-        labels: (n,) int64 codes into `classes`; -1 for pictures of a class that was left out.
+        labels: (n,) int64 codes into `classes`, -1 for pictures of a class that was left out; (n, n_labels) int64 of 0
+            and 1; or (n, n_targets) float64.
         parts: (n,) int8 codes of `PART_CODES`, or `LEFT_OUT`, also for unreadable pictures.
         digest: of the pictures and their labels.
         split_digest: of the pictures' names and parts.
@@ -64,12 +66,13 @@ class DataBundle:
         n_workers: threads that decode those.
         max_bytes: what all decoded sizes together may take; a size that has no room stays encoded. `None` for whatever
             the disk holds.
+        task: what the labels are.
     """
 
     root: Path
     classes: tuple[str | int, ...]
     names: tuple[str, ...] = field(repr=False)
-    labels: Codes = field(repr=False)
+    labels: Labels = field(repr=False)
     parts: Parts = field(repr=False)
     digest: str
     split_digest: str
@@ -78,6 +81,7 @@ class DataBundle:
     source: Source = field(repr=False)
     n_workers: int = 2
     max_bytes: int | None = None
+    task: Task = "classification"
     _encoded: dict[ImageSize, EncodedPixels] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -129,9 +133,14 @@ class DataBundle:
                 )
             ensure_pixels(self.root, self.source, self.preparation, (size,), n_workers=self.n_workers)
 
+    @property
+    def strata(self) -> Codes:
+        """(n,) int64: classes, or what stands for them."""
+        return strata_of(self.labels, self.task)
+
     def counts(self) -> pd.DataFrame:
-        """Count pictures: one row a class, the columns train, validation and test."""
-        return count_pictures(self.labels, self.parts, self.classes)
+        """Count pictures: one row a class or label, or one for all; the columns train, validation and test."""
+        return count_pictures(self.labels, self.parts, self.classes, self.task)
 
 
 def decode(
@@ -202,6 +211,7 @@ def decode(
         source=survey.source,
         n_workers=n_workers,
         max_bytes=max_bytes,
+        task=survey.task,
     )
 
 
@@ -260,7 +270,7 @@ def _without_unreadable(survey: Survey, unreadable: Unreadable) -> tuple[Parts, 
         raise DataError(f"{line}. The first says: {reason}. At most 10 % may be: repair or remove them.")
     parts = survey.parts.copy()
     parts[list(unreadable)] = LEFT_OUT
-    notes = check_parts(count_pictures(survey.labels, parts, survey.classes))
+    notes = check_parts(count_pictures(survey.labels, parts, survey.classes, survey.task), part_sizes(parts))
     warnings.warn(f"{line}; left out. The first says: {reason}.", DataWarning, stacklevel=3)
     return parts, tuple(dict.fromkeys((*survey.skipped, f"{line}; left out", *notes)))
 

@@ -135,7 +135,7 @@ def excerpt(survey: Survey, n: int, *, seed: int) -> Survey:
     Same seed, same pictures; a larger `n` keeps those of a smaller one. Every class keeps a picture to train on, and
     every part a picture.
     """
-    order = fair_order(survey.labels, survey.parts, seed=seed)
+    order = fair_order(survey.strata, survey.parts, seed=seed)
     return _taken(survey, np.unique(np.concatenate([order[:n], _one_of_each(survey, order)])))
 
 
@@ -181,6 +181,6 @@ def _seconds_a_picture(
 def _one_of_each(survey: Survey, order: Codes) -> Codes:
     """The first picture in order of each class to train on, and of each part."""
     is_train = survey.parts[order] == TRAIN
-    _, first_of_class = np.unique(survey.labels[order][is_train], return_index=True)
+    _, first_of_class = np.unique(survey.strata[order][is_train], return_index=True)
     _, first_of_part = np.unique(survey.parts[order], return_index=True)
     return np.concatenate([order[is_train][first_of_class], order[first_of_part]])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from autobackbone.records import ImageSize
 
-_PART_NAMES = {"train": TRAIN, "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION, "test": TEST}
+PART_NAMES = {"train": TRAIN, "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION, "test": TEST}
 _LAYOUT = "Expected is one sub-folder per class, root/CLASS/picture.jpg, or root/train/CLASS/picture.jpg and so on"
 
 _JPEG = b"\xff\xd8\xff"
@@ -92,7 +92,7 @@ def from_folder(folder: str | os.PathLike[str]) -> Found:
 
 def _part_folders(root: Path, folders: list[str]) -> dict[str, int]:
     """Tell which folders are parts; none, where `train` is a class like its neighbours or is missing."""
-    parts = {name: _PART_NAMES[name.lower()] for name in folders if name.lower() in _PART_NAMES}
+    parts = {name: PART_NAMES[name.lower()] for name in folders if name.lower() in PART_NAMES}
     trains = [name for name, part in parts.items() if part == TRAIN]
     has_classes = any(_class_trees(root, name, TRAIN, Tally()) for name in trains)
     is_only_part_like = len(parts) > 1 or len(folders) == 1

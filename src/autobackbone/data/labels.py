@@ -1,91 +1,221 @@
-"""Labels in any form as classes and codes."""
+"""Labels in any form that users write, as a task and numbers."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 
+from autobackbone.data.classes import Array, encode_labels, missing, plain
 from autobackbone.errors import DataError
+from autobackbone.records import Task
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+_FORM = (
+    "labels are one class a picture, one or several numbers, a matrix of 0 and 1 with a column for each label, or a "
+    "list of names for each picture"
+)
+# Between the names of several labels in one text.
+_SEPARATORS = re.compile(r"[|;,]")
 
 
-def encode_labels(labels: Iterable[Any]) -> tuple[tuple[str | int, ...], np.ndarray[Any, np.dtype[np.int64]]]:
-    """Find the classes of labels and each label's code.
-
-    Whole numbers, also written as floats or booleans, become int; texts stay str. Both at once are refused, for their
-    order would be arbitrary.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Labelled:
+    """Labels as a task and numbers.
 
     Args:
-        labels: n labels; an array (n,) or (n, 1), a series, or any sequence.
+        task: what they are.
+        classes: names of classes, of labels, or of the numbers to predict, in the order of codes or columns.
+        labels: classification: (n,) int64 codes; multilabel: (n, n_labels) int64, 0 or 1; regression: (n, n_targets)
+            float64.
+    """
 
-    Returns:
-        The classes, sorted, and codes (n,) int64 into them.
+    task: Task
+    classes: tuple[str | int, ...]
+    labels: Array
+
+
+def as_labelled(labels: Any, task: Task | None = None, names: Sequence[str] | None = None) -> Labelled:
+    """Read labels of any task.
+
+    If no task is said, numbers with a fraction are a regression, and a matrix of other numbers than 0 and 1 is one of
+    several. Matrices of 0 and 1 and lists of names are a multilabel task, unless each row of a matrix has a single 1:
+    that is a class, with a column for each. All else is a classification.
+
+    Args:
+        labels: one entry a picture: numbers, texts, lists of names; an array (n,) or (n, k), a series, or a table.
+        task: what they are; `None` to read it from them.
+        names: of the columns of a matrix; `None` takes those of a table, or their numbers.
 
     Raises:
-        DataError: labels missing, not one a picture, or not of a classification.
+        DataError: labels are missing, or not of the task.
 
     Example:
-        >>> encode_labels([2.0, 0.0, 2.0])
-        ((0, 2), array([1, 0, 1]))
+        >>> as_labelled([["cat", "dog"], [], ["dog"]]).labels.tolist()
+        [[1, 1], [0, 0], [0, 1]]
+        >>> as_labelled([0.5, 1.5]).task
+        'regression'
     """
-    codes, found = _factorize(labels)
-    if (codes < 0).any():
-        missing = np.flatnonzero(codes < 0)
+    if task is not None and task not in get_args(Task):
+        raise DataError(f"task is 'classification', 'regression', 'multilabel' or None; {task!r} came.")
+    if isinstance(labels, pd.DataFrame):
+        names = [str(name) for name in labels.columns] if names is None else names
+        labels = labels.to_numpy()
+    values = _values(labels)
+    if _is_texts(values) and task == "multilabel":
+        return _from_names([[part.strip() for part in _SEPARATORS.split(str(text)) if part.strip()] for text in values])
+    if _is_lists_of_names(values, task):
+        return _from_names([_names(entry) for entry in values])
+    matrix = _matrix(values)
+    if matrix is not None and matrix.shape[1] > 1:
+        return _from_matrix(matrix, task, names)
+    column = values if matrix is None else matrix[:, 0]
+    if task == "multilabel":
+        if matrix is not None and values.ndim == 2 and np.isin(matrix, (0, 1)).all():
+            return _from_matrix(matrix, task, names)
         raise DataError(
-            f"every picture needs a label; {missing.size} are missing (None or NaN), the first at {missing[0]}. "
-            "Remove those pictures or label them."
+            "a multilabel task takes a matrix of 0 and 1 with a column for each label, a list of names for each "
+            "picture, or texts such as 'cat|dog'; one number for each came."
         )
-    classes = [_as_class(label) for label in found]
-    if len({type(name) for name in classes}) > 1:
-        raise DataError(f"labels are all numbers or all texts; both came: {_some(classes)}. Turn them into one kind.")
-    order = sorted(range(len(classes)), key=lambda i: classes[i])
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))
-    return tuple(classes[i] for i in order), rank[codes] if len(codes) else np.zeros(0, np.int64)
+    if task == "regression" or (task is None and _has_fractions(column)):
+        return _from_numbers(_floats(column)[:, None], names)
+    classes, codes = encode_labels(column)
+    return Labelled(task="classification", classes=classes, labels=codes)
 
 
-def _factorize(labels: Iterable[Any]) -> tuple[np.ndarray[Any, Any], list[Any]]:
-    values = labels if isinstance(labels, (np.ndarray, pd.Series)) else [_plain(label) for label in labels]
-    array = np.asarray(values, dtype=object)
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.ndim != 1:
-        raise DataError(
-            f"labels are one class a picture, shape (n,); {array.shape} came. Of one-hot rows, pass y.argmax(axis=1); "
-            "several labels a picture are not available yet."
-        )
+def _values(labels: Any) -> Array:
+    """One entry a picture, (n,) of any objects or (n, k, …) of numbers."""
+    if isinstance(labels, np.ndarray):
+        return labels
+    if isinstance(labels, pd.Series):
+        return np.asarray(labels, dtype=object)
+    entries = [plain(label) for label in labels]
+    if entries and all(isinstance(entry, np.ndarray) and entry.shape == entries[0].shape for entry in entries):
+        return np.stack(entries)
+    values = np.empty(len(entries), dtype=object)
+    values[:] = entries
+    return values
+
+
+def _is_texts(values: Array) -> bool:
+    return values.ndim == 1 and values.size > 0 and all(isinstance(value, str) for value in values)
+
+
+def _is_lists_of_names(values: Array, task: Task | None) -> bool:
+    """Lists of texts, or lists of unequal lengths, or of codes where a multilabel task is said."""
+    if values.ndim != 1 or values.dtype != object or not any(_is_list(value) for value in values):
+        return False
+    if any(isinstance(value, (set, frozenset)) for value in values):
+        return True
+    entries = [value for value in values if _is_list(value)]
+    is_text = any(isinstance(name, str) for entry in entries for name in entry)
+    lengths = {len(entry) for entry in entries}
+    is_codes = task == "multilabel" and not all(name in (0, 1) for entry in entries for name in entry)
+    return is_text or len(lengths) > 1 or 0 in lengths or is_codes
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Collection) and not isinstance(value, (str, bytes, dict))
+
+
+def _names(entry: Any) -> list[Any]:
+    if not _is_list(entry):
+        raise DataError(f"every picture needs a list of names, which may be empty; {entry!r} came.")
+    return list(entry)
+
+
+def _from_names(entries: Sequence[Sequence[Any]]) -> Labelled:
+    classes, codes = encode_labels([name for entry in entries for name in entry])
+    if not classes:
+        raise DataError("a multilabel task needs labels; every picture came with none.")
+    rows = np.repeat(np.arange(len(entries)), [len(entry) for entry in entries])
+    labels = np.zeros((len(entries), len(classes)), np.int64)
+    labels[rows, codes] = 1
+    return Labelled(task="multilabel", classes=classes, labels=labels)
+
+
+def _matrix(values: Array) -> Array | None:
+    """(n, k) numbers, a row a picture; `None` where entries are single ones that may be texts."""
+    if values.ndim == 1:
+        if not any(_is_list(value) for value in values):
+            return None
+        values = _stacked(values)
+    if values.ndim != 2 or 0 in values.shape:
+        raise DataError(f"{_FORM}; an array of shape {values.shape} came.")
+    if values.shape[1] == 1 and values.dtype.kind not in "buif":
+        return values
+    return _floats(values)
+
+
+def _stacked(values: Array) -> Array:
     try:
-        codes, found = pd.factorize(array)
-    except TypeError as error:
-        raise DataError("labels are one class a picture, a number or a text; lists or other objects came.") from error
-    return codes, list(found)
+        return np.asarray([list(value) for value in values], dtype=object)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{_FORM}; entries of different kinds came.") from error
 
 
-def _plain(label: Any) -> Any:
-    """Take a 0-d tensor or a numpy scalar out of its wrapping."""
-    return label.item() if hasattr(label, "item") and getattr(label, "ndim", 0) == 0 else label
+def _floats(values: Array) -> Array:
+    """Finite numbers.
 
-
-def _as_class(label: Any) -> str | int:
-    value = _plain(label)
-    if isinstance(value, (bool, int)):
-        return int(value)
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, float) and math.isfinite(value):
-        if value.is_integer():
-            return int(value)
+    Raises:
+        DataError: texts, or missing numbers.
+    """
+    try:
+        floats = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
         raise DataError(
-            f"labels are classes; {value!r} came, which looks like a measurement. Only classification is available: "
-            "round it or cut it into classes."
-        )
-    raise DataError(f"a label is a whole number or a text; {value!r} of type {type(value).__name__} came.")
+            f"numbers to predict, or 0 and 1 for each label, are numbers; {_first_text(values)} came."
+        ) from error
+    is_missing = ~np.isfinite(floats if floats.ndim == 1 else floats.sum(axis=1))
+    if is_missing.any():
+        raise missing(np.flatnonzero(is_missing))
+    return floats
 
 
-def _some(classes: list[Any]) -> str:
-    return ", ".join(repr(name) for name in classes[:5]) + (", …" if len(classes) > 5 else "")
+def _first_text(values: Array) -> str:
+    return next((repr(value) for value in values.ravel() if not isinstance(value, (int, float))), "other objects")
+
+
+def _has_fractions(values: Array) -> bool:
+    """Whether any is a number that is not whole, and none is a text."""
+    if values.dtype.kind in "bui" or any(isinstance(value, str) for value in values):
+        return False
+    numbers = [value for value in values if isinstance(value, (float, np.floating)) and math.isfinite(value)]
+    return any(not float(value).is_integer() for value in numbers)
+
+
+def _from_matrix(matrix: Array, task: Task | None, names: Sequence[str] | None) -> Labelled:
+    is_binary = bool(np.isin(matrix, (0, 1)).all())
+    classes = _column_names(matrix, names)
+    if task == "regression" or (task is None and not is_binary):
+        return _from_numbers(matrix, names)
+    if not is_binary:
+        wrong = matrix[~np.isin(matrix, (0, 1))][0]
+        raise DataError(f"a matrix of labels for task={task!r} has a 1 where a label is there, else 0; {wrong:g} came.")
+    is_one_hot = bool((matrix.sum(axis=1) == 1).all())
+    if task == "multilabel" or not is_one_hot:
+        if task == "classification":
+            row = int(np.flatnonzero(matrix.sum(axis=1) != 1)[0])
+            raise DataError(f"a class is a single 1 in each row; row {row} has {matrix[row].sum():g} of them.")
+        return Labelled(task="multilabel", classes=classes, labels=matrix.astype(np.int64))
+    codes, found = matrix.argmax(axis=1), np.flatnonzero(matrix.any(axis=0))
+    return Labelled(
+        task="classification", classes=tuple(classes[code] for code in found), labels=np.searchsorted(found, codes)
+    )
+
+
+def _from_numbers(matrix: Array, names: Sequence[str] | None) -> Labelled:
+    return Labelled(task="regression", classes=_column_names(matrix, names, single="value"), labels=matrix)
+
+
+def _column_names(matrix: Array, names: Sequence[str] | None, single: str | None = None) -> tuple[str | int, ...]:
+    n_columns = matrix.shape[1]
+    if names is not None and len(names) != n_columns:
+        raise DataError(f"every column of labels needs a name; {n_columns} columns and {len(names)} names came.")
+    if names is not None:
+        return tuple(names)
+    return (single,) if n_columns == 1 and single else tuple(range(n_columns))

@@ -10,22 +10,26 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+from autobackbone.data.strata import one_fifth_greedily, strata_of
 from autobackbone.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from autobackbone.records import Part
+    from autobackbone.records import Part, Task
 
 TRAIN, VALIDATION, TEST, LEFT_OUT = 0, 1, 2, -1
 PART_CODES: dict[Part, int] = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
 Rare = Literal["leave_out", "error"]
 
 Codes = np.ndarray[Any, np.dtype[np.int64]]
+Labels = np.ndarray[Any, Any]
 Parts = np.ndarray[Any, np.dtype[np.int8]]
 
 _N_FOLDS = 5
 """One fold of five is the test part, one of five of the rest the validation part: 64, 16 and 20 of 100 pictures."""
+LEAST_OF_CLASS = _N_FOLDS
+"""Pictures of a class, below which it cannot be in every part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -44,16 +48,17 @@ class Split:
 
 
 def split_parts(
-    labels: Codes, classes: tuple[str | int, ...], *, given: Parts | None, groups: Codes | None, seed: int
+    labels: Labels, task: Task = "classification", *, given: Parts | None, groups: Codes | None, seed: int
 ) -> Split:
     """Make the parts that are missing out of the training part; what is given is kept exactly.
 
-    Stratified: each class is spread over the parts in the same shares, at least one picture in each. With groups, all
+    Stratified: each class, or each tenth of the numbers to predict, is spread over the parts in the same shares, at
+    least one picture in each; several labels a picture are dealt out greedily, the rarest first. With groups, all
     pictures of a group stay in one part, and shares are kept as well as that allows.
 
     Args:
-        labels: (n,) int64 codes into `classes`.
-        classes: the names of the codes.
+        labels: (n,) int64 codes of classes, or (n, k), as `Labelled` holds them.
+        task: what they are.
         given: (n,) int8 codes of parts, or `None` where all is to be made.
         groups: (n,) int64 codes of groups, or `None`.
         seed: same seed, same parts.
@@ -61,8 +66,11 @@ def split_parts(
     Returns:
         The split; classes with fewer than 5 pictures, or with fewer groups than parts, are left out of it.
 
+    Raises:
+        DataError: there are too few pictures, or groups of them, for three parts.
+
     Example:
-        >>> split = split_parts(np.repeat([0, 1], 50), ("a", "b"), given=None, groups=None, seed=0)
+        >>> split = split_parts(np.repeat([0, 1], 50), given=None, groups=None, seed=0)
         >>> [int((split.parts == part).sum()) for part in (TRAIN, VALIDATION, TEST)]
         [64, 16, 20]
     """
@@ -71,26 +79,30 @@ def split_parts(
     notes = _leaks(parts, groups)
     if not missing:
         return Split(parts=parts, notes=notes)
-    rare = _rare_classes(
-        labels[parts == TRAIN], None if groups is None else groups[parts == TRAIN], len(classes), missing
-    )
-    parts[np.isin(labels, rare)] = LEFT_OUT
+    rare = np.zeros(0, np.int64)
+    if task == "classification":
+        in_train = parts == TRAIN
+        rare = _rare_classes(
+            labels[in_train], None if groups is None else groups[in_train], int(labels.max()) + 1, missing
+        )
+        parts[np.isin(labels, rare)] = LEFT_OUT
+    else:
+        _check_enough(parts == TRAIN, groups)
     for part in missing:
         members = np.flatnonzero(parts == TRAIN)
         if members.size:
-            parts[members[_one_fifth(labels[members], None if groups is None else groups[members], seed)]] = PART_CODES[
-                part
-            ]
+            fifth = _one_fifth(labels[members], task, None if groups is None else groups[members], seed)
+            parts[members[fifth]] = PART_CODES[part]
     if given is not None:
         notes += tuple(f"no {part} part was given: made from the training part, seed {seed}" for part in missing)
     return Split(parts=parts, rare=tuple(int(code) for code in rare), notes=notes)
 
 
-def fair_order(labels: Codes, parts: Parts, *, seed: int) -> Codes:
+def fair_order(strata: Codes, parts: Parts, *, seed: int) -> Codes:
     """An order in which every beginning keeps classes and parts in proportion, as near as whole pictures allow.
 
     Args:
-        labels: (n,) int64 codes of classes.
+        strata: (n,) int64 codes of classes, or of what stands for them, as `strata_of` gives them.
         parts: (n,) int8 codes of parts; what is left out of them is left out here.
         seed: same seed, same order.
 
@@ -104,7 +116,7 @@ def fair_order(labels: Codes, parts: Parts, *, seed: int) -> Codes:
     """
     generator = np.random.default_rng(seed)
     wanted = np.flatnonzero(parts != LEFT_OUT)
-    _, strata = np.unique(np.stack([labels[wanted], parts[wanted]]), axis=1, return_inverse=True)
+    _, strata = np.unique(np.stack([strata[wanted], parts[wanted]]), axis=1, return_inverse=True)
     place = np.empty(len(wanted))
     for members in np.split(np.argsort(strata, kind="stable"), np.cumsum(np.bincount(strata))[:-1]):
         # The i-th of m members stands at (i + u) / m of the way, u its own random share of a step.
@@ -164,8 +176,21 @@ def _rare_classes(labels: Codes, groups: Codes | None, n_classes: int, missing: 
     return np.flatnonzero(is_rare)
 
 
-def _one_fifth(labels: Codes, groups: Codes | None, seed: int) -> np.ndarray[Any, np.dtype[np.intp]]:
+def _check_enough(is_train: np.ndarray[Any, np.dtype[np.bool_]], groups: Codes | None) -> None:
+    n = int(is_train.sum()) if groups is None else len(np.unique(groups[is_train]))
+    if n < _N_FOLDS:
+        raise DataError(
+            f"a split needs at least {_N_FOLDS} {'pictures' if groups is None else 'groups'} to take parts from; {n} "
+            "came. Add some, or bring train, val and test parts of your own."
+        )
+
+
+def _one_fifth(labels: Labels, task: Task, groups: Codes | None, seed: int) -> np.ndarray[Any, np.dtype[np.intp]]:
     """Choose about one in five, of every class and in whole groups."""
+    if task == "multilabel":
+        return one_fifth_greedily(labels, groups, seed)
+    if task == "regression":
+        labels = strata_of(labels, task)
     if groups is not None:
         return _one_fifth_of_groups(labels, groups, seed)
     sizes = np.bincount(labels)[labels]

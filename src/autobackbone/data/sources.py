@@ -16,7 +16,7 @@ from PIL import Image
 
 if TYPE_CHECKING:
     from autobackbone.data.pictures import Picture
-    from autobackbone.records import ImageSize
+    from autobackbone.records import ImageSize, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,16 +54,20 @@ class Found:
 
     Args:
         source: the pictures.
-        classes: in the order of their codes.
-        labels: (n,) int64, the code of each picture's class.
+        classes: names of classes, labels or numbers, in the order of codes or columns.
+        labels: (n,) int64 codes of classes, or (n, k), as `Labelled` holds them.
+        task: what they are.
         given: (n,) int8, the codes of `parts` where the dataset brought its own split, else `None`.
+        groups: (n,) names of groups where the dataset brought them, else `None`.
         notes: one line for whatever was passed over.
     """
 
     source: Source
     classes: tuple[str | int, ...]
-    labels: np.ndarray[Any, np.dtype[np.int64]]
+    labels: np.ndarray[Any, Any]
+    task: Task = "classification"
     given: np.ndarray[Any, np.dtype[np.int8]] | None = None
+    groups: np.ndarray[Any, Any] | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -12,20 +13,22 @@ import pandas as pd
 
 from autobackbone.data.arrays import from_arrays
 from autobackbone.data.folders import from_folder
-from autobackbone.data.parts import PART_CODES, Codes, Parts, Rare, encode_groups, split_parts
+from autobackbone.data.listings import from_listing, is_listing
+from autobackbone.data.parts import LEAST_OF_CLASS, PART_CODES, Codes, Labels, Parts, Rare, encode_groups, split_parts
 from autobackbone.data.pictures import quiet_pillow
 from autobackbone.data.preparation import Preparation
+from autobackbone.data.strata import strata_of
 from autobackbone.data.torch_datasets import from_dataset, is_map_style
 from autobackbone.errors import DataError
 
 if TYPE_CHECKING:
     from autobackbone.data.sources import Found, Source
-    from autobackbone.records import ImageSize, Resize
+    from autobackbone.records import ImageSize, Part, Resize, Task
 
 _N_HEADERS = 16
 _FORMS = (
-    "a dataset is a folder with one sub-folder per class, a tuple (X, y) of pictures and labels, or a map-style torch "
-    "dataset of (picture, label)"
+    "a dataset is a folder with one sub-folder per class, a CSV file or data frame with paths and labels, a tuple "
+    "(X, y) of pictures and labels, or a map-style torch dataset of (picture, label)"
 )
 
 
@@ -39,9 +42,10 @@ class Survey:
 
     Args:
         source: where the pictures come from.
-        classes: in the order of their codes.
+        classes: names of classes, labels, or numbers to predict, in the order of codes or columns.
         names: n names, for a folder the paths in it.
-        labels: (n,) int64 codes into `classes`; -1 for pictures of a class that was left out.
+        labels: (n,) int64 codes into `classes`, -1 for pictures of a class that was left out; (n, n_labels) int64 of 0
+            and 1; or (n, n_targets) float64.
         parts: (n,) int8 codes of `PART_CODES`, or `LEFT_OUT`.
         skipped: one line for whatever was passed over or made.
         preparation: how pictures become pixels; its value range may still be open.
@@ -51,25 +55,36 @@ class Survey:
     source: Source
     classes: tuple[str | int, ...]
     names: tuple[str, ...]
-    labels: Codes
+    labels: Labels
     parts: Parts
     skipped: tuple[str, ...]
     preparation: Preparation
     picture_size_hint: ImageSize | None = None
+    task: Task = "classification"
 
     def __post_init__(self) -> None:
         self.labels.setflags(write=False)
         self.parts.setflags(write=False)
 
+    @property
+    def strata(self) -> Codes:
+        """(n,) int64: classes, or what stands for them."""
+        return strata_of(self.labels, self.task)
+
     def counts(self) -> pd.DataFrame:
-        """Count pictures: one row a class, the columns train, validation and test."""
-        return count_pictures(self.labels, self.parts, self.classes)
+        """Count pictures: one row a class or label, or one for all; the columns train, validation and test."""
+        return count_pictures(self.labels, self.parts, self.classes, self.task)
+
+    def sizes(self) -> dict[Part, int]:
+        """How many pictures each part has."""
+        return part_sizes(self.parts)
 
 
 def survey(
     dataset: Any,
     *,
-    task: str | None = None,
+    task: Task | None = None,
+    label: str | Sequence[str] | None = None,
     groups: Any = None,
     seed: int = 0,
     resize: Resize = "squash",
@@ -83,10 +98,12 @@ def survey(
     A split that the dataset brings is kept; what is missing of it is made of the training part, stratified and seeded.
 
     Args:
-        dataset: a folder with one sub-folder per class (with or without train, val and test above them); `(X, y)`; or
-            a map-style torch dataset of (picture, label).
-        task: `None` or `"classification"`.
-        groups: one entry a picture, or a function of a picture's name; a group is kept in one part.
+        dataset: a folder with one sub-folder per class (with or without train, val and test above them); a CSV file or
+            data frame with paths and labels; `(X, y)`; or a map-style torch dataset of (picture, label).
+        task: what the labels are; `None` to read it from them, see `as_labelled`.
+        label: the columns of labels in a table; `None` for the one called `label`.
+        groups: one entry a picture, or a function of a picture's name; a group is kept in one part. `None` for those
+            of a table's column `group`.
         seed: same seed, same split.
         resize: see `Preparation`.
         interpolation: see `Preparation`.
@@ -109,16 +126,20 @@ def survey(
         >>> survey((digits.images, digits.target)).counts().sum().to_dict()
         {'train': 1149, 'validation': 288, 'test': 360}
     """
-    _check_choices(task, rare)
+    if rare not in get_args(Rare):
+        raise DataError(f"rare is 'leave_out' or 'error'; {rare!r} came.")
     preparation = Preparation(resize=resize, interpolation=interpolation, value_range=value_range, channels=channels)
-    found = find(dataset, preparation.channels)
-    _check_classes(found)
+    found = find(dataset, preparation.channels, task=task, label=label)
+    if found.task == "multilabel":
+        found = _without_rare_labels(found, rare)
+    _check_labels(found)
     names = found.source.names
-    split = split_parts(found.labels, found.classes, given=found.given, groups=encode_groups(groups, names), seed=seed)
+    coded = encode_groups(found.groups if groups is None else groups, names)
+    split = split_parts(found.labels, found.task, given=found.given, groups=coded, seed=seed)
     notes = found.notes + split.notes
     if split.rare:
         notes += (_report_rare(found, split.rare, rare),)
-    classes, labels = _without(found, split.rare)
+    classes, labels = (found.classes, found.labels) if found.task != "classification" else _without(found, split.rare)
     checked = Survey(
         source=found.source,
         classes=classes,
@@ -128,24 +149,52 @@ def survey(
         skipped=notes,
         preparation=preparation,
         picture_size_hint=_size_hint(found.source, len(names)),
+        task=found.task,
     )
-    return replace(checked, skipped=notes + check_parts(checked.counts()))
+    return replace(checked, skipped=notes + check_parts(checked.counts(), checked.sizes()))
 
 
-def find(dataset: Any, channels: tuple[int, ...] | None) -> Found:
+def find(
+    dataset: Any,
+    channels: tuple[int, ...] | None,
+    *,
+    task: Task | None = None,
+    label: str | Sequence[str] | None = None,
+) -> Found:
     """Find the pictures and labels of any accepted form of dataset."""
+    if is_listing(dataset):
+        return from_listing(dataset, label, task)
+    if label is not None:
+        raise DataError(f"label= names columns of a CSV file or data frame; {type(dataset).__name__} came with it.")
     if isinstance(dataset, (str, os.PathLike)):
+        if task not in (None, "classification"):
+            raise DataError(
+                f"a folder with one sub-folder per class is a classification; task={task!r} came. Give its labels as a "
+                "CSV file or data frame with the columns 'file' and 'label'."
+            )
         return from_folder(dataset)
     if isinstance(dataset, tuple) and len(dataset) == 2:
-        return from_arrays(*dataset, channels)
-    is_pictures_alone = isinstance(dataset, (np.ndarray, pd.DataFrame, dict, bytes)) or hasattr(dataset, "detach")
+        return from_arrays(*dataset, channels, task)
+    is_pictures_alone = isinstance(dataset, (np.ndarray, dict, bytes)) or hasattr(dataset, "detach")
     if is_map_style(dataset) and not is_pictures_alone:
-        return from_dataset(dataset)
+        return from_dataset(dataset, task)
     raise DataError(f"{_FORMS}; {type(dataset).__name__} came.")
 
 
-def count_pictures(labels: Codes, parts: Parts, classes: tuple[str | int, ...]) -> pd.DataFrame:
-    """Count pictures by class and part, left-out ones nowhere."""
+def part_sizes(parts: Parts) -> dict[Part, int]:
+    """How many pictures each part has, left-out ones nowhere."""
+    return {part: int((parts == code).sum()) for part, code in PART_CODES.items()}
+
+
+def count_pictures(
+    labels: Labels, parts: Parts, classes: tuple[str | int, ...], task: Task = "classification"
+) -> pd.DataFrame:
+    """Count pictures by class or label (by nothing where numbers are predicted) and part, left-out ones nowhere."""
+    if task == "regression":
+        return pd.DataFrame([part_sizes(parts)], index=pd.Index(["pictures"], name="class", dtype=object))
+    if task == "multilabel":
+        sums = {part: labels[parts == code].sum(axis=0) for part, code in PART_CODES.items()}
+        return pd.DataFrame(sums, index=pd.Index(classes, name="class", dtype=object))
     columns = {
         part: np.bincount(labels[(parts == code) & (labels >= 0)], minlength=len(classes))
         for part, code in PART_CODES.items()
@@ -153,8 +202,12 @@ def count_pictures(labels: Codes, parts: Parts, classes: tuple[str | int, ...]) 
     return pd.DataFrame(columns, index=pd.Index(classes, name="class", dtype=object))
 
 
-def check_parts(counts: pd.DataFrame) -> tuple[str, ...]:
+def check_parts(counts: pd.DataFrame, sizes: Mapping[Part, int]) -> tuple[str, ...]:
     """Demand pictures of every class in the training part; note where one is missing in another part.
+
+    Args:
+        counts: pictures by class and part.
+        sizes: pictures by part.
 
     Raises:
         DataError: a class without pictures to train on, or a part without any picture.
@@ -165,27 +218,43 @@ def check_parts(counts: pd.DataFrame) -> tuple[str, ...]:
             f"no picture to train on is left of the classes {untrained}: "
             f"{counts.loc[untrained].to_dict('index')}. Add pictures, remove those classes, or use smaller groups."
         )
-    empty = [part for part in PART_CODES if counts[part].sum() == 0]
+    empty = [part for part in PART_CODES if sizes[part] == 0]
     if empty:
-        raise DataError(f"no picture is left in the part {empty[0]}: {counts.sum().to_dict()}. Add pictures or groups.")
+        raise DataError(f"no picture is left in the part {empty[0]}: {dict(sizes)}. Add pictures or groups.")
     absent = {part: counts.index[counts[part] == 0].tolist() for part in ("validation", "test")}
     return tuple(f"no pictures in {part} of the classes {names}" for part, names in absent.items() if names)
 
 
-def _check_choices(task: str | None, rare: str) -> None:
-    if task not in (None, "classification"):
-        raise DataError(f"only task='classification' is available; task={task!r} came.")
-    if rare not in get_args(Rare):
-        raise DataError(f"rare is 'leave_out' or 'error'; {rare!r} came.")
-
-
-def _check_classes(found: Found) -> None:
-    if len(found.classes) < 2:
+def _check_labels(found: Found) -> None:
+    if found.task == "classification" and len(found.classes) < 2:
         which = f"only {found.classes[0]!r}" if found.classes else "none"
         raise DataError(
             f"at least two classes are needed to tell apart; {which} was found, with {len(found.labels)} pictures. "
             "For a folder, give the one that holds the class folders."
         )
+    if found.task == "regression":
+        constant = [name for name, of in zip(found.classes, found.labels.T, strict=True) if of.min() == of.max()]
+        if constant:
+            raise DataError(f"numbers to predict must differ; all are the same in {', '.join(map(repr, constant))}.")
+
+
+def _without_rare_labels(found: Found, choice: Rare) -> Found:
+    """The same without labels that too few pictures have, or have not, to be in every part."""
+    n_with = found.labels.sum(axis=0)
+    is_rare = np.minimum(n_with, len(found.labels) - n_with) < LEAST_OF_CLASS
+    if not is_rare.any():
+        return found
+    named = ", ".join(f"{found.classes[k]!r} ({n_with[k]})" for k in np.flatnonzero(is_rare)[:10])
+    line = f"{int(is_rare.sum())} labels that too few of {len(found.labels)} pictures have or have not: {named}"
+    remedy = f"A label needs {LEAST_OF_CLASS} pictures with it, and as many without."
+    if choice == "error":
+        raise DataError(f"{line}. {remedy} Add pictures, or leave them out with rare='leave_out'.")
+    if is_rare.all():
+        raise DataError(f"{line}; no label would be left. {remedy}")
+    warnings.warn(f"{line}, left out. {remedy}", DataWarning, stacklevel=3)
+    kept = np.flatnonzero(~is_rare)
+    classes = tuple(found.classes[k] for k in kept)
+    return replace(found, classes=classes, labels=found.labels[:, kept], notes=(*found.notes, f"{line}, left out"))
 
 
 def _report_rare(found: Found, rare: tuple[int, ...], choice: Rare) -> str:

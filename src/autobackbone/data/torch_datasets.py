@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from autobackbone.data.labels import encode_labels
+from autobackbone.data.labels import as_labelled
 from autobackbone.data.pictures import is_deep
 from autobackbone.data.sources import UNREADABLE, Fingerprint, Found, digest_picture
 from autobackbone.errors import DataError
@@ -16,7 +16,7 @@ from autobackbone.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from autobackbone.records import ImageSize
+    from autobackbone.records import ImageSize, Task
 
 _FORM = "a dataset gives pairs (picture, label), the picture a Pillow image, an array (H, W, C) or a tensor (C, H, W)"
 
@@ -56,14 +56,18 @@ def is_map_style(dataset: Any) -> bool:
     return hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
 
 
-def from_dataset(dataset: Any) -> Found:
+def from_dataset(dataset: Any, task: Task | None = None) -> Found:
     """Take a map-style dataset of (picture, label).
 
     Where it has `targets`, as torchvision's have, no picture is read for its label; else each is read once and let go.
     Its `classes`, if it has any, name the labels 0, 1, ….
 
+    Args:
+        dataset: of pairs.
+        task: what the labels are; `None` to read it from them.
+
     Raises:
-        DataError: items that are no pairs, or labels that are no classes.
+        DataError: items that are no pairs, or labels that are not of the task.
 
     Example:
         >>> from_dataset([(np.zeros((4, 4), np.uint8), "cat"), (np.ones((4, 4), np.uint8), "ant")]).classes
@@ -77,9 +81,11 @@ def from_dataset(dataset: Any) -> Found:
         raise DataError(f"{_FORM}; an empty {type(dataset).__name__} came.")
     _label(dataset, 0)
     labels = _targets(dataset, n)
-    classes, codes = encode_labels(_labels(dataset, n) if labels is None else labels)
+    read = as_labelled(list(_labels(dataset, n)) if labels is None else labels, task)
     names = tuple(str(index) for index in range(n))
-    return Found(source=DatasetSource(dataset=dataset, names=names), classes=_named(classes, dataset), labels=codes)
+    source = DatasetSource(dataset=dataset, names=names)
+    classes = _named(read.classes, dataset) if read.task != "regression" else read.classes
+    return Found(source=source, classes=classes, labels=read.labels, task=read.task)
 
 
 def _label(dataset: Any, index: int) -> Any:
@@ -99,7 +105,8 @@ def _targets(dataset: Any, n: int) -> list[Any] | None:
         return None
     plain = list(_as_array(targets)) if hasattr(targets, "detach") else list(targets)
     # Trusted only where it says what the items say.
-    return plain if all(plain[index] == _label(dataset, index) for index in {0, n // 2, n - 1}) else None
+    is_same = all(np.array_equal(plain[index], _label(dataset, index)) for index in {0, n // 2, n - 1})
+    return plain if is_same else None
 
 
 def _labels(dataset: Any, n: int) -> Iterator[Any]:

@@ -78,13 +78,13 @@ class NetworkEvaluator:
             raise
         if outcome.n_epochs > 0:
             self._learn(candidate, outcome.seconds / outcome.n_epochs)
-        probabilities = self._probabilities(candidate, network, outcome)
+        predictions = self._predictions(candidate, network, outcome)
         is_at_rung = pause_at is not None and not outcome.is_cut_short
         is_waiting = is_at_rung and trialfiles.has_checkpoint(shop.run, number)
         has_no_room = is_at_rung and not is_waiting
-        trial = self._trial(number, candidate, outcome, probabilities, is_paused=is_waiting, has_no_room=has_no_room)
+        trial = self._trial(number, candidate, outcome, predictions, is_paused=is_waiting, has_no_room=has_no_room)
         trial = replace(trial, train_seconds=time.monotonic() - begun)
-        trialfiles.save_predictions(shop.run, number, trialfiles.VALIDATION, probabilities)
+        trialfiles.save_predictions(shop.run, number, trialfiles.VALIDATION, predictions)
         if not is_beaten_for_good(trial, shop.trials(), shop.metric):
             trialfiles.save_weights(shop.run, number, network.state_dict())
         return trial
@@ -93,11 +93,11 @@ class NetworkEvaluator:
         is_stored = self.shop.stores.is_stored(candidate.body, candidate.n_unfrozen)
         self.shop.costs.learn(candidate, epoch_s, is_stored=is_stored)
 
-    def _probabilities(self, candidate: Candidate, network: nn.Module, outcome: Outcome) -> NDArray[np.float32]:
+    def _predictions(self, candidate: Candidate, network: nn.Module, outcome: Outcome) -> NDArray[np.float32]:
         """Of the weights that are kept, in the target's precision; training scores in float32."""
         shop = self.shop
         if shop.target.precision == "float32":
-            return outcome.probabilities
+            return outcome.predictions
         return shop.predict(network, candidate, shop.bundle.indices("validation"))
 
     def _trial(
@@ -105,7 +105,7 @@ class NetworkEvaluator:
         number: int,
         candidate: Candidate,
         outcome: Outcome,
-        probabilities: NDArray[np.float32],
+        predictions: NDArray[np.float32],
         *,
         is_paused: bool,
         has_no_room: bool,
@@ -113,7 +113,7 @@ class NetworkEvaluator:
         metric = self.shop.metric
         sign = to_maximised(metric, 1.0)
         n_epochs = len(outcome.rung_scores)
-        score = self.shop.validation_score(probabilities)
+        score = self.shop.validation_score(predictions)
         cut = ", cut short by the clock" if outcome.is_cut_short else ""
         cut += ", no room for a checkpoint to go on from" if has_no_room else ""
         reason = f"weights of epoch {outcome.best_epoch + 1} of {n_epochs}{cut}"

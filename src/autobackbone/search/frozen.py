@@ -23,7 +23,7 @@ def keep(shop: Workshop, priced: Priced, screened: Screened | None) -> Trial | N
     # Files first: a process that dies in between leaves a file too many, never a finished trial without its head.
     trial = replace(trial, number=next_number(shop.study))
     trialfiles.save_head(shop.run, trial.number, screened.head)
-    trialfiles.save_predictions(shop.run, trial.number, trialfiles.VALIDATION, screened.probabilities)
+    trialfiles.save_predictions(shop.run, trial.number, trialfiles.VALIDATION, screened.predictions)
     add_screened(shop.study, shop.space, trial)
     shop.heads[priced.body] = (trial.number, screened.head)
     shop.costs.forward_s[priced.body] = screened.seconds_per_image
@@ -33,11 +33,11 @@ def keep(shop: Workshop, priced: Priced, screened: Screened | None) -> Trial | N
 
 def frozen_trial(shop: Workshop, priced: Priced, screened: Screened | None) -> Trial | None:
     """A finished one, its number 0; `None` where there is no score."""
-    if screened is None or not math.isfinite(score := shop.validation_score(screened.probabilities)):
+    if screened is None or not math.isfinite(score := shop.validation_score(screened.predictions)):
         return None
     n_train = len(shop.bundle.indices("train"))
     part = "" if screened.n_train == n_train else f" of {screened.n_train:,} of {n_train:,} training pictures"
-    is_scored = np.logical_not(np.isnan(screened.probabilities).any(axis=1))
+    is_scored = np.logical_not(np.isnan(screened.predictions).any(axis=1))
     scored = "" if is_scored.all() else f", scored on {is_scored.sum():,} of {len(is_scored):,} validation pictures"
     candidate = Candidate(**priced.body._asdict(), n_unfrozen=0)
     return replace(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,24 +18,55 @@ from torch import Tensor
 
 from autobackbone.convexhead import Head
 from autobackbone.errors import RunError, TrialError
-from autobackbone.runfolder import FULL, RunFolder, written_whole
+from autobackbone.records import Task
+from autobackbone.runfolder import FULL, RunFolder, write_text, written_whole
 
 HEAD = "head.safetensors"
 WEIGHTS = "weights.safetensors"
 VALIDATION = "validation.npy"
 TEST = "test.npy"
 CHECKPOINT = "checkpoint.ckpt"
+_LABEL = "label"
+
+
+def write_pictures(run: RunFolder, names: Sequence[str], labels: NDArray[Any], parts: Sequence[str]) -> None:
+    """Keep name, labels and part of each picture, one row each, as CSV.
+
+    Args:
+        run: of the pictures.
+        names: n names.
+        labels: (n,) codes of classes, or (n, k).
+        parts: n names of parts.
+    """
+    columns = [_LABEL] if labels.ndim == 1 else [f"{_LABEL} {k}" for k in range(labels.shape[1])]
+    table = pd.DataFrame(labels, columns=columns)
+    table.insert(0, "name", list(names))
+    table["part"] = list(parts)
+    write_text(run.pictures_file, table.to_csv(index=False))
+
+
+def read_labels(run: RunFolder, part: str, task: Task) -> NDArray[Any]:
+    """Labels of a part's pictures, in the order of the bundle, as it holds them.
+
+    Raises:
+        RunError: the table is not there, or is none.
+    """
+    pictures = read_pictures(run)
+    wanted = pictures.loc[pictures["part"] == part].drop(columns=["name", "part"])
+    labels = wanted.to_numpy(np.float64 if task == "regression" else np.int64)
+    return labels[:, 0] if task == "classification" else labels
 
 
 def read_pictures(run: RunFolder) -> pd.DataFrame:
-    """Name, label and part of each picture of a run.
+    """Name, label (or `label 0`, `label 1`, …) and part of each picture of a run.
 
     Raises:
         RunError: the table is not there, or is none.
     """
     try:
         table = pd.read_csv(run.pictures_file, dtype={"name": str, "part": str}, keep_default_na=False)
-        return table.astype({"label": "int64"})[["name", "label", "part"]]
+        labels = [name for name in table.columns if name not in ("name", "part")]
+        return table.astype(dict.fromkeys(labels or [_LABEL], "float64"))[["name", *labels, "part"]]
     except (OSError, ValueError, KeyError) as error:
         raise RunError(
             f"{str(run.pictures_file)!r} cannot be read ({error}). Put it back as the search wrote it, or search again."
@@ -85,12 +117,12 @@ def load_weights(run: RunFolder, number: int) -> dict[str, Tensor]:
         raise RunError(f"{str(file)!r} is damaged: {error}") from error
 
 
-def save_predictions(run: RunFolder, number: int, name: str, probabilities: NDArray[np.float32]) -> None:
-    """Keep (n_images, n_classes) probabilities."""
+def save_predictions(run: RunFolder, number: int, name: str, predictions: NDArray[np.float32]) -> None:
+    """Keep (n_images, n_outputs) predictions."""
 
     def write(file: Path) -> None:
         with file.open("wb") as opened:
-            np.save(opened, probabilities.astype(np.float32), allow_pickle=False)
+            np.save(opened, predictions.astype(np.float32), allow_pickle=False)
 
     _whole(_file(run, number, name), write)
 
@@ -98,7 +130,7 @@ def save_predictions(run: RunFolder, number: int, name: str, probabilities: NDAr
 def load_predictions(
     run: RunFolder, number: int, name: str, *, shape: tuple[int, int] | None = None
 ) -> NDArray[np.float32]:
-    """(n_images, n_classes) probabilities; `shape` is what they must have.
+    """(n_images, n_outputs) predictions; `shape` is what they must have.
 
     Raises:
         RunError: they are not there or damaged.

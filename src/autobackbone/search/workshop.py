@@ -88,18 +88,18 @@ class Workshop:
                 self.costs.n_blocks[body] = trial.n_blocks
                 self.priced[body] = _priced(trial)
 
-    def validation_score(self, probabilities: NDArray[np.float32]) -> float:
+    def validation_score(self, predictions: NDArray[np.float32]) -> float:
         """In the metric's own sign and unit; pictures that were not reached (NaN) are left out."""
         labels = self.bundle.labels[self.bundle.indices("validation")]
-        is_reached = ~np.isnan(probabilities).any(axis=1)
-        return score(self.metric, probabilities[is_reached], labels[is_reached])
+        is_reached = ~np.isnan(predictions).any(axis=1)
+        return score(self.metric, predictions[is_reached], labels[is_reached])
 
-    def maximised_score(self, probabilities: NDArray[np.float32]) -> float:
+    def maximised_score(self, predictions: NDArray[np.float32]) -> float:
         """The validation score, turned so that more is better."""
-        return to_maximised(self.metric, self.validation_score(probabilities))
+        return to_maximised(self.metric, self.validation_score(predictions))
 
     def validation_of(self, trial: Trial) -> NDArray[np.float32]:
-        """A finished trial's validation probabilities, (n_validation, n_classes)."""
+        """A finished trial's validation predictions, (n_validation, n_outputs)."""
         shape = (len(self.bundle.indices("validation")), len(self.bundle.classes))
         return trialfiles.load_predictions(self.run, trial.number, trialfiles.VALIDATION, shape=shape)
 
@@ -128,7 +128,7 @@ class Workshop:
         return network.eval()
 
     def predict(self, network: nn.Module, of: Candidate | Trial, indices: NDArray[np.int64]) -> NDArray[np.float32]:
-        """A network's probabilities (n_images, n_classes) for some pictures, in the target's precision."""
+        """What a network says of some pictures, (n_images, n_outputs), in the target's precision."""
         return predict(
             network.to(self.device),
             self.bundle,

@@ -20,17 +20,17 @@ from numpy.typing import NDArray
 from pytorch_lightning.callbacks import Callback, WeightAveraging
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from autobackbone.errors import EpochTooLongError, TrialError
 from autobackbone.memory import memory_errors_translated
+from autobackbone.training.objective import Objective
 from autobackbone.training.pausing import Checkpoints, Leg, Moving, Pause
 from autobackbone.training.recipe import Recipe, StepPrecision, lr_factor
 from autobackbone.training.rows import Rows, epoch_seed, in_order, shuffled
 
 Scorer = Callable[[NDArray[np.float32]], float]
-"""Validation probabilities (n_validation, n_classes) to a score that is maximised."""
+"""Validation predictions (n_validation, n_outputs) to a score that is maximised."""
 
 _VALIDATION_BATCH_SIZE = 64
 
@@ -42,7 +42,7 @@ class Outcome:
     Args:
         rung_scores: maximised validation score after each epoch since the start, of the averaged weights.
         best_epoch: the epoch, from 0, whose weights are kept.
-        probabilities: (n_validation, n_classes) of those weights.
+        predictions: (n_validation, n_outputs) of those weights, as `Objective.predictions` gives them.
         weights: what training moved, by name, of the trained module: its parameters, and running statistics if they
             were not fixed.
         seconds: of this fit.
@@ -53,7 +53,7 @@ class Outcome:
 
     rung_scores: tuple[float, ...]
     best_epoch: int
-    probabilities: NDArray[np.float32]
+    predictions: NDArray[np.float32]
     weights: Mapping[str, Tensor]
     seconds: float
     n_epochs: int
@@ -66,12 +66,13 @@ class Trainee:
     """What is trained, on what.
 
     Args:
-        module: takes what `prepare` gives, returns logits (n, n_classes).
+        module: takes what `prepare` gives, returns outputs (n, n_outputs).
         set_mode: puts the module's parts into the modes of training: frozen parts and BatchNorm stay in eval.
         prepare: a stored batch to the module's input.
         train: rows of the training part: stored inputs and labels.
         validation: the same for the validation part.
         device: where it runs.
+        objective: what is minimised, and what outputs mean.
     """
 
     module: nn.Module
@@ -80,6 +81,7 @@ class Trainee:
     train: Rows
     validation: Rows
     device: torch.device
+    objective: Objective
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Trainee:
         """Itself: the averaging copies the training loop, and must not copy the store behind it."""
@@ -96,7 +98,7 @@ def fit(
     Args:
         trainee: the module and its rows; `requires_grad` says what trains.
         recipe: numbers of the training.
-        score: of validation probabilities, maximised.
+        score: of validation predictions, maximised.
         until: `time.monotonic()` after which no step is begun.
         leg: the part of the training; `None` for all of it.
 
@@ -144,7 +146,7 @@ def fit(
     return Outcome(
         rung_scores=tuple(rungs.scores),
         best_epoch=rungs.best.epoch,
-        probabilities=rungs.best.probabilities,
+        predictions=rungs.best.predictions,
         weights=rungs.best.weights,
         seconds=time.monotonic() - begun,
         n_epochs=len(rungs.scores) - rungs.n_before,
@@ -154,10 +156,10 @@ def fit(
 
 
 def forward(trainee: Trainee, stored_batch: Tensor, precision: StepPrecision) -> Tensor:
-    """Logits (n, n_classes) in float32 of a stored batch on the device, with a graph."""
+    """Outputs (n, n_outputs) in float32 of a stored batch on the device, with a graph."""
     with torch.autocast(stored_batch.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        logits: Tensor = trainee.module(trainee.prepare(stored_batch))
-    return logits.float()
+        outputs: Tensor = trainee.module(trainee.prepare(stored_batch))
+    return outputs.float()
 
 
 class _Loop(pl.LightningModule):
@@ -168,7 +170,7 @@ class _Loop(pl.LightningModule):
         self.lr_factor = partial(lr_factor, n_steps_an_epoch=n_steps_an_epoch, recipe=recipe, is_decaying=is_decaying)
         self.moving = Moving(trainee.module)
         self._trainee = trainee
-        self.probabilities: list[Tensor] = []
+        self.predictions: list[Tensor] = []
 
     def on_train_epoch_start(self) -> None:
         self._trainee.set_mode()
@@ -177,14 +179,15 @@ class _Loop(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         stored, labels = batch
-        logits = forward(self._trainee, stored, self.recipe.precision)
-        loss = functional.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        outputs = forward(self._trainee, stored, self.recipe.precision)
+        loss = self._trainee.objective.loss(outputs, labels, label_smoothing=self.recipe.label_smoothing)
         if not torch.isfinite(loss):
             raise TrialError(f"the loss became {loss.item()} at lr {self.recipe.lr:.1e}")
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
-        self.probabilities.append(torch.softmax(self.module(self._trainee.prepare(batch[0])).float(), dim=1).cpu())
+        outputs = self.module(self._trainee.prepare(batch[0]))
+        self.predictions.append(self._trainee.objective.predictions(outputs).cpu())
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
@@ -208,7 +211,7 @@ class _Loop(pl.LightningModule):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rung:
     epoch: int
-    probabilities: NDArray[np.float32]
+    predictions: NDArray[np.float32]
     weights: Mapping[str, Tensor] = field(repr=False)
 
 
@@ -230,7 +233,7 @@ class _Rungs(Callback):
         assert self.best is not None
         # What was scored last are the averaged weights, which a checkpoint holds anyway.
         weights = {} if self.best.epoch == len(self.scores) - 1 else dict(self.best.weights)
-        best = {"epoch": self.best.epoch, "probabilities": torch.from_numpy(self.best.probabilities)}
+        best = {"epoch": self.best.epoch, "predictions": torch.from_numpy(self.best.predictions)}
         return {"scores": self.scores, "best": {**best, "weights": weights}}
 
     def on_load_checkpoint(
@@ -246,22 +249,22 @@ class _Rungs(Callback):
         self.n_before = len(self.scores)
         self.best = _Rung(
             epoch=best["epoch"],
-            probabilities=best["probabilities"].numpy(),
+            predictions=best["predictions"].numpy(),
             weights=dict(best["weights"]) or self.last_weights,
         )
         self.last_weights = {}
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, _Loop)
-        probabilities = torch.cat(pl_module.probabilities).numpy()
-        pl_module.probabilities.clear()
-        score = self.score(probabilities) if np.isfinite(probabilities).all() else math.nan
+        predictions = torch.cat(pl_module.predictions).numpy()
+        pl_module.predictions.clear()
+        score = self.score(predictions) if np.isfinite(predictions).all() else math.nan
         if not math.isfinite(score):
             raise TrialError(f"its predictions or their score became no numbers at lr {pl_module.recipe.lr:.1e}")
         self.scores.append(score)
         if self.best is None or self.scores[-1] > max(self.scores[:-1]):
             weights = _copied(pl_module.moving.tensors())
-            self.best = _Rung(epoch=trainer.current_epoch, probabilities=probabilities, weights=weights)
+            self.best = _Rung(epoch=trainer.current_epoch, predictions=predictions, weights=weights)
 
 
 def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
         views: stores, each (n_pictures, …), memory-mapped, or pictures that stay encoded; a picture comes from one of
             them, drawn anew each time.
         places: (n_views, n_rows) where the pictures lie in each of them.
-        labels: (n_rows,) int64.
+        labels: (n_rows,) int64, or (n_rows, k) numbers.
         augment: applied to a fetched batch; `None` for nothing.
         seed: of the draws of views and of augmentation, of each epoch its own.
     """
@@ -31,7 +31,7 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
         self,
         views: Sequence[NDArray[Any] | Pixels],
         places: NDArray[np.int64],
-        labels: NDArray[np.int64],
+        labels: NDArray[Any],
         *,
         augment: Augment | None = None,
         seed: int = 0,

@@ -82,8 +82,8 @@ def _timed(trainee: Trainee, recipe: Recipe, precision: StepPrecision) -> tuple[
                 torch.manual_seed(recipe.seed)  # drops out the same in both precisions
                 begun = time.monotonic()
                 stored_batch, labels = trainee.train[rows]
-                logits = forward(trainee, stored_batch.to(trainee.device), precision)
-                torch.autograd.backward(functional.cross_entropy(logits, labels.to(trainee.device)))
+                outputs = forward(trainee, stored_batch.to(trainee.device), precision)
+                torch.autograd.backward(trainee.objective.loss(outputs, labels.to(trainee.device)))
                 if trainee.device.type != "cpu":
                     torch.accelerator.synchronize(trainee.device)
                 seconds.append(time.monotonic() - begun)

@@ -25,6 +25,7 @@ from autobackbone.exporting.transform import normalise
 from autobackbone.memory import memory_errors_translated
 from autobackbone.records import Body, Candidate, Normalisation
 from autobackbone.training.fit import Outcome, Scorer, Trainee, fit
+from autobackbone.training.objective import Objective
 from autobackbone.training.pausing import Leg
 from autobackbone.training.recipe import Recipe, StepPrecision
 from autobackbone.training.rows import Rows
@@ -37,6 +38,8 @@ MAX_EPOCHS = 10
 MIN_EPOCHS = 3
 # A training that went on at its rate needs so many epochs more to let it fall.
 LEAST_MORE = 2
+# Of classes, which exclude each other; what is said of several labels should stay a probability.
+_SMOOTHING = 0.1
 # Among a trial's extras: in which precision its steps multiply, where that is not float32.
 STEP_PRECISION = "step_precision"
 
@@ -47,7 +50,7 @@ class Tuner:
 
     Args:
         stores: the pictures, the networks, and what is stored of them.
-        score: of validation probabilities, maximised.
+        score: of validation predictions, maximised.
         batch_norm: `"fixed"` keeps running statistics still (batch statistics cost ten points, measured from a good
             head on a tail of one stage).
     """
@@ -128,6 +131,7 @@ class Tuner:
             set_head(network, torch.from_numpy(head.weight), torch.from_numpy(head.bias))
             unfreeze(network, candidate.n_unfrozen, batch_norm=self.batch_norm)
             trainee = _channels_last(self._trainee(network, candidate, until, n_views))
+            trainee.objective.begin(network)
             key = (candidate.body, candidate.n_unfrozen, recipe.batch_size, type(trainee.module))
             bench = _Bench(network, trainee, key, self._precision(key, trainee, recipe, _settled(candidate, leg)))
         step_s = self._step_s[*bench.key, bench.precision]
@@ -141,8 +145,11 @@ class Tuner:
         if leg is not None and leg.pause_at is not None:
             # It may well go on next: then all is as it was, and only the checkpoint is read.
             self._warm[leg.checkpoint, n_views] = bench
-            return copy.deepcopy(bench.network).cpu().eval(), outcome
-        return bench.network.cpu().eval(), outcome
+            network = copy.deepcopy(bench.network)
+        else:
+            network = bench.network
+        bench.trainee.objective.end(network)
+        return network.cpu().eval(), outcome
 
     def _precision(
         self, key: tuple[Any, ...], trainee: Trainee, recipe: Recipe, settled: StepPrecision | None
@@ -184,12 +191,14 @@ class Tuner:
             train=Rows(views, train, labels["train"], augment=augment, seed=self.stores.seed),
             validation=Rows(views[:1], validation, labels["validation"]),
             device=self.stores.device,
+            objective=Objective.of(self.stores.bundle.task, labels["train"]),
         )
 
     def _recipe(self, candidate: Candidate) -> Recipe:
         assert candidate.lr is not None
         n_train = len(self.stores.bundle.indices("train"))
         extras: Mapping[str, float | int | str] = candidate.extras
+        is_of_classes = self.stores.bundle.task == "classification"
         # At least twenty steps an epoch where there are so many pictures: smaller data wants smaller batches.
         fitting = 2 ** int(math.log2(max(4, min(64, n_train // 20))))
         return Recipe(
@@ -197,7 +206,7 @@ class Tuner:
             n_epochs=int(extras.get("n_epochs", MAX_EPOCHS)),
             batch_size=int(extras.get("batch_size", fitting)),
             weight_decay=float(extras.get("weight_decay", 0.01)),
-            label_smoothing=float(extras.get("label_smoothing", 0.1)),
+            label_smoothing=float(extras.get("label_smoothing", _SMOOTHING if is_of_classes else 0.0)),
             seed=self.stores.seed,
         )
 

@@ -1,4 +1,4 @@
-"""A convex head on features: logistic regression on standardised features, exact where there is time for it.
+"""Logistic regression on standardised features, exact where there is time for it.
 
 With a deadline a few iterations are timed on the very data first. Then the penalty is chosen on as many pictures as fit
 into a share of the time, and the last fit goes on in steps that end before the deadline does: a head always comes.
@@ -11,16 +11,11 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.model_selection import StratifiedKFold, train_test_split
-from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
 
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
+from autobackbone.convexhead.head import Fitted, Floats, Ints
 
 # Inverse strengths of the penalty on standardised features. On 300 to 2,000 pictures the best of a finer and wider grid
 # lay inside; ends are reached by very easy and very noisy data.
@@ -29,7 +24,6 @@ _FALLBACK_STRENGTH = 1e-2
 # More pictures than this say nothing new about the strength, but cost each of the inner fits its share.
 _MAX_FOR_STRENGTH = 4000
 _N_FOLDS = 3
-_BLOCK = 4096
 _MAX_ITERATIONS = 300
 
 # How the time is shared: choosing the strength may take so much of it.
@@ -44,52 +38,17 @@ _TIMED_PICTURES = 1000
 _TIMED_ITERATIONS = 10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
-    """A linear head with the scaling of features folded in.
+def fit_logistic(scaled: Floats, labels: Ints, *, n_classes: int, seed: int, until: float | None) -> Fitted:
+    """Logistic regression, its penalty chosen by inner folds.
 
     Args:
-        weight: (n_classes, n_features) float32.
-        bias: (n_classes,) float32.
-        strength: the inverse penalty that inner folds chose.
-        n_pictures: how many it was fitted on; `None` for a head that was read from a file.
-    """
-
-    weight: Floats
-    bias: Floats
-    strength: float
-    n_pictures: int | None = None
-
-    def probabilities(self, features: Floats) -> Floats:
-        """Softmax of the head's output: (n_images, n_features) → (n_images, n_classes)."""
-        logits = torch.from_numpy(features) @ torch.from_numpy(self.weight).T + torch.from_numpy(self.bias)
-        return np.asarray(torch.softmax(logits, dim=1).numpy(), dtype=np.float32)
-
-
-def fit_head(
-    features: Floats, labels: Ints, *, n_classes: int, seed: int, until: float | None = None, copy: bool = True
-) -> Head:
-    """Logistic regression on standardised features, its penalty chosen by folds inside the training part.
-
-    Args:
-        features: (n_images, n_features) float32.
-        labels: (n_images,) from 0 to n_classes - 1, at least two of them; a class may be absent, and is then never
-            predicted.
-        n_classes: rows of the head.
+        scaled: (n_images, n_features) standardised.
+        labels: (n_images,) from 0 to n_classes - 1, at least two of them; a class may be absent.
+        n_classes: rows of the map; those of absent classes are never the likeliest.
         seed: of the inner folds.
-        until: `time.monotonic()` by which it has ended, if that is not sooner than a few iterations on the fewest
-            pictures take. Where there is time for everything, the head is the one that comes without a deadline.
-        copy: `False` standardises the features in place: they are of no use afterwards.
-
-    Returns:
-        The head with the standardisation folded in: it takes raw features.
+        until: `time.monotonic()` by which it has ended, as `fit_head` says it.
     """
-    scaler = StandardScaler()
-    for start in range(0, len(features), _BLOCK):  # what it computes on the way takes more than the features themselves
-        scaler.partial_fit(features[start : start + _BLOCK])
-    # One thread: the products are small, and threads that wait for each other beside other work took 50 s for 2 s.
-    with threadpool_limits(1, user_api="blas"), _tolerating_slow_convergence():
-        scaled = scaler.transform(features, copy=copy)
+    with _tolerating_slow_convergence():
         pace = None if until is None else _Pace.of(scaled, labels, until, seed=seed)
         strength = _choose_strength(scaled, labels, pace, seed=seed)
         if pace is not None:
@@ -97,7 +56,7 @@ def fit_head(
             if len(rows) < len(labels):
                 scaled, labels = scaled[rows], labels[rows]
         model = _fit(scaled, labels, strength, pace)
-    return _folded(model, scaler, n_classes=n_classes, n_pictures=len(labels))
+    return _of_all_classes(model, n_classes=n_classes, n_pictures=len(labels))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,20 +154,15 @@ def _fit(scaled: Floats, labels: Ints, strength: float, pace: _Pace | None) -> L
             return model
 
 
-def _folded(model: LogisticRegression, scaler: StandardScaler, *, n_classes: int, n_pictures: int) -> Head:
+def _of_all_classes(model: LogisticRegression, *, n_classes: int, n_pictures: int) -> Fitted:
     coef, intercept = model.coef_, model.intercept_
     if len(model.classes_) == 2:  # they come as one row: the log-odds of the second
         coef, intercept = np.concatenate([-coef / 2, coef / 2]), np.concatenate([-intercept / 2, intercept / 2])
-    weight = np.zeros((n_classes, coef.shape[1]))
-    bias = np.full(n_classes, float(intercept.min()) - 20.0)
-    weight[model.classes_] = coef / scaler.scale_
-    bias[model.classes_] = intercept - (coef / scaler.scale_) @ scaler.mean_
-    return Head(
-        weight=weight.astype(np.float32),
-        bias=bias.astype(np.float32),
-        strength=float(model.C),
-        n_pictures=n_pictures,
-    )
+    of_all = np.zeros((n_classes, coef.shape[1]))
+    biases = np.full(n_classes, float(intercept.min()) - 20.0)
+    of_all[model.classes_] = coef
+    biases[model.classes_] = intercept
+    return Fitted(coef=of_all, intercept=biases, strength=float(model.C), n_pictures=n_pictures)
 
 
 class _tolerating_slow_convergence(warnings.catch_warnings):  # noqa: N801 — used as a statement, like its parent

@@ -1,0 +1,95 @@
+"""Standardise, fit by the task, fold the scaling into the head."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+
+from autobackbone.convexhead.head import Fitted, Floats, Head
+from autobackbone.convexhead.logistic import fit_logistic
+from autobackbone.convexhead.ridge import fit_ridge
+from autobackbone.records import Task
+
+_BLOCK = 4096
+# Far below any logit that a fit gives: the label, or the class, that no picture shows is not predicted.
+_NEVER = -20.0
+
+
+def fit_head(
+    features: Floats,
+    labels: NDArray[Any],
+    *,
+    n_outputs: int,
+    task: Task = "classification",
+    seed: int,
+    until: float | None = None,
+    copy: bool = True,
+) -> Head:
+    """A convex head on standardised features, its penalty chosen by folds inside the training part.
+
+    Args:
+        features: (n_images, n_features) float32.
+        labels: (n_images,) classes from 0 to n_outputs - 1, at least two of them, of which others may be absent and are
+            then never predicted; (n_images, n_outputs) of 0 and 1; or (n_images, n_outputs) numbers.
+        n_outputs: rows of the head.
+        task: what the labels are.
+        seed: of the inner folds.
+        until: `time.monotonic()` by which it has ended, if that is not sooner than a few iterations on the fewest
+            pictures take. Where there is time for everything, the head is the one that comes without a deadline.
+        copy: `False` standardises the features in place: they are of no use afterwards.
+
+    Returns:
+        The head with the standardisation folded in: it takes raw features.
+    """
+    scaler = StandardScaler()
+    for start in range(0, len(features), _BLOCK):  # what it computes on the way takes more than the features themselves
+        scaler.partial_fit(features[start : start + _BLOCK])
+    # One thread: the products are small, and threads that wait for each other beside other work took 50 s for 2 s.
+    with threadpool_limits(1, user_api="blas"):
+        scaled = scaler.transform(features, copy=copy)
+        if task == "regression":
+            fitted = fit_ridge(scaled, labels)
+        elif task == "multilabel":
+            fitted = _fit_each(scaled, labels, seed=seed, until=until)
+        else:
+            fitted = fit_logistic(scaled, labels, n_classes=n_outputs, seed=seed, until=until)
+    return _folded(fitted, scaler)
+
+
+def _fit_each(scaled: Floats, labels: NDArray[np.int64], *, seed: int, until: float | None) -> Fitted:
+    """One logistic regression for each label, each with a fair share of the time that is left."""
+    n_labels, fits = labels.shape[1], []
+    for k in range(n_labels):
+        own = None if until is None else time.monotonic() + max(0.0, until - time.monotonic()) / (n_labels - k)
+        fits.append(_fit_label(scaled, labels[:, k], seed=seed, until=own))
+    return Fitted(
+        coef=np.stack([coef for coef, _, _, _ in fits]),
+        intercept=np.array([intercept for _, intercept, _, _ in fits]),
+        strength=float(np.exp(np.median([np.log(strength) for _, _, strength, _ in fits]))),
+        n_pictures=min(n_pictures for _, _, _, n_pictures in fits),
+    )
+
+
+def _fit_label(
+    scaled: Floats, has_label: NDArray[np.int64], *, seed: int, until: float | None
+) -> tuple[NDArray[np.float64], float, float, int]:
+    """Weights and bias of the log-odds, the strength, and how many pictures it was fitted on."""
+    if has_label.min() == has_label.max():
+        return np.zeros(scaled.shape[1]), _NEVER if has_label.max() == 0 else -_NEVER, 1.0, len(has_label)
+    two = fit_logistic(scaled, has_label, n_classes=2, seed=seed, until=until)
+    return two.coef[1] - two.coef[0], float(two.intercept[1] - two.intercept[0]), two.strength, two.n_pictures
+
+
+def _folded(fitted: Fitted, scaler: StandardScaler) -> Head:
+    weight = fitted.coef / scaler.scale_
+    return Head(
+        weight=weight.astype(np.float32),
+        bias=(fitted.intercept - weight @ scaler.mean_).astype(np.float32),
+        strength=fitted.strength,
+        n_pictures=fitted.n_pictures,
+    )
