@@ -18,7 +18,7 @@ from autobackbone.runfacts import known
 from autobackbone.runfolder import RunFolder, new_run_path
 from autobackbone.search.space import Setting, as_space_settings
 from autobackbone.selection import Selection
-from autobackbone.settings import BatchNorm, Groups, Rare, as_settings
+from autobackbone.settings import BatchNorm, Groups, Rare, Times, as_settings
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -39,6 +39,7 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
     limits: Limits | None = None,
     space: Mapping[str, Setting] | None = None,
     groups: Groups = None,
+    times: Times = None,
     run_dir: str | Path | None = None,
     seed: int = 0,
     resize: Resize = "squash",
@@ -81,6 +82,8 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
             the three longest cuts if it is not named, `None` for none), weight_decay, label_smoothing, batch_size,
             n_epochs.
         groups: one entry a picture, or a function of its name; pictures of one group stay in one part of the split.
+        times: one entry a picture, a function of its name, or the name of a table's column: the split is made in this
+            order, the first 64 % to train on, the last 20 % to test.
         run_dir: the run folder; one that holds a run is continued with what is left of its budget, or, if it was
             completed, with this new one. `None` makes a new, dated folder under `autobackbone-runs/`.
         seed: of the split, the sampler and the training.
@@ -122,6 +125,7 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
         limits=limits,
         space=as_space_settings(space),
         groups=groups,
+        times=times,
         run_dir=run_dir,
         seed=seed,
         resize=resize,
@@ -158,6 +162,7 @@ def plan(  # noqa: PLR0913  the facade names every argument
     limits: Limits | None = None,
     space: Mapping[str, Setting] | None = None,
     groups: Groups = None,
+    times: Times = None,
     run_dir: str | Path | None = None,
     seed: int = 0,
     resize: Resize = "squash",
@@ -189,6 +194,7 @@ def plan(  # noqa: PLR0913  the facade names every argument
         limits=limits,
         space=as_space_settings(space),
         groups=groups,
+        times=times,
         run_dir=run_dir,
         seed=seed,
         resize=resize,

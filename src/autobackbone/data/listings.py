@@ -80,6 +80,18 @@ def from_listing(
     )
 
 
+def column_of(dataset: pd.DataFrame | str | os.PathLike[str], name: str) -> list[Any]:
+    """One column of a table.
+
+    Raises:
+        DataError: there is none of this name.
+    """
+    table, _ = _read(dataset)
+    if name not in table.columns:
+        raise DataError(f"the table has no column {name!r}; it has {', '.join(map(repr, table.columns[:20]))}.")
+    return table[name].tolist()
+
+
 def _read(dataset: pd.DataFrame | str | os.PathLike[str]) -> tuple[pd.DataFrame, Path]:
     if isinstance(dataset, pd.DataFrame):
         return dataset.reset_index(drop=True), Path.cwd()

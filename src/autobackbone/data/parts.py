@@ -136,9 +136,7 @@ def encode_groups(groups: Any, names: tuple[str, ...]) -> Codes | None:
     """
     if groups is None:
         return None
-    values = [_group_of(groups, name) for name in names] if callable(groups) else list(groups)
-    if len(values) != len(names):
-        raise DataError(f"groups has one entry a picture; {len(values)} entries and {len(names)} pictures came.")
+    values = values_of(groups, names, "groups")
     try:
         codes, found = pd.factorize(np.fromiter(values, dtype=object, count=len(values)))
     except TypeError as error:
@@ -150,12 +148,20 @@ def encode_groups(groups: Any, names: tuple[str, ...]) -> Codes | None:
     return codes.astype(np.int64)
 
 
-def _group_of(groups: Callable[[str], Any], name: str) -> Any:
+def values_of(given: Any, names: tuple[str, ...], what: str) -> list[Any]:
+    """One entry a picture, or what a function of its name gives; `what` is the argument's own name."""
+    values = [_value_of(given, name, what) for name in names] if callable(given) else list(given)
+    if len(values) != len(names):
+        raise DataError(f"{what} has one entry a picture; {len(values)} entries and {len(names)} pictures came.")
+    return values
+
+
+def _value_of(given: Callable[[str], Any], name: str, what: str) -> Any:
     try:
-        return groups(name)
+        return given(name)
     except Exception as error:
         raise DataError(
-            f"groups is a function of a picture's name; for '{name}' it raised {error!r}. Give each picture a group."
+            f"{what} is a function of a picture's name; for '{name}' it raised {error!r}. Give each picture an entry."
         ) from error
 
 

@@ -12,9 +12,20 @@ import numpy as np
 import pandas as pd
 
 from autobackbone.data.arrays import from_arrays
+from autobackbone.data.chronology import encode_times, split_by_time
 from autobackbone.data.folders import from_folder
-from autobackbone.data.listings import from_listing, is_listing
-from autobackbone.data.parts import LEAST_OF_CLASS, PART_CODES, Codes, Labels, Parts, Rare, encode_groups, split_parts
+from autobackbone.data.listings import column_of, from_listing, is_listing
+from autobackbone.data.parts import (
+    LEAST_OF_CLASS,
+    PART_CODES,
+    Codes,
+    Labels,
+    Parts,
+    Rare,
+    Split,
+    encode_groups,
+    split_parts,
+)
 from autobackbone.data.pictures import quiet_pillow
 from autobackbone.data.preparation import Preparation
 from autobackbone.data.strata import strata_of
@@ -86,6 +97,7 @@ def survey(
     task: Task | None = None,
     label: str | Sequence[str] | None = None,
     groups: Any = None,
+    times: Any = None,
     seed: int = 0,
     resize: Resize = "squash",
     interpolation: str = "bicubic",
@@ -104,6 +116,8 @@ def survey(
         label: the columns of labels in a table; `None` for the one called `label`.
         groups: one entry a picture, or a function of a picture's name; a group is kept in one part. `None` for those
             of a table's column `group`.
+        times: one entry a picture, a function of its name, or the name of a table's column: the last pictures score,
+            the first are trained on. `None` for a random split.
         seed: same seed, same split.
         resize: see `Preparation`.
         interpolation: see `Preparation`.
@@ -135,7 +149,10 @@ def survey(
     _check_labels(found)
     names = found.source.names
     coded = encode_groups(found.groups if groups is None else groups, names)
-    split = split_parts(found.labels, found.task, given=found.given, groups=coded, seed=seed)
+    if times is None:
+        split = split_parts(found.labels, found.task, given=found.given, groups=coded, seed=seed)
+    else:
+        split = _split_by_time(found, _column(dataset, times), is_grouped=coded is not None)
     notes = found.notes + split.notes
     if split.rare:
         notes += (_report_rare(found, split.rare, rare),)
@@ -152,6 +169,22 @@ def survey(
         task=found.task,
     )
     return replace(checked, skipped=notes + check_parts(checked.counts(), checked.sizes()))
+
+
+def _column(dataset: Any, times: Any) -> Any:
+    """The times themselves; a text names a column of a table."""
+    if not isinstance(times, str):
+        return times
+    if not is_listing(dataset):
+        raise DataError(f"times has one entry a picture; the name of a column, {times!r}, is for tables alone.")
+    return column_of(dataset, times)
+
+
+def _split_by_time(found: Found, times: Any, *, is_grouped: bool) -> Split:
+    if found.given is not None or is_grouped:
+        other = "groups" if is_grouped else "a split of the dataset's own"
+        raise DataError(f"times makes the split, so it cannot go with {other}. Leave one of them out.")
+    return split_by_time(encode_times(times, found.source.names))
 
 
 def find(
