@@ -172,7 +172,7 @@ def _runner(wanted: Sequence[Place], bundle: DataBundle, target: Target, folder:
         device=torch.device(target.device),
         seed=SEED,
     )
-    return _Runner(stores=stores, metric=metric_for("accuracy", n_classes=n_classes), target=target)
+    return _Runner(stores=stores, metric=metric_for("accuracy", n_outputs=n_classes), target=target)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,7 +94,7 @@ def _rows(bundle: DataBundle, size: tuple[int, int], folder: Path) -> list[str]:
     head_s = min(screened.seconds - screened.seconds_per_image * n for screened in passes)
     screened = passes[0]
     labels = bundle.labels[bundle.indices("validation")]
-    metric = metric_for("accuracy", n_classes=len(bundle.classes))
+    metric = metric_for("accuracy", n_outputs=len(bundle.classes))
     tuner = Tuner(stores=stores, score=lambda p: score(metric, p, labels))
     candidate = Candidate(
         backbone=BACKBONE, image_size=size, n_unfrozen=DEPTH, lr=5e-4, extras={"n_epochs": N_EPOCHS, "batch_size": 64}

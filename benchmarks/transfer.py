@@ -72,7 +72,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bundle = decode(found, [size], cache_dir=Path(folder) / "data")
         source = TimmSource({BACKBONE: find_weights(BACKBONE)}, n_classes=len(bundle.classes), seed=0)
-        metric = metric_for("accuracy", n_classes=len(bundle.classes))
+        metric = metric_for("accuracy", n_outputs=len(bundle.classes))
         labels = {part: bundle.labels[bundle.indices(part)] for part in ("validation", "test")}
 
         def scored(probabilities: NDArray[np.float32], part: str = "validation") -> float:

@@ -22,8 +22,8 @@ from autobackbone.errors import ArgumentError, LimitsError, RunError
 from autobackbone.metrics import metric_for
 from autobackbone.records import Trial
 
-ACCURACY = metric_for("accuracy", n_classes=2)
-LOSS = metric_for("log_loss", n_classes=2)
+ACCURACY = metric_for("accuracy", n_outputs=2)
+LOSS = metric_for("log_loss", n_outputs=2)
 
 
 def trial(number, score, latency_ms, *, state="finished", noise=0.0):

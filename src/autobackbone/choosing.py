@@ -129,9 +129,9 @@ def tolerated_loss(metric: Metric, top_score: float, tolerance: float | None) ->
 
     Example:
         >>> from autobackbone.metrics import metric_for
-        >>> tolerated_loss(metric_for("accuracy", n_classes=2), 0.9, None)
+        >>> tolerated_loss(metric_for("accuracy", n_outputs=2), 0.9, None)
         0.005
-        >>> round(tolerated_loss(metric_for("log_loss", n_classes=2), 0.3, None), 4)
+        >>> round(tolerated_loss(metric_for("log_loss", n_outputs=2), 0.3, None), 4)
         0.006
     """
     settled = settled_tolerance(metric, tolerance)

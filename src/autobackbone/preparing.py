@@ -85,7 +85,7 @@ def prepare(settings: Settings, known: Known | None = None, *, begun: float | No
         value_range=settings.value_range,
         channels=settings.channels,
     )
-    metric = metric_for(settings.metric, found.task, n_classes=len(found.classes))
+    metric = metric_for(settings.metric, found.task, n_outputs=len(found.classes))
     target = resolve(settings.target)
     if isinstance(settings.weights, Mapping):
         resolve_names(tuple(settings.weights))  # a name that nobody knows is told, not passed over

@@ -93,7 +93,7 @@ class Selection:
     @cached_property
     def metric(self) -> Metric:
         """What `score` is."""
-        return metric_for(self._facts["metric"], self.task, n_classes=len(self.classes))
+        return metric_for(self._facts["metric"], self.task, n_outputs=len(self.classes))
 
     @property
     def target(self) -> str:

@@ -15,8 +15,8 @@ from autobackbone.pareto import front_mask
 from autobackbone.plots.front import OTHERS, draw_front, front_facts
 from autobackbone.records import Trial
 
-ACCURACY = metric_for("accuracy", n_classes=8)
-LOG_LOSS = metric_for("log_loss", n_classes=8)
+ACCURACY = metric_for("accuracy", n_outputs=8)
+LOG_LOSS = metric_for("log_loss", n_outputs=8)
 LINE = "cpu (AMD EPYC, 2 threads), float32, batch 1"
 
 

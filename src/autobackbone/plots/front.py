@@ -85,7 +85,7 @@ def front_facts(trials: Sequence[Trial], target_line: str, metric: Metric, chose
 
     Example:
         >>> from autobackbone.metrics import metric_for
-        >>> front_facts([], "cpu", metric_for("accuracy", n_classes=2), None).points
+        >>> front_facts([], "cpu", metric_for("accuracy", n_outputs=2), None).points
         ()
     """
     finished = [trial for trial in sorted(trials, key=lambda trial: trial.number) if _is_drawn(trial)]
@@ -174,7 +174,7 @@ def draw_front(facts: FrontFacts, ax: Axes | None = None) -> Figure:
 
     Example:
         >>> from autobackbone.metrics import metric_for
-        >>> type(draw_front(front_facts([], "cpu", metric_for(None, n_classes=2), None))).__name__
+        >>> type(draw_front(front_facts([], "cpu", metric_for(None, n_outputs=2), None))).__name__
         'Figure'
     """
     axes = Figure(figsize=(9.0, 5.0), dpi=120, layout="constrained").subplots() if ax is None else ax

@@ -1,0 +1,25 @@
+"""Scores by name: their value, their orientation, and how far a finite number of pictures can be trusted.
+
+Predictions and labels have one row per picture, in the same order:
+
+| task | predictions | labels |
+|---|---|---|
+| classification | probabilities (n_images, n_classes) | (n_images,) whole numbers from 0 to `n_classes - 1` |
+| multilabel | probabilities (n_images, n_labels), each from 0 to 1 on its own | (n_images, n_labels) of 0 and 1 |
+| regression | numbers (n_images, n_targets) of any size | (n_images, n_targets) numbers |
+"""
+
+from autobackbone.metrics.known import Metric, Unit, metric_for, shown, to_maximised
+from autobackbone.metrics.scoring import interval, paired_loss, score, standard_error
+
+__all__ = [
+    "Metric",
+    "Unit",
+    "interval",
+    "metric_for",
+    "paired_loss",
+    "score",
+    "shown",
+    "standard_error",
+    "to_maximised",
+]

@@ -1,0 +1,195 @@
+"""A user's own metric, as torchmetrics has them: made from text or given itself, and scored."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+import torch
+import torchmetrics
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from autobackbone.errors import MetricError
+from autobackbone.metrics.resampling import Counts, Floats, Statistic
+
+_REMEDY = (
+    "Give it as text 'package.module:Name', where Name is a function without arguments that returns it, in a module "
+    "that can be imported."
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Live:
+    """A metric that was given itself; equal to itself alone, for `==` of two torchmetrics is a third.
+
+    Args:
+        made: never updated here, only clones of it.
+    """
+
+    made: torchmetrics.Metric
+
+
+def made_from(text: str) -> torchmetrics.Metric:
+    """Make a metric from text.
+
+    Args:
+        text: `"package.module:Name"`, a class of a metric or a function that makes one, neither with arguments.
+
+    Raises:
+        MetricError: there is no such name, it needs arguments, or it gives something else.
+
+    Example:
+        >>> made_from("torchmetrics:MeanSquaredError")
+        MeanSquaredError()
+    """
+    found = _imported(text)
+    if isinstance(found, torchmetrics.Metric):
+        return found
+    if not callable(found):
+        raise MetricError(f"metric {text!r} names {found!r}, not a metric of torchmetrics. {_REMEDY}")
+    try:
+        with warnings.catch_warnings():
+            # All pictures are scored at once anyway: that a metric keeps them all until then is no news.
+            warnings.filterwarnings("ignore", message="Metric `.*` will save all")
+            made = found()
+    except (TypeError, ValueError) as error:
+        raise MetricError(f"metric {text!r} cannot be made without arguments: {error}. {_REMEDY}") from error
+    if not isinstance(made, torchmetrics.Metric):
+        raise MetricError(f"metric {text!r} gives a {type(made).__name__}, not a metric of torchmetrics. {_REMEDY}")
+    return made
+
+
+def name_of(made: torchmetrics.Metric) -> str:
+    """What a user's own metric is called."""
+    return type(made).__name__
+
+
+def text_of(made: torchmetrics.Metric) -> str:
+    """Text from which `made_from` makes the same metric in another process.
+
+    Raises:
+        MetricError: none does: its class is not importable, needs arguments, or makes one with other settings.
+
+    Example:
+        >>> text_of(torchmetrics.MeanSquaredError())
+        'torchmetrics.regression.mse:MeanSquaredError'
+    """
+    kind = type(made)
+    text = f"{kind.__module__}:{kind.__qualname__}"
+    if kind.__module__ != "__main__" and "<" not in kind.__qualname__:
+        try:
+            again = made_from(text)
+        except MetricError:
+            again = None
+        if type(again) is kind and _is_alike(_fresh(made), again):
+            return text
+    raise MetricError(f"another process cannot make this {kind.__name__} again from its class alone. {_REMEDY}")
+
+
+def own_statistic(made: torchmetrics.Metric, predictions: Floats, labels: NDArray[Any], *, task: str) -> Statistic:
+    """The user's own metric as a function of how often each picture counts.
+
+    What cannot be scored is NaN where some pictures count more than once or not at all: a metric may need each class.
+    That all pictures together can be scored is tried here.
+
+    Args:
+        made: stays as it is.
+        predictions: (n_images, n_outputs).
+        labels: (n_images,) or (n_images, n_outputs).
+        task: of the labels.
+
+    Raises:
+        MetricError: as `own_score`.
+    """
+    scorer, (found, truth) = _fresh(made), _as_tensors(predictions, labels, task)
+    _value(scorer, found, truth)
+
+    def value(rows: NDArray[np.intp]) -> float:
+        picked = torch.from_numpy(rows)
+        try:
+            return _value(scorer, found[picked], truth[picked])
+        except MetricError:
+            return np.nan
+
+    def statistic(counts: Counts) -> Floats:
+        every = np.arange(len(found))
+        # That a resample lacks a class or has one value only is expected, and not worth a warning each.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return np.array([value(np.repeat(every, row.astype(np.intp))) for row in counts])
+
+    return statistic
+
+
+def own_score(made: torchmetrics.Metric, predictions: Floats, labels: NDArray[Any], *, task: str) -> float:
+    """Score all pictures by a clone of the user's own metric.
+
+    Raises:
+        MetricError: it refuses them, or gives no single number.
+    """
+    return _value(_fresh(made), *_as_tensors(predictions, labels, task))
+
+
+def _imported(text: str) -> Any:
+    module, _, name = text.partition(":")
+    try:
+        return attrgetter(name)(import_module(module))
+    except (ImportError, ValueError, AttributeError) as error:
+        raise MetricError(f"metric {text!r} cannot be imported: {error}. {_REMEDY}") from error
+
+
+def _fresh(made: torchmetrics.Metric) -> torchmetrics.Metric:
+    clone = made.clone().to("cpu")
+    clone.reset()
+    return clone
+
+
+def _as_tensors(predictions: Floats, labels: NDArray[Any], task: str) -> tuple[Tensor, Tensor]:
+    if task != "regression":
+        # torchmetrics takes what lies above 1, be it by rounding, for logits.
+        return torch.from_numpy(predictions.clip(0, 1)).float(), torch.from_numpy(labels)
+    one = slice(None) if predictions.shape[1] > 1 else 0
+    return torch.from_numpy(predictions[:, one]).float(), torch.from_numpy(labels[:, one]).float()
+
+
+def _value(scorer: torchmetrics.Metric, found: Tensor, truth: Tensor) -> float:
+    name = name_of(scorer)
+    scorer.reset()
+    try:
+        scorer.update(found, truth)
+        value = scorer.compute()
+    except (ValueError, RuntimeError, TypeError, IndexError) as error:
+        raise MetricError(
+            f"{name} cannot score predictions {tuple(found.shape)} and labels {tuple(truth.shape)}: {error}"
+        ) from error
+    number = torch.as_tensor(value) if isinstance(value, (Tensor, float, int)) else None
+    if number is None or number.numel() != 1:
+        what = type(value).__name__ if number is None else f"numbers {tuple(number.shape)}"
+        raise MetricError(f"{name} has to give one number; {what} came. Let it average over classes, say.")
+    return float(number)
+
+
+def _is_alike(one: Any, other: Any) -> bool:
+    """Whether two values hold the same; `False` also where that cannot be told."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, nn.Module):
+        return _is_alike(vars(one), vars(other))
+    if isinstance(one, Mapping):
+        return one.keys() == other.keys() and all(_is_alike(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(_is_alike, one, other))
+    if inspect.isroutine(one):
+        return bool(_origin(one) == _origin(other))
+    return torch.equal(one, other) if isinstance(one, Tensor) else bool(np.all(one == other))
+
+
+def _origin(routine: Any) -> tuple[Any, str]:
+    return routine.__module__, routine.__qualname__
