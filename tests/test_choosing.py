@@ -141,6 +141,16 @@ def test_the_reason_names_what_was_traded():
     assert choice([100, 200], [1.0, 9.0], tolerance=0.5).reason.startswith("trial 1")
 
 
+def test_numbers_are_traded_in_the_unit_of_the_labels():
+    mae, labels = metric_for("mae", "regression", n_outputs=1), np.zeros((100, 1))
+    swing = np.where(np.arange(100) < 50, 2.0, -2.0)[:, None]
+    table = [10.1 + swing, np.full((100, 1), 10.0)]
+    front = [trial(0, 10.1, 1.0), trial(1, 10.0, 9.0)]
+    picked = choose(front, lambda one: table[one.number], labels, mae, tolerance=None)
+    assert picked.trial.number == 0
+    assert "for a loss of 0.1 ± 0.2 of mae" in picked.reason
+
+
 def test_pictures_that_one_of_two_did_not_reach_are_compared_by_neither():
     partial = predictions(200)
     partial[50:] = np.nan

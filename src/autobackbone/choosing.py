@@ -233,8 +233,11 @@ def _reason(chosen: Trial, top: Trial, paired: tuple[float, float], metric: Metr
         return f"{name_of(chosen)} has the best {metric.name}; {rest}"
     loss, error = paired
     gain = _latency(top) / _latency(chosen)
-    is_share = metric.unit == "points"
-    said = f"{100 * loss:.1f} ± {100 * error:.1f} points" if is_share else f"{loss:.3g} ± {error:.2g} {metric.unit}"
+    said = {
+        "points": f"{100 * loss:.1f} ± {100 * error:.1f} points",
+        "nats": f"{loss:.3g} ± {error:.2g} nats",
+        "target": f"{loss:.3g} ± {error:.2g}",
+    }[metric.unit]
     return (
         f"{name_of(chosen)} is {gain:.1f} times as fast as the top scorer, trial {top.number} "
         f"({_latency(chosen):.1f} against {_latency(top):.1f} ms), for a loss of {said} of {metric.name}: within noise."

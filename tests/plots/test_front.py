@@ -76,6 +76,17 @@ def test_losses_are_clipped_upwards_and_drawn_with_the_better_above():
     assert bottom > top
 
 
+def test_errors_in_the_unit_of_the_labels_are_drawn_whatever_their_size():
+    mae = metric_for("mae", "regression", n_outputs=1)
+    for size in (1e-3, 1e6):
+        trials = with_front([trial(0, 0.9 * size, 2.0), trial(1, size, 1.0), trial(2, 50 * size, 3.0)], mae)
+        facts = front_facts(trials, LINE, mae, 0)
+        assert [point.is_clipped for point in facts.points] == [False, False, True]
+        assert facts.height_label == "validation mae (better is up)"
+    r2 = metric_for("r2", "regression", n_outputs=1)
+    assert front_facts(trials, LINE, r2, 0).height_label == "validation r2 (%)"
+
+
 def test_more_backbones_than_colours_share_the_last_and_the_front_keeps_its_own():
     trials = with_front([trial(i, 0.5, 5.0, backbone=f"many{i % 20}.x") for i in range(60)])
     trials = [replace(t, on_front=False) for t in trials]

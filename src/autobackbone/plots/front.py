@@ -122,7 +122,9 @@ def _floor(finished: Sequence[Trial], metric: Metric) -> float:
     on_front = [height for height, trial in zip(heights, finished, strict=True) if trial.on_front] or heights
     if not heights:
         return 0.0
-    room = max(max(on_front) - min(on_front), 8.0 if metric.unit == "points" else 0.3)
+    # What is close in the unit of the labels, only the scores themselves can say.
+    close = {"points": 8.0, "nats": 0.3, "target": abs(max(on_front)) / 4}[metric.unit]
+    room = max(max(on_front) - min(on_front), close)
     return to_maximised(metric, max(min(heights), min(on_front) - room))
 
 
@@ -161,8 +163,9 @@ def _label(trial: Trial, metric: Metric) -> str:
 
 def _height_label(metric: Metric) -> str:
     name = metric.name.replace("_", " ")
-    unit = "%" if metric.unit == "points" else metric.unit
-    return f"validation {name} ({unit}{'' if metric.is_higher_better else ', better is up'})"
+    unit = {"points": "%", "nats": "nats", "target": ""}[metric.unit]
+    notes = ", ".join(filter(None, [unit, "" if metric.is_higher_better else "better is up"]))
+    return f"validation {name} ({notes})" if notes else f"validation {name}"
 
 
 def draw_front(facts: FrontFacts, ax: Axes | None = None) -> Figure:
