@@ -91,7 +91,7 @@ def _facts(prepared: Prepared, bundle: DataBundle) -> dict[str, Any]:
     return {
         "begun_at": datetime.now(tz=UTC).isoformat(timespec="seconds"),
         "task": bundle.task,
-        "metric": prepared.metric.name,
+        "metric": prepared.metric.spec,
         "target_line": prepared.plan.target_line,
         "hardware": hardware(prepared.target),
         "n_torch_threads": torch.get_num_threads(),
