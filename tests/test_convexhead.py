@@ -22,6 +22,7 @@ def test_the_folded_head_is_scaler_and_regression_in_one(n_classes):
     features, labels = blobs(n_classes)
     head = fit_head(features, labels, n_outputs=n_classes, seed=0)
     scaler = StandardScaler().fit(features)
+    scaler.scale_ = np.maximum(scaler.scale_, 0.5 * np.median(scaler.scale_))
     model = LogisticRegression(C=head.strength, max_iter=2000).fit(scaler.transform(features), labels)
     np.testing.assert_allclose(
         head.predictions(features, "classification"), model.predict_proba(scaler.transform(features)), atol=5e-3
@@ -133,3 +134,21 @@ def test_a_deadline_is_shared_by_all_labels():
     assert np.isfinite(head.weight).all()
     assert head.n_pictures is not None
     assert head.n_pictures >= 4
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_a_feature_that_hardly_varies_in_training_outvotes_nothing_where_it_does(task):
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(100, 20)).astype(np.float32)
+    features[:, 7] = 1e-4 * generator.normal(size=100)
+    labels = (features[:, 0] > 0).astype(np.int64) if task == "classification" else features[:, :1].astype(np.float64)
+    head = fit_head(features, labels, n_outputs=2 if task == "classification" else 1, task=task, seed=0)
+    moved = features.copy()
+    moved[:, 7] = 1.0
+    np.testing.assert_allclose(head.predictions(moved, task), head.predictions(features, task), atol=0.02)
+
+
+def test_features_that_never_vary_are_fitted_without_them():
+    labels = np.arange(20) % 2
+    head = fit_head(np.ones((20, 3), np.float32), labels, n_outputs=2, seed=0)
+    np.testing.assert_allclose(head.predictions(np.ones((1, 3), np.float32), "classification"), [[0.5, 0.5]], atol=1e-6)

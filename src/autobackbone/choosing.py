@@ -203,7 +203,7 @@ def trial_line(trial: Trial, metric: Metric) -> str:
         return f"{what}: {trial.reason}"
     if trial.state != "finished" or trial.score is None:
         return f"{what}: {trial.state}, {trial.reason}"
-    return f"{what}: {metric.name} {trial.score:.3f}, {_latency(trial):.1f} ms, {trial.train_seconds or 0:.0f} s"
+    return f"{what}: {metric.name} {trial.score:.4g}, {_latency(trial):.1f} ms, {trial.train_seconds or 0:.0f} s"
 
 
 def _comparable(trials: Sequence[Trial]) -> list[Trial]:

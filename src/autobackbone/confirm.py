@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autobackbone.errors import TrialError
-from autobackbone.metrics import score
+from autobackbone.metrics import interval, score
 from autobackbone.records import Trial
 from autobackbone.search import trialfiles
 from autobackbone.search.study import note_test_score
@@ -53,4 +53,6 @@ def confirm(shop: Workshop, front: Sequence[Trial]) -> None:
 def _confirm_one(shop: Workshop, trial: Trial, indices: NDArray[np.int64]) -> None:
     predictions = shop.predict(shop.network_of(trial), trial, indices)
     trialfiles.save_predictions(shop.run, trial.number, trialfiles.TEST, predictions)
-    note_test_score(shop.study, trial.number, score(shop.metric, predictions, shop.bundle.labels[indices]))
+    labels = shop.bundle.labels[indices]
+    value = score(shop.metric, predictions, labels)
+    note_test_score(shop.study, trial.number, value, interval(shop.metric, predictions, labels, seed=shop.seed))

@@ -7,8 +7,6 @@ import shutil
 import time
 from collections.abc import Callable
 
-import torch
-
 from autobackbone.choosing import choose, front_of, trial_line
 from autobackbone.clock import Clock
 from autobackbone.confirm import confirm, expected_s
@@ -32,9 +30,9 @@ from autobackbone.search.study import adopt_abandoned, begin_sitting, end_sittin
 from autobackbone.search.workshop import Workshop
 from autobackbone.selection import Selection
 from autobackbone.settings import Settings
-from autobackbone.training.activations import ActivationCache, stores_in
+from autobackbone.training.activations import activation_cache
 from autobackbone.training.stores import Stores
-from autobackbone.training.tuner import Tuner
+from autobackbone.training.tuner import Tuner, training_device
 
 
 def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: float) -> Selection:
@@ -93,13 +91,13 @@ def _open_workshop(prepared: Prepared, space: Space, run: RunFolder, reporter: R
         bundle=bundle,
         source=prepared.source,
         target=prepared.target,
-        device=_device(),
+        device=training_device(),
         book=prepared.book,
         stores=Stores(
             bundle=bundle,
             source=prepared.source,
-            cache=_activation_cache(settings),
-            device=_device(),
+            cache=activation_cache(settings.cache_dir / "activations", settings.cache_gb),
+            device=training_device(),
             seed=settings.seed,
             precision=prepared.target.precision,
         ),
@@ -264,26 +262,7 @@ def _space(prepared: Prepared) -> Space:
     return Space(image_sizes=prepared.image_sizes, n_blocks=n_blocks, kept=kept, extras=asked, **own)
 
 
-def _device() -> torch.device:
-    """Where training runs: the best that this machine has."""
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return accelerator or torch.device("cpu")
-
-
 def _room_for_pixels(settings: Settings) -> int:
     stored = sum(map(stored_bytes, (settings.cache_dir / "data").glob("*")))
-    return _capped(settings, (stored + shutil.disk_usage(settings.cache_dir).free) // 2)
-
-
-def _activation_cache(settings: Settings) -> ActivationCache:
-    folder = settings.cache_dir / "activations"
-    folder.mkdir(parents=True, exist_ok=True)
-    stored = sum(of.st_size for of in stores_in(folder).values())
-    cache = ActivationCache(folder=folder, max_bytes=_capped(settings, (stored + shutil.disk_usage(folder).free) // 10))
-    cache.make_room_for(0)
-    return cache
-
-
-def _capped(settings: Settings, otherwise: int) -> int:
-    """What the user named, in bytes, or else this."""
-    return otherwise if settings.cache_gb is None else int(settings.cache_gb * 1e9)
+    usual = (stored + shutil.disk_usage(settings.cache_dir).free) // 2
+    return usual if settings.cache_gb is None else int(settings.cache_gb * 1e9)

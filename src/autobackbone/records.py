@@ -280,7 +280,7 @@ class Candidate:
     image_size: ImageSize
     n_unfrozen: int
     lr: float | None = None
-    extras: Mapping[str, float | int | str] = field(default_factory=dict)
+    extras: Mapping[str, Any] = field(default_factory=dict)
     n_blocks_kept: int | None = None
 
     @property
@@ -313,6 +313,10 @@ class Trial:
         n_blocks_kept: of the backbone; `None` for all.
         train_seconds: over all parts of its training.
         finished_at_s: seconds since the run began.
+        score_se: standard error of the score, in its unit: how far other validation pictures could move it.
+        test_score: on pictures that the search has not seen, in the same unit.
+        test_score_low: lower end of its 95 % interval.
+        test_score_high: upper end of the same.
         rung_scores: after each epoch.
         rung_at_s: when each of them could be used, in seconds since the run began: a training that pauses leaves a
             network at its pause.
@@ -342,7 +346,10 @@ class Trial:
     resize: Resize = "squash"
     extras: Mapping[str, Any] = field(default_factory=dict)
     on_front: bool = False
+    score_se: float | None = None
     test_score: float | None = None
+    test_score_low: float | None = None
+    test_score_high: float | None = None
     folder: str | None = None
     n_blocks_kept: int | None = None
 
@@ -361,8 +368,8 @@ class Trial:
         parts = [f"{self.n_unfrozen}/{self.n_blocks} unfrozen"]
         for value, text in (
             (self.lr, "lr {:.1e}"),
-            (self.score, "score {:.4f}"),
-            (self.test_score, "test {:.4f}"),
+            (self.score, "score {:.4g}"),
+            (self.test_score, "test {:.4g}"),
             (self.latency_ms, "{:.2f} ms"),
         ):
             parts += [] if value is None else [text.format(value)]

@@ -91,6 +91,8 @@ def _facts(prepared: Prepared, bundle: DataBundle) -> dict[str, Any]:
     return {
         "begun_at": datetime.now(tz=UTC).isoformat(timespec="seconds"),
         "task": bundle.task,
+        "dataset": _path_of(settings.dataset),
+        "label": list(settings.label) if isinstance(settings.label, tuple) else settings.label,
         "metric": prepared.metric.spec,
         "target_line": prepared.plan.target_line,
         "hardware": hardware(prepared.target),
@@ -125,7 +127,7 @@ def _check_same(run: RunFolder, prepared: Prepared, bundle: DataBundle) -> None:
 def _check_facts(run: RunFolder, facts: Mapping[str, Any], prepared: Prepared, bundle: DataBundle) -> None:
     now = {
         "task": bundle.task,
-        "metric": prepared.metric.name,
+        "metric": prepared.metric.spec,
         "preparation": bundle.preparation.to_json(),
         "weights": _plain(prepared.settings.weights),
         "tolerance": settled_tolerance(prepared.metric, prepared.settings.tolerance),
@@ -137,6 +139,13 @@ def _check_facts(run: RunFolder, facts: Mapping[str, Any], prepared: Prepared, b
                 f"the run {str(run.path)!r} was begun with {name}={facts[name]!r}, and {value!r} came. "
                 "Give the same to continue it, or another run_dir."
             )
+
+
+def _path_of(dataset: Any) -> str | None:
+    """Where the pictures are, so that the run can be trained again; `None` for what lies in memory."""
+    if not isinstance(dataset, (str, os.PathLike)):
+        return None
+    return str(Path(dataset).expanduser().absolute())
 
 
 def _plain(weights: GivenWeights) -> Any:

@@ -23,12 +23,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from filelock import FileLock, Timeout
 
 from autobackbone.errors import LimitsError, RunError, RunLockedError
-from autobackbone.records import Limits, as_image_sizes
+from autobackbone.records import Limits, Task, as_image_sizes
 
 FORMAT_VERSION = 1
 # Ends the names of files that are being written.
@@ -180,7 +180,7 @@ def _are_texts(value: Any) -> bool:
 
 
 def _are_classes(value: Any) -> bool:
-    return isinstance(value, list) and len(value) >= 2 and all(isinstance(one, (str, int)) for one in value)
+    return isinstance(value, list) and len(value) >= 1 and all(isinstance(one, (str, int)) for one in value)
 
 
 def _are_limits(value: Any) -> bool:
@@ -205,7 +205,7 @@ def _are_weights(value: Any) -> bool:
 # What a run must tell to be opened and continued: in words, and as a check.
 _FACTS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "arguments": ("a mapping", _is_mapping),
-    "classes": ("a list of at least two names or numbers", _are_classes),
+    "classes": ("a list of at least one name or number", _are_classes),
     "data_digest": ("a text", _is_text),
     "hardware": ("a mapping", _is_mapping),
     "image_sizes": ("a list of [backbone, [[height, width], …]]", _are_image_sizes),
@@ -215,7 +215,7 @@ _FACTS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "preparation": ("a mapping", _is_mapping),
     "split_digest": ("a text", _is_text),
     "target_line": ("a text", _is_text),
-    "task": ("a text", _is_text),
+    "task": (f"one of {', '.join(get_args(Task))}", get_args(Task).__contains__),
     "tolerance": ("a number of at least 0 or null", _is_tolerance),
     "weights": ("a path, a mapping of backbones to paths, or null", _are_weights),
 }

@@ -22,6 +22,7 @@ from autobackbone.data import Preparation
 from autobackbone.errors import ArgumentError, DataError, RunError
 from autobackbone.exporting.transform import Transform, as_pictures, to_input
 from autobackbone.metrics import Metric, metric_for
+from autobackbone.optimism import Optimism, optimism_of
 from autobackbone.records import Limits, Task, Trial, counted
 from autobackbone.runfolder import RunFolder
 from autobackbone.search import trialfiles
@@ -43,6 +44,7 @@ _FRAME_COLUMNS = (
     "n_blocks",
     "lr",
     "score",
+    "score_se",
     "latency_ms",
     "latency_p95_ms",
     "images_per_s",
@@ -53,6 +55,8 @@ _FRAME_COLUMNS = (
     "finished_at_s",
     "on_front",
     "test_score",
+    "test_score_low",
+    "test_score_high",
     "n_epochs",
     "latency_noise_ms",
     "resize",
@@ -161,17 +165,27 @@ class Selection:
         """
         return choose_under(self.front, latency_ms, self.metric).trial
 
+    @cached_property
+    def optimism(self) -> Optimism | None:
+        """How much the search's own scores flattered its front; `None` where no trial of it is confirmed.
+
+        Printing it says what it says of the chosen trial.
+        """
+        return optimism_of(self.front, self.best, self.metric) if self.front else None
+
     def to_frame(self) -> pd.DataFrame:
         """All trials as a table, one row each, in order of number.
 
-        Times in milliseconds or seconds as the names say; `score` and `test_score` in the metric's own sign and unit;
+        Times in milliseconds or seconds as the names say; `score` with its standard error and `test_score` with its
+        95 % interval in the metric's own sign and unit;
         `lr` is NaN where nothing was trained by gradient, `n_blocks_kept` where the whole backbone is used; further
         searched parameters have a column of their own.
         """
         rows = [{name: getattr(trial, name) for name in _FRAME_COLUMNS} | _searched(trial) for trial in self.trials]
         frame = pd.DataFrame(rows, columns=None if rows else list(_FRAME_COLUMNS))
         numeric = ["lr", "score", "latency_ms", "latency_p95_ms", "images_per_s", "preprocess_ms"]
-        return frame.astype(dict.fromkeys([*numeric, "test_score", "n_blocks_kept"], "float64"))
+        tested = ["score_se", "test_score", "test_score_low", "test_score_high"]
+        return frame.astype(dict.fromkeys([*numeric, *tested, "n_blocks_kept"], "float64"))
 
     def plot(self) -> Figure:
         """Accuracy against latency: every finished trial, the front drawn through, the chosen one marked."""
@@ -254,11 +268,11 @@ class Selection:
         return "\n".join(lines)
 
     def _line(self, trial: Trial) -> str:
-        tested = "" if trial.test_score is None else f", test {trial.test_score:.3f}"
+        tested = _tested(trial)
         mark = "→" if trial.number == self.best.number else " "
         depth = f"{trial.n_unfrozen}/{trial.n_blocks}"
         return (
-            f"{mark} {trial.latency_ms:8.2f} ms  {self.metric.name} {trial.score:.3f}{tested}  "
+            f"{mark} {trial.latency_ms:8.2f} ms  {self.metric.name} {trial.score:.4g}{tested}  "
             f"trial {trial.number}: {trial.body}, {depth} unfrozen"
         )
 
@@ -314,6 +328,12 @@ class Selection:
         return read_labels(self._run, part, self.task)
 
 
+def _tested(trial: Trial) -> str:
+    if trial.test_score is None:
+        return ""
+    return f", test {trial.test_score:.4g} ({trial.test_score_low:.4g} to {trial.test_score_high:.4g})"
+
+
 def open_run(path: str | Path) -> Selection:
     """Open a run that was made earlier, here or elsewhere; nothing is written.
 
@@ -334,6 +354,6 @@ def _preparation(run: RunFolder, facts: Mapping[str, Any]) -> Preparation:
 
 
 def _searched(trial: Trial) -> dict[str, Any]:
-    own = {"strength", "forward_s", "scored_share", "n_compared"}
+    own = {"strength", "forward_s", "scored_share", "n_compared", "legs"}
     extras: Mapping[str, Any] = trial.extras
     return {name: value for name, value in extras.items() if name not in own}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _PUBLISHED = ("name", "top1", "n_params", "gmacs", "cpu_images_per_s", "gpu_images_per_s", "licence", "loadable")
 # What a narrow terminal goes without, in this order.
-_DISPENSABLE = ("pictures/s", "p95", "MB", "gpu_images_per_s", "cpu_images_per_s", "gmacs")
+_DISPENSABLE = ("pictures/s", "p95", "MB", "95 %", "gpu_images_per_s", "cpu_images_per_s", "gmacs")
 _TEXTS = ("backbone", "state", "name", "licence", "loadable")
 # Wider than any table: where nobody looks at a window, every row is one line.
 _UNBOUNDED = 10_000
@@ -41,6 +41,8 @@ def print_selection(selection: Selection, *, all_trials: bool = False) -> None:
     console.print(_fitting(console, [_facts(trial, chosen, has_state=all_trials) for trial in trials]))
     if selection.front:
         console.print(f"choose: {selection.choice.reason}")
+        if selection.optimism is not None:
+            console.print(f"confirmed: {selection.optimism}")
     else:
         console.print("choose: nothing yet, since no trial has finished")
     console.print(f"run folder: {selection.path}")
@@ -101,8 +103,9 @@ def _facts(trial: Trial, chosen: int | None, *, has_state: bool) -> dict[str, st
         "px": str(height) if height == width else f"{height}x{width}",
         "unfrozen": f"{trial.n_unfrozen}/{trial.n_blocks}",
         "lr": _number(trial.lr, ".1e"),
-        "score": _number(trial.score, ".4f"),
-        "test": _number(trial.test_score, ".4f"),
+        "score": _number(trial.score, ".4g"),
+        "test": _number(trial.test_score, ".4g"),
+        "95 %": _range(trial.test_score_low, trial.test_score_high),
         "ms": _number(trial.latency_ms, ".2f"),
         "p95": _number(trial.latency_p95_ms, ".2f"),
         "pictures/s": _number(trial.images_per_s, ".0f"),
@@ -111,6 +114,10 @@ def _facts(trial: Trial, chosen: int | None, *, has_state: bool) -> dict[str, st
     state: str = "paused" if trial.is_paused else trial.state
     state = f"{state}: {trial.reason.removeprefix('paused ')}" if trial.reason else state
     return {**facts, "state": state} if has_state else facts
+
+
+def _range(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{low:.3g} to {high:.3g}"
 
 
 def _number(value: float | None, form: str) -> str:

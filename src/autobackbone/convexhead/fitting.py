@@ -16,6 +16,10 @@ from autobackbone.convexhead.ridge import fit_ridge
 from autobackbone.records import Task
 
 _BLOCK = 4096
+# Of the median spread of all features. A tenth of a network's features may be zero in nearly all pictures. Standardised
+# by their own spread they gave 300 pictures of hands a log loss of 0.58 (accuracy 0.831), so 0.47 (0.846); 300 of waste
+# 0.633 and 0.631; and the area of a cell, by ridge regression, an r2 of -0.96 and 0.56.
+_LEAST_SPREAD = 0.5
 # Far below any logit that a fit gives: the label, or the class, that no picture shows is not predicted.
 _NEVER = -20.0
 
@@ -31,6 +35,8 @@ def fit_head(
     copy: bool = True,
 ) -> Head:
     """A convex head on standardised features, its penalty chosen by folds inside the training part.
+
+    Features that hardly vary are standardised only in part.
 
     Args:
         features: (n_images, n_features) float32.
@@ -49,6 +55,7 @@ def fit_head(
     scaler = StandardScaler()
     for start in range(0, len(features), _BLOCK):  # what it computes on the way takes more than the features themselves
         scaler.partial_fit(features[start : start + _BLOCK])
+    _widen(scaler)
     # One thread: the products are small, and threads that wait for each other beside other work took 50 s for 2 s.
     with threadpool_limits(1, user_api="blas"):
         scaled = scaler.transform(features, copy=copy)
@@ -59,6 +66,13 @@ def fit_head(
         else:
             fitted = fit_logistic(scaled, labels, n_classes=n_outputs, seed=seed, until=until)
     return _folded(fitted, scaler)
+
+
+def _widen(scaler: StandardScaler) -> None:
+    """Leave what hardly ever varies small: where it does, in a picture that is scored, it would outvote all else."""
+    spread = np.sqrt(scaler.var_)
+    floor = _LEAST_SPREAD * float(np.median(spread[spread > 0])) if (spread > 0).any() else 1.0
+    scaler.scale_ = np.maximum(spread, floor)
 
 
 def _fit_each(scaled: Floats, labels: NDArray[np.int64], *, seed: int, until: float | None) -> Fitted:

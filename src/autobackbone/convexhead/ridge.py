@@ -8,8 +8,7 @@ from sklearn.linear_model import Ridge, RidgeCV
 
 from autobackbone.convexhead.head import Fitted, Floats
 
-# Penalties on standardised features and numbers: with p features and n pictures the best lay between 10 and 10,000 for
-# n of 100 to 2,000.
+# On standardised features and numbers. Four numbers of 292 pictures of blood had their best at 300 to 10,000.
 _PENALTIES = tuple(float(10.0**power) for power in np.arange(-1, 6.5, 0.5))
 # More pictures than this say nothing new about the penalty.
 _MAX_FOR_PENALTY = 4000
@@ -29,7 +28,10 @@ def fit_ridge(scaled: Floats, labels: NDArray[np.float64]) -> Fitted:
     rows = np.unique(np.linspace(0, len(scaled) - 1, min(len(scaled), _MAX_FOR_PENALTY), dtype=np.int64))
     chosen = RidgeCV(alphas=_PENALTIES, alpha_per_target=True).fit(scaled[rows].astype(np.float64), targets[rows])
     penalties = np.atleast_1d(chosen.alpha_)
-    model = Ridge(alpha=penalties, solver="cholesky").fit(scaled, targets)
+    if len(rows) == len(scaled):
+        model = Ridge(alpha=penalties, solver="cholesky").fit(scaled.astype(np.float64), targets)
+    else:  # in single precision products of features are too coarse, and in double they would need as much memory again
+        model = Ridge(alpha=penalties, solver="lsqr").fit(scaled, targets)
     coef = np.reshape(model.coef_, (labels.shape[1], -1)).astype(np.float64)
     return Fitted(
         coef=coef * spread[:, None],

@@ -35,6 +35,8 @@ class FrontPoint:
         group: its backbone, or `OTHERS` where there are more backbones than colours.
         height: its score as the axis shows it, per cent or nats.
         is_clipped: so far below the front that it is drawn on the lower edge.
+        tested: its test score and the ends of that score's 95 % interval, as the axis shows them; `None` where it is
+            not confirmed, or not on the front.
     """
 
     number: int
@@ -45,6 +47,7 @@ class FrontPoint:
     is_frozen: bool
     on_front: bool
     is_clipped: bool
+    tested: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,10 +125,26 @@ def _floor(finished: Sequence[Trial], metric: Metric) -> float:
     on_front = [height for height, trial in zip(heights, finished, strict=True) if trial.on_front] or heights
     if not heights:
         return 0.0
-    # What is close in the unit of the labels, only the scores themselves can say.
-    close = {"points": 8.0, "nats": 0.3, "target": abs(max(on_front)) / 4}[metric.unit]
-    room = max(max(on_front) - min(on_front), close)
-    return to_maximised(metric, max(min(heights), min(on_front) - room))
+    room = max(max(on_front) - min(on_front), _least_room(metric, on_front))
+    lowest = [to_maximised(metric, end) for trial in finished for end in _tested(trial, metric) or ()]
+    return to_maximised(metric, min([max(min(heights), min(on_front) - room), *filter(math.isfinite, lowest)]))
+
+
+def _least_room(metric: Metric, heights: Sequence[float]) -> float:
+    """What a difference has to be, to be worth a look: eight points, 0.3 nats, or a quarter of the front's errors."""
+    if metric.unit == "target":
+        return 0.25 * max(map(abs, heights))
+    return 8.0 if metric.unit == "points" else 0.3
+
+
+def _tested(trial: Trial, metric: Metric) -> tuple[float, float, float] | None:
+    """Test score, low and high of a trial of the front, as the axis shows them."""
+    score, low, high = trial.test_score, trial.test_score_low, trial.test_score_high
+    if not trial.on_front or score is None or low is None or high is None:
+        return None
+    factor = 100 if metric.unit == "points" else 1
+    found = (factor * score, factor * low, factor * high)
+    return found if all(map(math.isfinite, found)) else None
 
 
 def _groups(finished: Sequence[Trial]) -> tuple[str, ...]:
@@ -148,6 +167,7 @@ def _point(trial: Trial, metric: Metric, floor: float, groups: Sequence[str]) ->
         is_frozen=trial.n_unfrozen == 0,
         on_front=trial.on_front,
         is_clipped=to_maximised(metric, height) < to_maximised(metric, floor),
+        tested=_tested(trial, metric),
     )
 
 
@@ -184,6 +204,7 @@ def draw_front(facts: FrontFacts, ax: Axes | None = None) -> Figure:
     _draw_points(axes, facts)
     _scale(axes, facts)
     _draw_steps(axes, facts)
+    _draw_intervals(axes, facts)
     _draw_chosen(axes, facts)
     _name_things(axes, facts)
     figure = axes.get_figure(root=True)
@@ -225,7 +246,8 @@ def _scale(axes: Axes, facts: FrontFacts) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
     best = max if facts.is_higher_better else min
-    top = best([point.height for point in facts.points], default=facts.floor)
+    ends = [end for point in facts.points for end in point.tested or ()]
+    top = best([*(point.height for point in facts.points), *ends], default=facts.floor)
     room = (abs(top - facts.floor) or 1.0) * (1 if facts.is_higher_better else -1)
     axes.set_ylim(facts.floor - 0.06 * room, top + 0.12 * room)
 
@@ -237,6 +259,17 @@ def _draw_steps(axes: Axes, facts: FrontFacts) -> None:
         axes.step(
             [*latencies, right], [*heights, heights[-1]], where="post", color=_FRONT_COLOUR, linewidth=1.3, zorder=3
         )
+
+
+def _draw_intervals(axes: Axes, facts: FrontFacts) -> None:
+    """Test scores of the front with their intervals: what the search has seen, and what it has not."""
+    for point in facts.points:
+        if point.tested is not None:
+            score, low, high = point.tested
+            reach = [[abs(score - low)], [abs(high - score)]]
+            axes.errorbar(
+                point.latency_ms, score, yerr=reach, fmt="_", color=_FRONT_COLOUR, elinewidth=0.9, capsize=2.5, zorder=3
+            )
 
 
 def _draw_chosen(axes: Axes, facts: FrontFacts) -> None:
@@ -272,6 +305,8 @@ def _legend(facts: FrontFacts) -> list[Line2D]:
     handles = [handle(group, _colour(facts, group), "s") for group in facts.groups]
     handles += [handle("frozen features", _FRONT_COLOUR, "o", is_hollow=True), handle("fine-tuned", _FRONT_COLOUR, "D")]
     handles += [Line2D([], [], color=_FRONT_COLOUR, linewidth=1.3, label="front")]
+    if any(point.tested for point in facts.points):
+        handles.append(handle("test score, 95 % interval", _FRONT_COLOUR, "_"))
     if n_clipped:
         handles.append(handle(f"{n_clipped} worse than shown", _OTHER_COLOUR, "v"))
     if facts.chosen is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +24,14 @@ from autobackbone.training.fit import Outcome
 from autobackbone.training.pausing import Leg
 from autobackbone.training.tuner import LEAST_MORE, MIN_EPOCHS, STEP_PRECISION, Tuner
 
+# Among a trial's extras: how each part of its training was begun, so that it can be trained again.
+LEGS = "legs"
 # Of the time for a last leg, what the passes of its moved views may always take, and how many there may be: on 1,300
 # pictures of hands a tail of half a network had 0.978 on the test part with none, 0.988 with one, 0.993 with three.
 _VIEW_SHARE = 0.1
 _N_MOVED_VIEWS = 3
+N_VIEWS = 1 + _N_MOVED_VIEWS
+"""With the pictures as they are, all that a training may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,8 @@ class NetworkEvaluator:
         is_waiting = is_at_rung and trialfiles.has_checkpoint(shop.run, number)
         has_no_room = is_at_rung and not is_waiting
         trial = self._trial(number, candidate, outcome, predictions, is_paused=is_waiting, has_no_room=has_no_room)
+        trained = {"n_before": n_before, "pause_at": pause_at, "n_epochs": outcome.n_planned, "n_views": n_views}
+        trial = replace(trial, extras={**trial.extras, LEGS: [*candidate.extras.get(LEGS, ()), trained]})
         trial = replace(trial, train_seconds=time.monotonic() - begun)
         trialfiles.save_predictions(shop.run, number, trialfiles.VALIDATION, predictions)
         if not is_beaten_for_good(trial, shop.trials(), shop.metric):
@@ -118,13 +125,14 @@ class NetworkEvaluator:
         cut += ", no room for a checkpoint to go on from" if has_no_room else ""
         reason = f"weights of epoch {outcome.best_epoch + 1} of {n_epochs}{cut}"
         if is_paused:
-            reason = f"paused after epoch {n_epochs} of {self.n_epochs(candidate)}, {metric.name} {score:.3f}"
+            reason = f"paused after epoch {n_epochs} of {self.n_epochs(candidate)}, {metric.name} {score:.4g}"
         return replace(
             self.begin(candidate),
             number=number,
             state="running" if is_paused else "finished",
             reason=reason,
             score=score,
+            score_se=self.shop.validation_se(predictions),
             n_epochs=n_epochs,
             rung_scores=tuple(sign * value for value in outcome.rung_scores),
             extras=_with_precision(candidate, outcome),
@@ -135,14 +143,14 @@ class NetworkEvaluator:
         time, or no more than training to its end leaves of it; before, few would use them.
         """
         if until is None:
-            return 1 + _N_MOVED_VIEWS
+            return N_VIEWS
         pass_s = self.shop.costs.forward_s[candidate.body] * self.shop.costs.n_train
         left_s = max(0.0, until - time.monotonic())
         spare_s = left_s - self.expected_s(candidate, n_before=n_before, n_epochs=self.n_epochs(candidate))
         return 1 + min(_N_MOVED_VIEWS, int(max(_VIEW_SHARE * left_s, spare_s) / pass_s))
 
 
-def _with_precision(candidate: Candidate, outcome: Outcome) -> dict[str, float | int | str]:
+def _with_precision(candidate: Candidate, outcome: Outcome) -> dict[str, Any]:
     """What was searched, and in which precision steps multiplied, where that is not float32."""
     searched = {name: value for name, value in candidate.extras.items() if name != STEP_PRECISION}
     return searched if outcome.precision == "float32" else {**searched, STEP_PRECISION: outcome.precision}

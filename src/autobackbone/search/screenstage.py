@@ -184,7 +184,7 @@ def _look(shop: Workshop, body: Body, n: int, seconds: float) -> Curve | None:
         return None
     if trial is None:
         return None
-    reason = f"compared by {shop.metric.name} {trial.score:.3f}, and no more: {trial.reason}"
+    reason = f"compared by {shop.metric.name} {trial.score:.4g}, and no more: {trial.reason}"
     extras = {_N_COMPARED: n, **trial.extras}
     trial = replace(trial, number=next_number(shop.study), state="stopped", reason=reason, extras=extras)
     add_screened(shop.study, shop.space, trial)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +30,8 @@ _STATES: Mapping[OptunaState, TrialState] = {
     OptunaState.PRUNED: "stopped",
     OptunaState.FAIL: "failed",
 }
-_NOT_STORED = ("number", "state", "on_front", "test_score", "folder")
+_TESTED = ("test_score", "test_score_low", "test_score_high")
+_NOT_STORED = ("number", "state", "on_front", *_TESTED, "folder")
 
 
 def open_study(
@@ -128,12 +129,13 @@ def adopt_abandoned(study: optuna.Study, can_go_on: Callable[[int], bool] = lamb
 def read_trials(study: optuna.Study) -> list[Trial]:
     """All trials of a study, in order of number, without what only a comparison of them tells (`on_front`)."""
     test_scores = study.user_attrs.get(_TEST_SCORES, {})
-    return [_read(trial, test_scores.get(str(trial.number))) for trial in study.get_trials(deepcopy=False)]
+    return [_read(trial, test_scores.get(str(trial.number), ())) for trial in study.get_trials(deepcopy=False)]
 
 
-def note_test_score(study: optuna.Study, number: int, value: float) -> None:
-    """Keep a confirmed score; on the study, since an ended trial takes no more attributes."""
-    study.set_user_attr(_TEST_SCORES, {**study.user_attrs.get(_TEST_SCORES, {}), str(number): value})
+def note_test_score(study: optuna.Study, number: int, value: float, interval: tuple[float, float]) -> None:
+    """Keep a confirmed score and its interval; on the study, since an ended trial takes no more attributes."""
+    known = study.user_attrs.get(_TEST_SCORES, {})
+    study.set_user_attr(_TEST_SCORES, {**known, str(number): [value, *interval]})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +186,7 @@ def facts_of(trial: Trial) -> dict[str, Any]:
     return {name: value for name, value in asdict(trial).items() if name not in _NOT_STORED}
 
 
-def _read(trial: FrozenTrial, test_score: float | None) -> Trial:
+def _read(trial: FrozenTrial, tested: Sequence[float]) -> Trial:
     stored = dict(trial.user_attrs.get(_FACTS, {}))
     state = _STATES[trial.state]
     known = {field.name for field in fields(Trial)}
@@ -198,4 +200,5 @@ def _read(trial: FrozenTrial, test_score: float | None) -> Trial:
     facts["image_size"] = tuple(facts["image_size"])
     for name in ("rung_scores", "rung_at_s"):
         facts[name] = tuple(facts.get(name, ()))
-    return Trial(number=trial.number, state=state, test_score=test_score, **facts)
+    facts |= dict(zip(_TESTED, tested, strict=False))
+    return Trial(number=trial.number, state=state, **facts)

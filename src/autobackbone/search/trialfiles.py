@@ -51,9 +51,17 @@ def read_labels(run: RunFolder, part: str, task: Task) -> NDArray[Any]:
     Raises:
         RunError: the table is not there, or is none.
     """
-    pictures = read_pictures(run)
-    wanted = pictures.loc[pictures["part"] == part].drop(columns=["name", "part"])
-    labels = wanted.to_numpy(np.float64 if task == "regression" else np.int64)
+    return read_all_labels(run, task)[(read_pictures(run)["part"] == part).to_numpy()]
+
+
+def read_all_labels(run: RunFolder, task: Task) -> NDArray[Any]:
+    """Labels of all pictures, in the order of the bundle, as it holds them.
+
+    Raises:
+        RunError: the table is not there, or is none.
+    """
+    table = read_pictures(run).drop(columns=["name", "part"])
+    labels = table.to_numpy(np.float64 if task == "regression" else np.int64)
     return labels[:, 0] if task == "classification" else labels
 
 

@@ -18,7 +18,7 @@ from autobackbone.convexhead import Head
 from autobackbone.data import DataBundle, Survey, preprocess_ms
 from autobackbone.errors import RunError
 from autobackbone.latency.remembered import LatencyBook
-from autobackbone.metrics import Metric, score, to_maximised
+from autobackbone.metrics import Metric, score, standard_error, to_maximised
 from autobackbone.progress import Reporter
 from autobackbone.records import Body, Candidate, ImageSize, Latency, Limits, Priced, Target, Trial
 from autobackbone.runfolder import RunFolder
@@ -93,6 +93,12 @@ class Workshop:
         labels = self.bundle.labels[self.bundle.indices("validation")]
         is_reached = ~np.isnan(predictions).any(axis=1)
         return score(self.metric, predictions[is_reached], labels[is_reached])
+
+    def validation_se(self, predictions: NDArray[np.float32]) -> float:
+        """The standard error of that score."""
+        labels = self.bundle.labels[self.bundle.indices("validation")]
+        is_reached = ~np.isnan(predictions).any(axis=1)
+        return standard_error(self.metric, predictions[is_reached], labels[is_reached], seed=self.seed)
 
     def maximised_score(self, predictions: NDArray[np.float32]) -> float:
         """The validation score, turned so that more is better."""

@@ -109,6 +109,21 @@ class ActivationCache:
                     file.unlink()
 
 
+def activation_cache(folder: Path, gigabytes: float | None = None) -> ActivationCache:
+    """The cache in a folder, which is made if it is not there; what is beyond its cap leaves at once.
+
+    Args:
+        folder: of the stores.
+        gigabytes: its cap, 10**9 bytes; `None` for a tenth of what the disk has free beside it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    stored_bytes = sum(of.st_size for of in stores_in(folder).values())
+    usual = (stored_bytes + shutil.disk_usage(folder).free) // 10
+    cache = ActivationCache(folder=folder, max_bytes=usual if gigabytes is None else int(gigabytes * 1e9))
+    cache.make_room_for(0)
+    return cache
+
+
 def stores_in(folder: Path) -> dict[Path, os.stat_result]:
     """All whole stores, with their sizes and when each was last used."""
     found = {}

@@ -49,6 +49,7 @@ class Outcome:
         n_epochs: that this fit trained.
         is_cut_short: time ran out before the last rung.
         precision: in which its steps multiplied.
+        n_planned: epochs at whose end the rate was to have fallen.
     """
 
     rung_scores: tuple[float, ...]
@@ -59,6 +60,7 @@ class Outcome:
     n_epochs: int
     is_cut_short: bool
     precision: StepPrecision = "float32"
+    n_planned: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +72,7 @@ class Trainee:
         set_mode: puts the module's parts into the modes of training: frozen parts and BatchNorm stay in eval.
         prepare: a stored batch to the module's input.
         train: rows of the training part: stored inputs and labels.
-        validation: the same for the validation part.
+        validation: the same for the validation part; without a row, training goes to its end and keeps what is there.
         device: where it runs.
         objective: what is minimised, and what outputs mean.
     """
@@ -134,12 +136,19 @@ def fit(
             num_sanity_val_steps=0,
             gradient_clip_val=1.0,
         )
+        scored = None
         with contextlib.suppress(_TimeIsUp), memory_errors_translated():
             # A pass without gradients takes less than half of the memory.
             validation = in_order(trainee.validation, min(_VALIDATION_BATCH_SIZE, 2 * recipe.batch_size))
             training = shuffled(trainee.train, recipe.batch_size, seed=recipe.seed)
             begun_at = None if leg is None or leg.n_before == 0 else leg.checkpoint
-            trainer.fit(loop, training, validation, ckpt_path=begun_at, weights_only=True)
+            scored = None if len(trainee.validation) == 0 else validation
+            trainer.fit(loop, training, scored, ckpt_path=begun_at, weights_only=True)
+    if len(trainee.validation) == 0 and trainer.current_epoch == recipe.n_epochs:
+        # The averaging has put its weights in place.
+        rungs.best = _Rung(
+            epoch=recipe.n_epochs - 1, predictions=np.empty((0, 0), np.float32), weights=_copied(loop.moving.tensors())
+        )
     if rungs.best is None:
         raise TrialError("time ended before the first epoch did")
     loop.module.load_state_dict(dict(rungs.best.weights), strict=False)
@@ -149,9 +158,10 @@ def fit(
         predictions=rungs.best.predictions,
         weights=rungs.best.weights,
         seconds=time.monotonic() - begun,
-        n_epochs=len(rungs.scores) - rungs.n_before,
-        is_cut_short=len(rungs.scores) < (recipe.n_epochs if pause_at is None else pause_at),
+        n_epochs=trainer.current_epoch - rungs.n_before if scored is None else len(rungs.scores) - rungs.n_before,
+        is_cut_short=scored is not None and len(rungs.scores) < (recipe.n_epochs if pause_at is None else pause_at),
         precision=recipe.precision,
+        n_planned=recipe.n_epochs,
     )
 
 

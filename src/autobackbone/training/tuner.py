@@ -6,7 +6,7 @@ import copy
 import gc
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -197,7 +197,7 @@ class Tuner:
     def _recipe(self, candidate: Candidate) -> Recipe:
         assert candidate.lr is not None
         n_train = len(self.stores.bundle.indices("train"))
-        extras: Mapping[str, float | int | str] = candidate.extras
+        extras = candidate.extras
         is_of_classes = self.stores.bundle.task == "classification"
         # At least twenty steps an epoch where there are so many pictures: smaller data wants smaller batches.
         fitting = 2 ** int(math.log2(max(4, min(64, n_train // 20))))
@@ -209,6 +209,12 @@ class Tuner:
             label_smoothing=float(extras.get("label_smoothing", _SMOOTHING if is_of_classes else 0.0)),
             seed=self.stores.seed,
         )
+
+
+def training_device() -> torch.device:
+    """Where training runs: the best that this machine has."""
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return accelerator or torch.device("cpu")
 
 
 def _in_passes(recipe: Recipe, n_at_once: int | None) -> Recipe:

@@ -1,0 +1,260 @@
+"""Trains a trial of a run once more: as its decisions were recorded, or on the validation pictures, too."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from autobackbone.backbones.head import set_head
+from autobackbone.backbones.source import TimmSource
+from autobackbone.backbones.weights import find_weights
+from autobackbone.choosing import name_of
+from autobackbone.convexhead import Head, fit_head
+from autobackbone.data import LEFT_OUT, PART_CODES, DataBundle, PartSource, Preparation, Survey, decode, printable
+from autobackbone.data.surveying import find
+from autobackbone.errors import ArgumentError, RunError
+from autobackbone.latency.target import resolve
+from autobackbone.metrics import Metric, score, to_maximised
+from autobackbone.records import Candidate, ImageSize, Precision, Target, Trial
+from autobackbone.runfolder import RunFolder
+from autobackbone.screening import extract, fair_order, predict
+from autobackbone.search import trialfiles
+from autobackbone.search.evaluate import LEGS, N_VIEWS
+from autobackbone.training.activations import activation_cache
+from autobackbone.training.fit import Scorer
+from autobackbone.training.pausing import Leg
+from autobackbone.training.stores import Stores
+from autobackbone.training.tuner import MIN_EPOCHS, Tuner, training_device
+
+RefitOn = Literal["train", "train+val"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """A trial's network, trained once more.
+
+    Args:
+        network: in eval mode on the CPU.
+        validation: (n_validation, n_outputs) its predictions for the validation part, in the run's order; of what was
+            trained on these, too, they say nothing.
+        test: the same for the test part.
+        n_epochs: that it was trained.
+        seconds: that it took.
+    """
+
+    network: nn.Module
+    validation: NDArray[np.float32]
+    test: NDArray[np.float32]
+    n_epochs: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrainer:
+    """What it takes to train trials of a run again.
+
+    Args:
+        run: the folder.
+        facts: of it.
+        bundle: its pictures, in its own parts.
+        trials: all of the run.
+        metric: of its scores.
+    """
+
+    run: RunFolder
+    facts: Mapping[str, Any]
+    bundle: DataBundle
+    trials: tuple[Trial, ...]
+    metric: Metric
+    cache_dir: Path
+
+    def retrained(self, trial: Trial) -> Again:
+        """As the trial was trained: from its head, in its legs, with its views and precision.
+
+        Raises:
+            RunError: the run does not say how it was trained.
+        """
+        begun = time.monotonic()
+        if trial.n_unfrozen == 0:
+            return self._frozen(trial, self.bundle, begun)
+        legs = trial.extras.get(LEGS)
+        if not legs:
+            raise RunError(f"{name_of(trial)} was trained before runs recorded how: only newer runs can be replayed.")
+        tuner = self._tuner(self.bundle, trial, self._validation_score)
+        with tempfile.TemporaryDirectory() as folder:
+            for leg in legs:
+                part = Leg(
+                    checkpoint=Path(folder) / "leg.ckpt", n_before=int(leg["n_before"]), pause_at=leg["pause_at"]
+                )
+                candidate = _candidate(trial, n_epochs=int(leg["n_epochs"]))
+                network, outcome = tuner.tune(candidate, self._head_of(trial), n_views=int(leg["n_views"]), leg=part)
+        return self._judged(trial, network, len(outcome.rung_scores), begun)
+
+    def refitted(self, trial: Trial, on: RefitOn, until: float | None) -> Again:
+        """Trained on the training part, or on the validation part, too, with every augmentation, as long as its best
+        rung came; nothing is scored on the way.
+
+        Args:
+            trial: of the run.
+            on: which pictures.
+            until: `time.monotonic()` by which it has ended, in fewer epochs if need be.
+
+        Raises:
+            TrialError: not even one epoch fits.
+        """
+        begun, parts = time.monotonic(), self.bundle.parts.copy()
+        wanted = parts == PART_CODES["validation"]
+        parts[wanted] = PART_CODES["train"] if on == "train+val" else LEFT_OUT
+        bundle = replace(self.bundle, parts=parts, split_digest=f"{self.bundle.split_digest}-{on}")
+        if trial.n_unfrozen == 0:
+            return self._frozen(trial, bundle, begun)
+        tuner = self._tuner(bundle, trial, lambda _: 0.0)
+        head = self._fitted_head(trial, bundle)
+        candidate = _candidate(trial, n_epochs=max(MIN_EPOCHS, _best_epoch(trial, self.metric)))
+        network, outcome = tuner.tune(candidate, head, until=until, n_views=N_VIEWS)
+        return self._judged(trial, network, outcome.n_epochs, begun)
+
+    def _tuner(self, bundle: DataBundle, trial: Trial, scorer: Scorer) -> Tuner:
+        stores = self._stores(bundle, trial)
+        return Tuner(stores=stores, score=scorer, batch_norm=self.facts["arguments"]["batch_norm"])
+
+    def _frozen(self, trial: Trial, bundle: DataBundle, begun: float) -> Again:
+        network, head = self._source(trial).network(*trial.body), self._fitted_head(trial, bundle)
+        set_head(network, torch.from_numpy(head.weight), torch.from_numpy(head.bias))
+        return self._judged(trial, network.eval(), 0, begun)
+
+    def _judged(self, trial: Trial, network: nn.Module, n_epochs: int, begun: float) -> Again:
+        seconds = time.monotonic() - begun
+        validation, test = (self._predicted(trial, network, part) for part in ("validation", "test"))
+        return Again(network=network.cpu().eval(), validation=validation, test=test, n_epochs=n_epochs, seconds=seconds)
+
+    def _predicted(self, trial: Trial, network: nn.Module, part: Literal["validation", "test"]) -> NDArray[np.float32]:
+        indices = self.bundle.indices(part)
+        if len(indices) == 0:
+            return np.empty((0, len(self.bundle.classes)), np.float32)
+        source = self._source(trial)
+        return predict(
+            network.to(training_device()),
+            self.bundle,
+            indices,
+            trial.image_size,
+            source.normalisation(trial.backbone),
+            device=training_device(),
+            precision=self._precision,
+        )
+
+    @property
+    def _precision(self) -> Precision:
+        return resolve(Target(**self.facts["arguments"]["target"])).precision
+
+    def _validation_score(self, predictions: NDArray[np.float32]) -> float:
+        labels = self.bundle.labels[self.bundle.indices("validation")]
+        return to_maximised(self.metric, score(self.metric, predictions, labels))
+
+    def _head_of(self, trial: Trial) -> Head:
+        """The head that its training began with."""
+        frozen = [one for one in self.trials if one.n_unfrozen == 0 and one.body == trial.body]
+        whole = [one for one in frozen if one.state == "finished" and one.extras.get("scored_share") == 1.0]
+        if not whole:
+            raise RunError(f"the head that {name_of(trial)} began with is not in the run {str(self.run.path)!r}.")
+        return trialfiles.load_head(self.run, whole[-1].number)
+
+    def _fitted_head(self, trial: Trial, bundle: DataBundle) -> Head:
+        source, seed = self._source(trial), int(self.facts["arguments"]["seed"])
+        order = fair_order(bundle, seed=seed)
+        reached = extract(
+            source.network(*trial.body).to(training_device()),
+            bundle,
+            order,
+            trial.image_size,
+            source.normalisation(trial.backbone),
+            device=training_device(),
+            precision=self._precision,
+        )
+        labels = bundle.labels[reached.train_indices]
+        return fit_head(reached.train, labels, n_outputs=len(bundle.classes), task=bundle.task, seed=seed, copy=False)
+
+    def _source(self, trial: Trial) -> TimmSource:
+        weights = {trial.backbone: find_weights(trial.backbone, self.facts["weights"])}
+        return TimmSource(weights, n_classes=len(self.bundle.classes), seed=int(self.facts["arguments"]["seed"]))
+
+    def _stores(self, bundle: DataBundle, trial: Trial) -> Stores:
+        return Stores(
+            bundle=bundle,
+            source=self._source(trial),
+            cache=activation_cache(self.cache_dir / "activations"),
+            device=training_device(),
+            seed=int(self.facts["arguments"]["seed"]),
+            precision=self._precision,
+        )
+
+
+def recorded_bundle(
+    run: RunFolder, facts: Mapping[str, Any], dataset: Any, image_size: ImageSize, *, cache_dir: Path
+) -> DataBundle:
+    """The pictures of a run in the parts that it recorded.
+
+    Args:
+        run: the folder.
+        facts: of it.
+        dataset: as it was given to the search; `None` for the path that the run names.
+        image_size: to decode to, if it is not there.
+        cache_dir: where decoded pictures lie.
+
+    Raises:
+        ArgumentError: no dataset was given, and the run does not name one.
+        RunError: the dataset is another one.
+    """
+    given = dataset if dataset is not None else facts.get("dataset")
+    if given is None:
+        raise ArgumentError(
+            "training again needs the pictures, which the run does not hold: give dataset=, as for the search."
+        )
+    preparation = Preparation.from_json(facts["preparation"])
+    found = find(given, preparation.channels, task=facts["task"], label=facts.get("label"))
+    pictures = trialfiles.read_pictures(run)
+    place = {printable(name): index for index, name in enumerate(found.source.names)}
+    absent = [name for name in pictures["name"] if name not in place]
+    if absent:
+        raise RunError(
+            f"{len(absent)} pictures of the run are not in the dataset, such as {absent[0]!r}. Give the same."
+        )
+    indices = np.array([place[name] for name in pictures["name"]], np.int64)
+    survey = Survey(
+        source=PartSource(whole=found.source, indices=indices),
+        classes=tuple(facts["classes"]),
+        names=tuple(found.source.names[index] for index in indices),
+        labels=trialfiles.read_all_labels(run, facts["task"]),
+        parts=np.array([PART_CODES.get(part, LEFT_OUT) for part in pictures["part"]], np.int8),
+        skipped=(),
+        preparation=preparation,
+        task=facts["task"],
+    )
+    bundle = decode(survey, [image_size], cache_dir=cache_dir)
+    if bundle.digest != facts["data_digest"]:
+        raise RunError(
+            f"the dataset has changed since the run {str(run.path)!r} began (digest {facts['data_digest'][:12]}, now "
+            f"{bundle.digest[:12]}): what is trained on it now would be something else."
+        )
+    return bundle
+
+
+def _candidate(trial: Trial, *, n_epochs: int) -> Candidate:
+    own = {name: value for name, value in trial.extras.items() if name != LEGS}
+    return Candidate(
+        **trial.body._asdict(), n_unfrozen=trial.n_unfrozen, lr=trial.lr, extras={**own, "n_epochs": n_epochs}
+    )
+
+
+def _best_epoch(trial: Trial, metric: Metric) -> int:
+    """How many epochs its best rung had."""
+    return 1 + int(np.argmax([to_maximised(metric, value) for value in trial.rung_scores]))
