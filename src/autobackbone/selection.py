@@ -3,62 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from autobackbone.backbones.build import build, normalisation
-from autobackbone.backbones.head import set_head
-from autobackbone.backbones.weights import find_weights, load_state_dict
 from autobackbone.choosing import Choice, choose, choose_under, front_of, mark_front, with_caution
-from autobackbone.data import Preparation
-from autobackbone.errors import ArgumentError, DataError, RunError
-from autobackbone.exporting.transform import Transform, as_pictures, to_input
+from autobackbone.errors import ArgumentError, RunError
+from autobackbone.loading import RunReader
 from autobackbone.metrics import Metric, metric_for
 from autobackbone.records import Limits, Task, Trial, counted
 from autobackbone.runfolder import RunFolder
-from autobackbone.search import trialfiles
 from autobackbone.search.study import load_study, read_trials
-from autobackbone.search.trialfiles import read_labels
-from autobackbone.tasks import predictions_of
+from autobackbone.trialframe import frame_of
 
 if TYPE_CHECKING:
     import optuna
     from matplotlib.figure import Figure
-
-_FRAME_COLUMNS = (
-    "number",
-    "state",
-    "reason",
-    "backbone",
-    "image_size",
-    "n_unfrozen",
-    "n_blocks",
-    "lr",
-    "score",
-    "latency_ms",
-    "latency_p95_ms",
-    "images_per_s",
-    "preprocess_ms",
-    "n_params",
-    "megabytes",
-    "train_seconds",
-    "finished_at_s",
-    "on_front",
-    "test_score",
-    "n_epochs",
-    "latency_noise_ms",
-    "resize",
-    "n_blocks_kept",
-)
-_BATCH_SIZE = 32
 
 
 class Selection:
@@ -77,7 +42,7 @@ class Selection:
     def __init__(self, path: Path) -> None:
         self._run = RunFolder(path=path)
         self._facts = self._run.read_facts()
-        self._preparation = _preparation(self._run, self._facts)
+        self._reader = RunReader.from_facts(self._run, self._facts)
         self._models: dict[int, nn.Module] = {}
 
     @property
@@ -103,12 +68,12 @@ class Selection:
     @property
     def task(self) -> Task:
         """What the labels are."""
-        return cast("Task", self._facts["task"])
+        return self._reader.task
 
     @property
     def classes(self) -> tuple[str | int, ...]:
         """The classes or labels, in the order of the columns of probabilities, or the names of the numbers."""
-        return tuple(self._facts["classes"])
+        return self._reader.classes
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -139,7 +104,7 @@ class Selection:
             choose(
                 self.front,
                 self._validation,
-                self._labels("validation"),
+                self._reader.labels("validation"),
                 self.metric,
                 tolerance=self._facts["tolerance"],
             )
@@ -168,10 +133,7 @@ class Selection:
         `lr` is NaN where nothing was trained by gradient, `n_blocks_kept` where the whole backbone is used; further
         searched parameters have a column of their own.
         """
-        rows = [{name: getattr(trial, name) for name in _FRAME_COLUMNS} | _searched(trial) for trial in self.trials]
-        frame = pd.DataFrame(rows, columns=None if rows else list(_FRAME_COLUMNS))
-        numeric = ["lr", "score", "latency_ms", "latency_p95_ms", "images_per_s", "preprocess_ms"]
-        return frame.astype(dict.fromkeys([*numeric, "test_score", "n_blocks_kept"], "float64"))
+        return frame_of(self.trials)
 
     def plot(self) -> Figure:
         """Accuracy against latency: every finished trial, the front drawn through, the chosen one marked."""
@@ -196,7 +158,7 @@ class Selection:
         """
         wanted = self._trial(trial)
         if wanted.number not in self._models:
-            self._models[wanted.number] = self._load(wanted)
+            self._models[wanted.number] = self._reader.network(wanted)
         return self._models[wanted.number]
 
     def predict_proba(self, images: Any, trial: Trial | int | None = None) -> NDArray[np.float32]:
@@ -235,17 +197,7 @@ class Selection:
         return np.asarray([self.classes[code] for code in found.argmax(axis=1)])
 
     def _predictions(self, images: Any, trial: Trial | int | None) -> NDArray[np.float32]:
-        model = self.model(trial)
-        transform = model.transform
-        assert isinstance(transform, Transform)
-        pictures = as_pictures(images)
-        chunks = []
-        with torch.inference_mode():
-            for start in range(0, len(pictures), _BATCH_SIZE):
-                some = pictures[start : start + _BATCH_SIZE]
-                batch = torch.stack([to_input(transform, picture) for picture in some])
-                chunks.append(predictions_of(model(batch), self.task).numpy())
-        return np.concatenate(chunks) if chunks else np.empty((0, len(self.classes)), dtype=np.float32)
+        return self._reader.predicted(self.model(trial), images)
 
     def __repr__(self) -> str:
         """The front in a few lines."""
@@ -271,47 +223,8 @@ class Selection:
             raise RunError(f"there is no trial {number!r}; there are {len(self.trials)}, numbered from 0.")
         return found
 
-    def _load(self, trial: Trial) -> nn.Module:
-        if trial.state != "finished":
-            raise RunError(f"trial {trial.number} is {trial.state} and has no model. Choose a trial of the front.")
-        n_classes = len(self.classes)
-        if trialfiles.has_weights(self._run, trial.number):
-            network = build(
-                trial.backbone, n_classes=n_classes, image_size=trial.image_size, n_blocks_kept=trial.n_blocks_kept
-            )
-            network.load_state_dict(trialfiles.load_weights(self._run, trial.number))
-        elif trial.n_unfrozen == 0:
-            # Frozen: the backbone's own weights, as they came, and the head.
-            head = trialfiles.load_head(self._run, trial.number)
-            source = find_weights(trial.backbone, self._facts["weights"])
-            state_dict = load_state_dict(trial.backbone, source)
-            network = build(
-                trial.backbone,
-                n_classes=n_classes,
-                image_size=trial.image_size,
-                state_dict=state_dict,
-                n_blocks_kept=trial.n_blocks_kept,
-            )
-            set_head(network, torch.from_numpy(head.weight), torch.from_numpy(head.bias))
-        else:
-            raise RunError(
-                f"trial {trial.number} has no weights here: they are kept for the front alone, or the file was "
-                f"removed. On the front are {[one.number for one in self.front]}."
-            )
-        network.transform = Transform(  # type: ignore[assignment]
-            image_size=trial.image_size,
-            preparation=self._preparation,
-            normalisation=normalisation(trial.backbone),
-        )
-        network.classes = self.classes  # type: ignore[assignment]
-        return network.eval()
-
     def _validation(self, trial: Trial) -> NDArray[np.float32]:
-        shape = (len(self._labels("validation")), len(self.classes))
-        return trialfiles.load_predictions(self._run, trial.number, trialfiles.VALIDATION, shape=shape)
-
-    def _labels(self, part: str) -> NDArray[Any]:
-        return read_labels(self._run, part, self.task)
+        return self._reader.predictions(trial, "validation")
 
 
 def open_run(path: str | Path) -> Selection:
@@ -324,16 +237,3 @@ def open_run(path: str | Path) -> Selection:
     if not isinstance(path, (str, os.PathLike)):
         raise ArgumentError(f"open_run takes the path of a run folder, not {path!r}. Give the one that a search made.")
     return Selection(Path(path).expanduser().absolute())
-
-
-def _preparation(run: RunFolder, facts: Mapping[str, Any]) -> Preparation:
-    try:
-        return Preparation.from_json(facts["preparation"])
-    except (TypeError, DataError) as error:
-        raise run.damaged(f"'preparation' cannot be read ({error})") from error
-
-
-def _searched(trial: Trial) -> dict[str, Any]:
-    own = {"strength", "forward_s", "scored_share", "n_compared"}
-    extras: Mapping[str, Any] = trial.extras
-    return {name: value for name, value in extras.items() if name not in own}
