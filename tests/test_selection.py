@@ -1,15 +1,94 @@
 import json
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tests.conftest import TINY, make_pictures
 from tests.test_runfolder import FACTS
 
-from autobackbone import Selection, open_run
-from autobackbone.errors import ArgumentError, DataError, RunError
+from autobackbone import Budget, Selection, open_run, select_backbone
+from autobackbone.errors import ArgumentError, DataError, LimitsError, RunError
 from autobackbone.exporting.transform import as_pictures
+
+X, Y = make_pictures(n_per_class=70, n_classes=3)
+# Noise, so that random networks differ in what they see.
+X = (X + np.random.default_rng(1).normal(0, 120, X.shape)).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def run(random_weights, tmp_path_factory):
+    """A real run whose validation part has 33 pictures: frozen, cut and tuned networks of random weights."""
+    folder = tmp_path_factory.mktemp("runs")
+    return select_backbone(
+        (X, Y),
+        Budget(n_trials=3),
+        backbones=TINY,
+        image_sizes=[32, 48],
+        weights=random_weights(TINY),
+        cache_dir=folder / "cache",
+        run_dir=folder / "run",
+        space={"n_epochs": 2, "n_blocks_kept": (1, 3)},
+        progress=False,
+    ).path
+
+
+@pytest.fixture
+def selection(run):
+    return open_run(run)
+
+
+def test_each_word_names_a_trial_of_the_front(selection):
+    front = selection.front
+    assert selection.select("speed") == front[0]
+    assert selection.select("accuracy").score == max(trial.score for trial in front)
+    assert selection.select("balanced") == selection.knee()
+    assert selection.select("training_speed").train_seconds <= selection.select("accuracy").train_seconds
+    assert all(selection.select(word) in front for word in ("balanced", "training_speed"))
+    with pytest.raises(ArgumentError, match="not 'cheap'"):
+        selection.select("cheap")
+
+
+def test_a_network_within_limits_is_found_beyond_the_front_and_can_be_used(selection):
+    beaten = next(trial for trial in selection.trials if trial.n_unfrozen == 0 and not trial.on_front)
+    # What the clock of this machine has beaten could be the smallest one on another.
+    selection.trials = [replace(one, n_params=9) if one == beaten else one for one in selection.trials]
+    assert selection.best_under(n_params=10).number == beaten.number
+    assert selection.predict_proba(X[:2], selection.best_under(n_params=10)).shape == (2, 3)
+    with pytest.raises(LimitsError, match=rf"keeps n_params=8; the nearest, trial {beaten.number} .* has 9 parameters"):
+        selection.best_under(n_params=8)
+
+
+def test_limits_that_a_trial_keeps_give_it_or_a_better_one_that_has_a_network(selection):
+    for trial in selection.trials:
+        limits = {"latency_ms": trial.latency_ms, "n_params": trial.n_params, "megabytes": trial.megabytes}
+        if trial.state == "finished" and (trial.on_front or trial.n_unfrozen == 0):
+            best = selection.best_under(**limits)
+            assert best.score >= trial.score
+            assert all(getattr(best, name) <= limit for name, limit in limits.items())
+            assert selection.model(best).classes == (0, 1, 2)
+
+
+def test_a_trial_whose_network_is_gone_is_not_offered(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    before = open_run(tmp_path / "run")
+    top = before.best_under(1e9)
+    for file in (tmp_path / "run" / "trials" / f"{top.number:04d}").glob("*.safetensors"):
+        file.unlink()
+    after = open_run(tmp_path / "run")
+    assert after.best_under(1e9).number != top.number
+    with pytest.raises(RunError, match="is not there" if top.n_unfrozen == 0 else "has no weights here"):
+        after.model(top)
+
+
+def test_the_fastest_that_is_good_enough(selection):
+    for trial in selection.front:
+        assert selection.fastest_at_least(trial.score).latency_ms <= trial.latency_ms
+    with pytest.raises(LimitsError, match=r"accuracy of at least 9000\.0 %; the best is trial"):
+        selection.fastest_at_least(90)
 
 
 def test_pictures_come_in_many_forms():

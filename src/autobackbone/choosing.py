@@ -41,7 +41,7 @@ def mark_front(trials: Sequence[Trial], metric: Metric) -> list[Trial]:
     """The same trials, each knowing whether it is on the front: finished ones that no other beats on score and latency;
     latencies within measured noise tie.
     """
-    finished = _comparable(trials)
+    finished = comparable(trials)
     mask = front_mask(
         [to_maximised(metric, trial.score) for trial in finished if trial.score is not None],
         [trial.latency_ms for trial in finished if trial.latency_ms is not None],
@@ -49,6 +49,13 @@ def mark_front(trials: Sequence[Trial], metric: Metric) -> list[Trial]:
     )
     on_front = {trial.number for trial, is_on in zip(finished, mask, strict=True) if is_on}
     return [replace(trial, on_front=trial.number in on_front) for trial in trials]
+
+
+def comparable(trials: Sequence[Trial]) -> list[Trial]:
+    """Finished trials; those whose score stands on a part of the validation pictures only while there are no others."""
+    finished = [trial for trial in trials if trial.state == "finished" and trial.score is not None]
+    most = max(map(scored_share, finished), default=1.0)
+    return [trial for trial in finished if scored_share(trial) == most]
 
 
 def is_beaten_for_good(trial: Trial, others: Sequence[Trial], metric: Metric) -> bool:
@@ -60,7 +67,7 @@ def is_beaten_for_good(trial: Trial, others: Sequence[Trial], metric: Metric) ->
     """
     own, low, high = _place(trial, metric)
     # A score on fewer validation pictures beats none on more of them.
-    rivals = (other for other in _comparable(others) if scored_share(other) >= scored_share(trial))
+    rivals = (other for other in comparable(others) if scored_share(other) >= scored_share(trial))
     places = (_place(other, metric) for other in rivals if other.number != trial.number)
     return any((score > own and its_high <= high) or (score >= own and its_high < low) for score, _, its_high in places)
 
@@ -95,11 +102,7 @@ def choose(
     Raises:
         RunError: no trial has finished.
     """
-    if not front:
-        raise RunError("no trial has finished, so there is none to choose. Continue the run with more time.")
-    top = max(front, key=lambda trial: (to_maximised(metric, _score(trial)), -_latency(trial)))
-    of_top = probabilities(top)
-    pairs = [_paired(of_top, probabilities(trial), labels, metric) for trial in front]
+    top, pairs = compared_to_top(front, probabilities, labels, metric)
     index = good_enough(
         [to_maximised(metric, _score(trial)) for trial in front],
         [_latency(trial) for trial in front],
@@ -109,6 +112,26 @@ def choose(
     )
     chosen = front[index]
     return Choice(trial=chosen, reason=_reason(chosen, top, pairs[index], metric, len(front)))
+
+
+def top_of(front: Sequence[Trial], metric: Metric) -> Trial:
+    """The trial of the front with the best score, the fastest of equals.
+
+    Raises:
+        RunError: no trial has finished.
+    """
+    if not front:
+        raise RunError("no trial has finished, so there is none to choose. Continue the run with more time.")
+    return max(front, key=lambda trial: (to_maximised(metric, _score(trial)), -_latency(trial)))
+
+
+def compared_to_top(
+    front: Sequence[Trial], probabilities: Probabilities, labels: NDArray[Any], metric: Metric
+) -> tuple[Trial, list[tuple[float, float]]]:
+    """The top scorer, and for each trial of the front its loss to it with that loss's standard error."""
+    top = top_of(front, metric)
+    of_top = probabilities(top)
+    return top, [_paired(of_top, probabilities(trial), labels, metric) for trial in front]
 
 
 def settled_tolerance(metric: Metric, tolerance: float | None) -> float | None:
@@ -159,7 +182,7 @@ def choose_under(front: Sequence[Trial], latency_ms: float, metric: Metric) -> C
             f"no trial of the front runs within {latency_ms:g} ms; {is_known}. "
             "Raise latency_ms, or search again with smaller image_sizes or other backbones."
         )
-    best = max(fitting, key=lambda trial: (to_maximised(metric, _score(trial)), -_latency(trial)))
+    best = top_of(fitting, metric)
     reason = (
         f"{name_of(best)} has the best {metric.name} of the front within {latency_ms:g} ms ({_latency(best):.1f} ms)."
     )
@@ -204,13 +227,6 @@ def trial_line(trial: Trial, metric: Metric) -> str:
     if trial.state != "finished" or trial.score is None:
         return f"{what}: {trial.state}, {trial.reason}"
     return f"{what}: {metric.name} {trial.score:.3f}, {_latency(trial):.1f} ms, {trial.train_seconds or 0:.0f} s"
-
-
-def _comparable(trials: Sequence[Trial]) -> list[Trial]:
-    """Finished trials; those whose score stands on a part of the validation pictures only while there are no others."""
-    finished = [trial for trial in trials if trial.state == "finished" and trial.score is not None]
-    most = max(map(scored_share, finished), default=1.0)
-    return [trial for trial in finished if scored_share(trial) == most]
 
 
 def _place(trial: Trial, metric: Metric) -> tuple[float, float, float]:

@@ -62,6 +62,11 @@ class RunReader:
         classes = tuple(facts["classes"])
         return cls(run=run, task=task, classes=classes, preparation=preparation, weights=facts["weights"])
 
+    def has_network(self, trial: Trial) -> bool:
+        """Whether a trial's network can be had: its weights are kept, or it is frozen and its head is."""
+        has_head = trial.n_unfrozen == 0 and trialfiles.is_kept(self.run, trial.number, trialfiles.HEAD)
+        return trial.state == "finished" and (has_head or trialfiles.has_weights(self.run, trial.number))
+
     def network(self, trial: Trial) -> nn.Module:
         """A finished trial's network in eval mode on the CPU, with `.transform` and `.classes`.
 

@@ -12,7 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import nn
 
-from autobackbone.choosing import Choice, choose, choose_under, front_of, mark_front, with_caution
+from autobackbone.choices import Preference, best_within, fastest_at_least, knee_of, preferred
+from autobackbone.choosing import Choice, choose, choose_under, comparable, front_of, mark_front, with_caution
 from autobackbone.errors import ArgumentError, RunError
 from autobackbone.loading import RunReader
 from autobackbone.metrics import Metric, metric_for
@@ -117,14 +118,53 @@ class Selection:
         """
         return self.choice.trial
 
-    def best_under(self, latency_ms: float) -> Trial:
-        """The most accurate trial of the front within a latency.
+    def select(self, prefer: Preference) -> Trial:
+        """The trial of the front that a word asks for.
+
+        Args:
+            prefer: `accuracy`, the top scorer; `speed`, the fastest; `balanced`, the knee; `training_speed`, of those
+                that are as good as the top scorer, judged as for `best`, the one that took least time to train.
 
         Raises:
-            ArgumentError: `latency_ms` is no number above 0.
-            LimitsError: none is that fast.
+            ArgumentError: there is no such word.
+            RunError: no trial has finished.
         """
-        return choose_under(self.front, latency_ms, self.metric).trial
+        labels = self._reader.labels("validation")
+        tolerance = self._facts["tolerance"]
+        return preferred(prefer, self.front, self._validation, labels, self.metric, tolerance=tolerance)
+
+    def best_under(
+        self, latency_ms: float | None = None, *, n_params: float | None = None, megabytes: float | None = None
+    ) -> Trial:
+        """The most accurate trial within limits that has a network here, the fastest of equals.
+
+        A small network that is slow is on no front of accuracy against latency. So this looks beyond the front, at
+        every finished trial whose network can be had: the front's are kept, and a frozen one is built from its head.
+
+        Args:
+            latency_ms: median milliseconds of one forward pass on the target; `None` for no limit, as for the others.
+            n_params: parameters of the whole network.
+            megabytes: of its float32 weights, 10**6 bytes.
+
+        Raises:
+            ArgumentError: no limit came, or one that is no number above 0.
+            LimitsError: none keeps them; it names the nearest.
+        """
+        usable = [trial for trial in comparable(self.trials) if self._reader.has_network(trial)]
+        return best_within(usable, self.metric, latency_ms=latency_ms, n_params=n_params, megabytes=megabytes)
+
+    def fastest_at_least(self, score: float) -> Trial:
+        """The fastest trial of the front with at least a score (0.9, not 90), or at most, where the score is a loss.
+
+        Raises:
+            ArgumentError: `score` is no number.
+            LimitsError: none is that good; it names the best.
+        """
+        return fastest_at_least(self.front, score, self.metric)
+
+    def knee(self) -> Trial:
+        """The trial of the front from which either way costs most: less accuracy, or more latency."""
+        return knee_of(self.front, self.metric)
 
     def to_frame(self) -> pd.DataFrame:
         """All trials as a table, one row each, in order of number.

@@ -93,9 +93,14 @@ def load_head(run: RunFolder, number: int) -> Head:
         raise RunError(f"{str(file)!r} is damaged: {error}") from error
 
 
+def is_kept(run: RunFolder, number: int, name: str) -> bool:
+    """Whether a trial has a file of a name: `HEAD`, `VALIDATION`, `TEST` or another."""
+    return (run.trial_folder(number) / name).is_file()
+
+
 def has_weights(run: RunFolder, number: int) -> bool:
     """Whether the whole network of a trial is kept."""
-    return (run.trial_folder(number) / WEIGHTS).is_file()
+    return is_kept(run, number, WEIGHTS)
 
 
 def save_weights(run: RunFolder, number: int, state_dict: Mapping[str, Tensor]) -> None:
@@ -152,7 +157,7 @@ def checkpoint_file(run: RunFolder, number: int) -> Path:
 
 def has_checkpoint(run: RunFolder, number: int) -> bool:
     """Whether a trial that pauses can go on."""
-    return (run.trial_folder(number) / CHECKPOINT).is_file()
+    return is_kept(run, number, CHECKPOINT)
 
 
 def _file(run: RunFolder, number: int, name: str) -> Path:
