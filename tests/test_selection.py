@@ -5,18 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from tests.conftest import TINY, make_pictures
 from tests.test_runfolder import FACTS
 
 from autobackbone import Budget, Selection, open_run, select_backbone
+from autobackbone.calibration import Scored, calibrated, calibration_of, settled_temperature
 from autobackbone.errors import ArgumentError, DataError, LimitsError, RunError
 from autobackbone.exporting.transform import as_pictures
 
 X, Y = make_pictures(n_per_class=70, n_classes=3)
 # Noise, so that random networks differ in what they see.
-X = (X + np.random.default_rng(1).normal(0, 120, X.shape)).clip(0, 255).astype(np.uint8)
+X = (X + np.random.default_rng(1).normal(0, 200, X.shape)).clip(0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +91,55 @@ def test_the_fastest_that_is_good_enough(selection):
         assert selection.fastest_at_least(trial.score).latency_ms <= trial.latency_ms
     with pytest.raises(LimitsError, match=r"accuracy of at least 9000\.0 %; the best is trial"):
         selection.fastest_at_least(90)
+
+
+@pytest.fixture
+def too_sure(run, tmp_path):
+    """A copy of the run whose best trial is right on two thirds of the validation pictures, and sure of all."""
+    shutil.copytree(run, tmp_path / "run")
+    selection = open_run(tmp_path / "run")
+    table = pd.read_csv(selection.path / "pictures.csv")
+    labels = table.loc[table["part"] == "validation", "label"].to_numpy()
+    said = np.where(np.arange(3) == (labels + (np.arange(len(labels)) % 3 == 0))[:, None] % 3, 0.98, 0.01)
+    np.save(selection.path / "trials" / f"{selection.best.number:04d}" / "validation.npy", said.astype(np.float32))
+    return Scored(said, labels), open_run(selection.path), selection.best.number
+
+
+def test_probabilities_are_corrected_by_the_temperature_and_classes_stay(too_sure):
+    scored, selection, number = too_sure
+    temperature = settled_temperature(*scored)
+    assert temperature > 2
+    raw = selection.predict_proba(X, number, calibrated=False)
+    network = selection.model(number)
+    with torch.inference_mode():
+        logits = torch.cat([network(network.transform(picture)[None]) for picture in X])
+    np.testing.assert_allclose(raw, torch.softmax(logits, dim=1), atol=1e-4)
+    corrected = selection.predict_proba(X, number)
+    np.testing.assert_array_equal(corrected, calibrated(raw, temperature, multilabel=False))
+    np.testing.assert_allclose(corrected, torch.softmax(logits / temperature, dim=1), atol=1e-4)
+    assert (selection.predict(X, number) == raw.argmax(axis=1)).all()
+
+
+def test_calibration_is_measured_on_the_test_part_where_there_is_one(too_sure):
+    scored, selection, number = too_sure
+    found = selection.calibration(number)
+    assert (found.measured_on, found.n_images) == ("test", 42)
+    assert found.temperature == settled_temperature(*scored)
+    (selection.path / "trials" / f"{number:04d}" / "test.npy").unlink()
+    halved = selection.calibration(number)
+    assert (halved.measured_on, halved.n_images) == ("validation", len(scored.labels))
+    assert halved == calibration_of(scored)
+    share_right = (scored.probabilities.argmax(axis=1) == scored.labels).mean()
+    assert halved.ece_before == pytest.approx(0.98 - share_right, abs=1e-5)
+    assert halved.ece_after < 0.1
+
+
+def test_numbers_are_no_probabilities(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    facts = json.loads((run / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps(facts | {"task": "regression"}))
+    with pytest.raises(ArgumentError, match="this run predicts numbers"):
+        open_run(tmp_path / "run").calibration(0)
 
 
 def test_pictures_come_in_many_forms():

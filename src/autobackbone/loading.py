@@ -14,6 +14,7 @@ from torch import nn
 from autobackbone.backbones.build import build, normalisation
 from autobackbone.backbones.head import set_head
 from autobackbone.backbones.weights import find_weights, load_state_dict
+from autobackbone.calibration import Scored
 from autobackbone.data import Preparation
 from autobackbone.errors import DataError, RunError
 from autobackbone.exporting.transform import Transform, as_pictures, to_input
@@ -85,6 +86,10 @@ class RunReader:
         network.classes = self.classes  # type: ignore[assignment]
         return network.eval()
 
+    def has_predictions(self, trial: Trial, part: ScoredPart) -> bool:
+        """Whether it is stored what a trial said of a part."""
+        return trialfiles.is_kept(self.run, trial.number, _STORED[part])
+
     def predictions(self, trial: Trial, part: ScoredPart) -> NDArray[np.float32]:
         """What a trial said of a part when it was scored, (n_images, n_outputs); NaN where a picture was not reached.
 
@@ -93,6 +98,14 @@ class RunReader:
         """
         shape = (len(self.labels(part)), len(self.classes))
         return trialfiles.load_predictions(self.run, trial.number, _STORED[part], shape=shape)
+
+    def scored(self, trial: Trial, part: ScoredPart) -> Scored:
+        """What a trial said of a part, with the truth.
+
+        Raises:
+            RunError: the predictions are not there or damaged.
+        """
+        return Scored(self.predictions(trial, part), self.labels(part))
 
     def labels(self, part: ScoredPart) -> NDArray[Any]:
         """The labels of a part, (n_images,) or (n_images, k), in the order of its predictions."""

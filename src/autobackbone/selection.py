@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import nn
 
+from autobackbone.calibration import Calibration, calibrated, calibration_of, settled_temperature
 from autobackbone.choices import Preference, best_within, fastest_at_least, knee_of, preferred
 from autobackbone.choosing import Choice, choose, choose_under, comparable, front_of, mark_front, with_caution
 from autobackbone.errors import ArgumentError, RunError
@@ -45,6 +46,7 @@ class Selection:
         self._facts = self._run.read_facts()
         self._reader = RunReader.from_facts(self._run, self._facts)
         self._models: dict[int, nn.Module] = {}
+        self._temperatures: dict[int, float] = {}
 
     @property
     def path(self) -> Path:
@@ -201,13 +203,17 @@ class Selection:
             self._models[wanted.number] = self._reader.network(wanted)
         return self._models[wanted.number]
 
-    def predict_proba(self, images: Any, trial: Trial | int | None = None) -> NDArray[np.float32]:
+    def predict_proba(
+        self, images: Any, trial: Trial | int | None = None, *, calibrated: bool = True
+    ) -> NDArray[np.float32]:
         """Probabilities of classes, which add up to 1, or of labels, each for itself.
 
         Args:
             images: a list of pictures (paths, PIL images, arrays), or one array (n, height, width[, 3]); a single path
                 or PIL image counts as a list of one.
             trial: as in `model`.
+            calibrated: whether they are corrected by the temperature of `calibration`; the likeliest class stays the
+                same. Scores are of what the network itself says.
 
         Returns:
             (n_images, n_classes) float32, columns in the order of `classes`.
@@ -219,7 +225,8 @@ class Selection:
             raise ArgumentError(
                 "numbers have no probabilities: use predict(images), which gives the numbers themselves."
             )
-        return self._predictions(images, trial)
+        said = self._predictions(images, trial)
+        return self._corrected(said, self._trial(trial)) if calibrated else said
 
     def predict(self, images: Any, trial: Trial | int | None = None) -> NDArray[Any]:
         """What a picture shows, see `predict_proba`.
@@ -238,6 +245,29 @@ class Selection:
 
     def _predictions(self, images: Any, trial: Trial | int | None) -> NDArray[np.float32]:
         return self._reader.predicted(self.model(trial), images)
+
+    def calibration(self, trial: Trial | int | None = None) -> Calibration:
+        """How far a trial's probabilities can be trusted, before and after they are corrected.
+
+        The temperature is settled on the validation pictures, and measured on the test part where the trial was
+        confirmed; else on halves of the validation part, each corrected by a temperature of the other.
+
+        Raises:
+            ArgumentError: the run predicts numbers, which are no probabilities.
+            RunError: the trial's predictions are not there.
+        """
+        if self.task == "regression":
+            raise ArgumentError("probabilities are calibrated, and this run predicts numbers. Look at its scores.")
+        wanted = self._trial(trial)
+        has_test = self._reader.has_predictions(wanted, "test")
+        test = self._reader.scored(wanted, "test") if has_test else None
+        return calibration_of(self._reader.scored(wanted, "validation"), test)
+
+    def _corrected(self, said: NDArray[np.float32], trial: Trial) -> NDArray[np.float32]:
+        if trial.number not in self._temperatures:
+            validation = self._reader.scored(trial, "validation")
+            self._temperatures[trial.number] = settled_temperature(*validation)
+        return calibrated(said, self._temperatures[trial.number], multilabel=self.task == "multilabel")
 
     def __repr__(self) -> str:
         """The front in a few lines."""

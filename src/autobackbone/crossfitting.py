@@ -1,0 +1,29 @@
+"""Two halves of the pictures: what is fitted on one of them is measured on the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def halves(labels: NDArray[Any], *, seed: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split pictures into two halves at random; where a picture has one class, either has half of each class.
+
+    Args:
+        labels: (n_images,) classes as whole numbers, or numbers to predict, or (n_images, n_labels).
+        seed: the same one gives the same halves.
+
+    Returns:
+        The rows of each half; the first has one more if their number is odd.
+
+    Example:
+        >>> one, other = halves(np.array([0, 0, 0, 0, 1, 1]))
+        >>> np.bincount(np.array([0, 0, 0, 0, 1, 1])[one]).tolist(), len(other)
+        ([2, 1], 3)
+    """
+    rows = np.random.default_rng(seed).permutation(len(labels))
+    if labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer):
+        rows = rows[np.argsort(labels[rows], kind="stable")]
+    return rows[::2], rows[1::2]
