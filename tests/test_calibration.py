@@ -7,13 +7,13 @@ from hypothesis.extra.numpy import arrays
 from sklearn.metrics import log_loss
 
 from autobackbone.calibration import (
-    Scored,
     calibrated,
     calibration_of,
     expected_calibration_error,
     fit_temperature,
     settled_temperature,
 )
+from autobackbone.crossfitting import Scored
 from autobackbone.errors import MetricError
 
 N = 4000
@@ -42,8 +42,8 @@ KINDS = pytest.mark.parametrize("multilabel", [False, True])
 def test_the_temperature_undoes_what_was_multiplied(factor, multilabel):
     scored = drawn(factor, multilabel=multilabel)
     assert fit_temperature(*scored) == pytest.approx(factor, rel=0.08)
-    corrected = calibrated(scored.probabilities, factor, multilabel=multilabel)
-    np.testing.assert_allclose(corrected, drawn(1.0, multilabel=multilabel).probabilities, atol=1e-4)
+    corrected = calibrated(scored.predictions, factor, multilabel=multilabel)
+    np.testing.assert_allclose(corrected, drawn(1.0, multilabel=multilabel).predictions, atol=1e-4)
 
 
 @KINDS
@@ -60,7 +60,7 @@ def test_what_it_does_is_measured_on_pictures_that_it_has_not_seen(factor, multi
     on = test or validation
     assert found.ece_before == expected_calibration_error(*on)
     if not has_test:  # the temperature that saw them all does a little better on them
-        seen = calibrated(on.probabilities, found.temperature, multilabel=multilabel)
+        seen = calibrated(on.predictions, found.temperature, multilabel=multilabel)
         assert found.log_loss_after > mean_log_loss(seen, on.labels)
 
 
@@ -78,8 +78,8 @@ def normalised(probabilities):
 def test_the_losses_are_those_of_scikit_learn(multilabel):
     scored = drawn(3.0, n=200, multilabel=multilabel)
     found = calibration_of(drawn(3.0, multilabel=multilabel), scored)
-    corrected = calibrated(scored.probabilities, found.temperature, multilabel=multilabel)
-    assert found.log_loss_before == pytest.approx(mean_log_loss(scored.probabilities, scored.labels), rel=1e-5)
+    corrected = calibrated(scored.predictions, found.temperature, multilabel=multilabel)
+    assert found.log_loss_before == pytest.approx(mean_log_loss(scored.predictions, scored.labels), rel=1e-5)
     assert found.log_loss_after == pytest.approx(mean_log_loss(corrected, scored.labels), rel=1e-5)
 
 
@@ -124,7 +124,7 @@ def test_the_error_is_its_definition_also_where_a_sum_is_above_one(seed, n):
 @KINDS
 def test_pictures_that_were_not_reached_count_for_nothing(multilabel):
     whole = drawn(3.0, n=300, multilabel=multilabel)
-    table = np.concatenate([np.full((200, 5), np.nan, np.float32), whole.probabilities])
+    table = np.concatenate([np.full((200, 5), np.nan, np.float32), whole.predictions])
     labels = np.concatenate([whole.labels[:200], whole.labels])
     assert fit_temperature(table, labels) == fit_temperature(*whole)
     assert calibration_of(Scored(table, labels)) == calibration_of(whole)
@@ -137,7 +137,7 @@ def test_a_temperature_that_cannot_be_trusted_is_one(multilabel):
     assert fit_temperature(*scored) > 1.5
     found = calibration_of(scored)
     assert (found.ece_after, found.log_loss_after) == (found.ece_before, found.log_loss_before)
-    perfect = drawn(0.5, n=300, multilabel=multilabel).probabilities
+    perfect = drawn(0.5, n=300, multilabel=multilabel).predictions
     truth = (perfect > 0.5).astype(int) if multilabel else perfect.argmax(axis=1)
     assert fit_temperature(perfect, truth) == pytest.approx(0.2, rel=0.01)  # at its bound
     assert settled_temperature(perfect, truth) == 1

@@ -12,7 +12,8 @@ from tests.conftest import TINY, make_pictures
 from tests.test_runfolder import FACTS
 
 from autobackbone import Budget, Selection, open_run, select_backbone
-from autobackbone.calibration import Scored, calibrated, calibration_of, settled_temperature
+from autobackbone.calibration import calibrated, calibration_of, settled_temperature
+from autobackbone.crossfitting import Scored
 from autobackbone.errors import ArgumentError, DataError, LimitsError, RunError
 from autobackbone.exporting.transform import as_pictures
 
@@ -129,7 +130,7 @@ def test_calibration_is_measured_on_the_test_part_where_there_is_one(too_sure):
     halved = selection.calibration(number)
     assert (halved.measured_on, halved.n_images) == ("validation", len(scored.labels))
     assert halved == calibration_of(scored)
-    share_right = (scored.probabilities.argmax(axis=1) == scored.labels).mean()
+    share_right = (scored.predictions.argmax(axis=1) == scored.labels).mean()
     assert halved.ece_before == pytest.approx(0.98 - share_right, abs=1e-5)
     assert halved.ece_after < 0.1
 
@@ -138,8 +139,11 @@ def test_numbers_are_no_probabilities(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     facts = json.loads((run / "run.json").read_text())
     (tmp_path / "run" / "run.json").write_text(json.dumps(facts | {"task": "regression"}))
-    with pytest.raises(ArgumentError, match="this run predicts numbers"):
-        open_run(tmp_path / "run").calibration(0)
+    selection = open_run(tmp_path / "run")
+    with pytest.raises(ArgumentError, match="numbers have no probabilities"):
+        selection.calibration(0)
+    with pytest.raises(ArgumentError, match="numbers have no probabilities"):
+        selection.predict_proba(X[:1], 0)
 
 
 def test_pictures_come_in_many_forms():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
-from autobackbone.crossfitting import halves
+from autobackbone.crossfitting import Scored, halves
 from autobackbone.errors import MetricError
 
 _LOWEST, _HIGHEST = 0.2, 5.0
@@ -29,18 +29,6 @@ _LEAST_IMAGES = 30
 _N_BINS = 15
 # The smallest numbers of single precision, in which predictions are stored, that have a logarithm to be trusted.
 _TINY, _EPSILON = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).epsneg)
-
-
-class Scored(NamedTuple):
-    """What a network said of some pictures, and the truth.
-
-    Args:
-        probabilities: as this module takes them.
-        labels: in the same order.
-    """
-
-    probabilities: NDArray[np.float32]
-    labels: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,11 +1,24 @@
-"""Two halves of the pictures: what is fitted on one of them is measured on the other."""
+"""Scored pictures, and two halves of them: what is fitted on one is measured on the other."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class Scored(NamedTuple):
+    """What a network said of some pictures, and the truth.
+
+    Args:
+        predictions: (n_images, n_outputs): probabilities of classes or of labels, or numbers; a row with a NaN is a
+            picture that was not reached.
+        labels: (n_images,) classes, or (n_images, n_outputs), in the same order.
+    """
+
+    predictions: NDArray[np.float32]
+    labels: NDArray[Any]
 
 
 def halves(labels: NDArray[Any], *, seed: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -14,7 +14,6 @@ from torch import nn
 from autobackbone.backbones.build import build, normalisation
 from autobackbone.backbones.head import set_head
 from autobackbone.backbones.weights import find_weights, load_state_dict
-from autobackbone.calibration import Scored
 from autobackbone.data import Preparation
 from autobackbone.errors import DataError, RunError
 from autobackbone.exporting.transform import Transform, as_pictures, to_input
@@ -98,14 +97,6 @@ class RunReader:
         """
         shape = (len(self.labels(part)), len(self.classes))
         return trialfiles.load_predictions(self.run, trial.number, _STORED[part], shape=shape)
-
-    def scored(self, trial: Trial, part: ScoredPart) -> Scored:
-        """What a trial said of a part, with the truth.
-
-        Raises:
-            RunError: the predictions are not there or damaged.
-        """
-        return Scored(self.predictions(trial, part), self.labels(part))
 
     def labels(self, part: ScoredPart) -> NDArray[Any]:
         """The labels of a part, (n_images,) or (n_images, k), in the order of its predictions."""

@@ -12,15 +12,17 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import nn
 
-from autobackbone.calibration import Calibration, calibrated, calibration_of, settled_temperature
+from autobackbone.calibration import Calibration
 from autobackbone.choices import Preference, best_within, fastest_at_least, knee_of, preferred
 from autobackbone.choosing import Choice, choose, choose_under, comparable, front_of, mark_front, with_caution
 from autobackbone.errors import ArgumentError, RunError
 from autobackbone.loading import RunReader
 from autobackbone.metrics import Metric, metric_for
+from autobackbone.predicting import Predictor
 from autobackbone.records import Limits, Task, Trial, counted
 from autobackbone.runfolder import RunFolder
 from autobackbone.search.study import load_study, read_trials
+from autobackbone.tasks import require_probabilities
 from autobackbone.trialframe import frame_of
 
 if TYPE_CHECKING:
@@ -45,8 +47,7 @@ class Selection:
         self._run = RunFolder(path=path)
         self._facts = self._run.read_facts()
         self._reader = RunReader.from_facts(self._run, self._facts)
-        self._models: dict[int, nn.Module] = {}
-        self._temperatures: dict[int, float] = {}
+        self._predictor = Predictor(self._reader)
 
     @property
     def path(self) -> Path:
@@ -198,10 +199,7 @@ class Selection:
         Raises:
             RunError: the trial's weights were not kept.
         """
-        wanted = self._trial(trial)
-        if wanted.number not in self._models:
-            self._models[wanted.number] = self._reader.network(wanted)
-        return self._models[wanted.number]
+        return self._predictor.network(self._trial(trial))
 
     def predict_proba(
         self, images: Any, trial: Trial | int | None = None, *, calibrated: bool = True
@@ -221,12 +219,9 @@ class Selection:
         Raises:
             ArgumentError: numbers are predicted; they have no probabilities.
         """
-        if self.task == "regression":
-            raise ArgumentError(
-                "numbers have no probabilities: use predict(images), which gives the numbers themselves."
-            )
-        said = self._predictions(images, trial)
-        return self._corrected(said, self._trial(trial)) if calibrated else said
+        require_probabilities(self.task)
+        predicted = self._predictor.probabilities if calibrated else self._predictor.predictions
+        return predicted(images, self._trial(trial))
 
     def predict(self, images: Any, trial: Trial | int | None = None) -> NDArray[Any]:
         """What a picture shows, see `predict_proba`.
@@ -236,15 +231,7 @@ class Selection:
             of a single one; or 1 for each label of probability 0.5 and more, else 0, (n_images, n_labels) int64 in the
             order of `classes`.
         """
-        found = self._predictions(images, trial)
-        if self.task == "regression":
-            return found[:, 0] if found.shape[1] == 1 else found
-        if self.task == "multilabel":
-            return (found >= 0.5).astype(np.int64)
-        return np.asarray([self.classes[code] for code in found.argmax(axis=1)])
-
-    def _predictions(self, images: Any, trial: Trial | int | None) -> NDArray[np.float32]:
-        return self._reader.predicted(self.model(trial), images)
+        return self._predictor.said_by(self._predictor.predictions(images, self._trial(trial)))
 
     def calibration(self, trial: Trial | int | None = None) -> Calibration:
         """How far a trial's probabilities can be trusted, before and after they are corrected.
@@ -256,18 +243,8 @@ class Selection:
             ArgumentError: the run predicts numbers, which are no probabilities.
             RunError: the trial's predictions are not there.
         """
-        if self.task == "regression":
-            raise ArgumentError("probabilities are calibrated, and this run predicts numbers. Look at its scores.")
-        wanted = self._trial(trial)
-        has_test = self._reader.has_predictions(wanted, "test")
-        test = self._reader.scored(wanted, "test") if has_test else None
-        return calibration_of(self._reader.scored(wanted, "validation"), test)
-
-    def _corrected(self, said: NDArray[np.float32], trial: Trial) -> NDArray[np.float32]:
-        if trial.number not in self._temperatures:
-            validation = self._reader.scored(trial, "validation")
-            self._temperatures[trial.number] = settled_temperature(*validation)
-        return calibrated(said, self._temperatures[trial.number], multilabel=self.task == "multilabel")
+        require_probabilities(self.task)
+        return self._predictor.calibration(self._trial(trial))
 
     def __repr__(self) -> str:
         """The front in a few lines."""
