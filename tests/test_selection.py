@@ -16,6 +16,7 @@ from autobackbone.calibration import calibrated, calibration_of, settled_tempera
 from autobackbone.crossfitting import Scored
 from autobackbone.errors import ArgumentError, DataError, LimitsError, RunError
 from autobackbone.exporting.transform import as_pictures
+from autobackbone.picking import mean_of
 
 X, Y = make_pictures(n_per_class=70, n_classes=3)
 # Noise, so that random networks differ in what they see.
@@ -133,6 +134,51 @@ def test_calibration_is_measured_on_the_test_part_where_there_is_one(too_sure):
     share_right = (scored.predictions.argmax(axis=1) == scored.labels).mean()
     assert halved.ece_before == pytest.approx(0.98 - share_right, abs=1e-5)
     assert halved.ece_after < 0.1
+
+
+def test_one_network_or_more_predict_together(selection):
+    together = selection.ensemble()
+    assert all(member in selection.front for member in together.members)
+    assert together.latency_ms == pytest.approx(sum(member.latency_ms for member in together.members))
+    assert together.score >= selection.select("accuracy").score - 1e-9
+    said = [selection.predict_proba(X, member, calibrated=False) for member in together.members]
+    np.testing.assert_allclose(together.predict_proba(X), mean_of(said, together.weights), atol=1e-6)
+    if len(together.members) == 1:
+        assert together.test_score == pytest.approx(together.members[0].test_score)
+    fastest = selection.select("speed")
+    assert selection.ensemble(fastest.latency_ms).members == (fastest,)
+
+
+@pytest.fixture
+def complementary(run, tmp_path):
+    """A copy of the run in which two frozen networks know the even and the odd pictures of the validation part."""
+    shutil.copytree(run, tmp_path / "run")
+    selection = open_run(tmp_path / "run")
+    pair = [trial for trial in selection.trials if trial.n_unfrozen == 0][:2]
+    table = pd.read_csv(selection.path / "pictures.csv")
+    labels = table.loc[table["part"] == "validation", "label"].to_numpy()
+    rows = np.arange(len(labels))
+    for i, trial in enumerate(pair):
+        said = np.zeros((len(labels), 3), np.float32)
+        said[rows, labels] = np.where(rows % 2 == i, 0.9, 0.4)
+        said[rows, (labels + 1) % 3] = np.where(rows % 2 == i, 0.1, 0.6)
+        np.save(selection.path / "trials" / f"{trial.number:04d}" / "validation.npy", said)
+    # Both on the front, whatever the clock of this machine says.
+    selection.front = [replace(pair[0], latency_ms=1.0, score=0.5), replace(pair[1], latency_ms=2.0, score=0.5)]
+    return selection
+
+
+def test_two_that_complement_each_other_predict_together(complementary):
+    together = complementary.ensemble()
+    assert together.is_better
+    assert (together.members, together.score) == (tuple(complementary.front), 1)
+    assert together.latency_ms == 3
+    said = [complementary.predict_proba(X, trial, calibrated=False) for trial in together.members]
+    np.testing.assert_allclose(together.predict_proba(X), mean_of(said, together.weights), atol=1e-6)
+    assert together.predict(X).tolist() == together.predict_proba(X).argmax(axis=1).tolist()
+    assert len(complementary.ensemble(2.5).members) == 1
+    with pytest.raises(LimitsError, match=r"the fastest, trial \d+ .*, takes 1\.00 ms"):
+        complementary.ensemble(0.5)
 
 
 def test_numbers_are_no_probabilities(run, tmp_path):

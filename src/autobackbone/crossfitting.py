@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+ScoredPart = Literal["validation", "test"]
+"""A part of the pictures of which predictions are stored."""
 
 
 class Scored(NamedTuple):

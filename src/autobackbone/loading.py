@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import nn
 from autobackbone.backbones.build import build, normalisation
 from autobackbone.backbones.head import set_head
 from autobackbone.backbones.weights import find_weights, load_state_dict
+from autobackbone.crossfitting import ScoredPart
 from autobackbone.data import Preparation
 from autobackbone.errors import DataError, RunError
 from autobackbone.exporting.transform import Transform, as_pictures, to_input
@@ -21,9 +22,6 @@ from autobackbone.records import Task, Trial
 from autobackbone.runfolder import RunFolder
 from autobackbone.search import trialfiles
 from autobackbone.tasks import predictions_of
-
-ScoredPart = Literal["validation", "test"]
-"""A part of the pictures of which predictions are stored."""
 
 _BATCH_SIZE = 32
 _STORED: Mapping[ScoredPart, str] = {"validation": trialfiles.VALIDATION, "test": trialfiles.TEST}

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from autobackbone.calibration import Calibration, calibrated, calibration_of, settled_temperature
-from autobackbone.crossfitting import Scored
-from autobackbone.loading import RunReader, ScoredPart
+from autobackbone.crossfitting import Scored, ScoredPart
+from autobackbone.loading import RunReader
 from autobackbone.records import Task, Trial
 from autobackbone.tasks import said_by
 

@@ -15,6 +15,7 @@ from torch import nn
 from autobackbone.calibration import Calibration
 from autobackbone.choices import Preference, best_within, fastest_at_least, knee_of, preferred
 from autobackbone.choosing import Choice, choose, choose_under, comparable, front_of, mark_front, with_caution
+from autobackbone.ensembling import Ensemble, ensemble_of
 from autobackbone.errors import ArgumentError, RunError
 from autobackbone.loading import RunReader
 from autobackbone.metrics import Metric, metric_for
@@ -132,8 +133,7 @@ class Selection:
             ArgumentError: there is no such word.
             RunError: no trial has finished.
         """
-        labels = self._reader.labels("validation")
-        tolerance = self._facts["tolerance"]
+        labels, tolerance = self._reader.labels("validation"), self._facts["tolerance"]
         return preferred(prefer, self.front, self._validation, labels, self.metric, tolerance=tolerance)
 
     def best_under(
@@ -245,6 +245,19 @@ class Selection:
         """
         require_probabilities(self.task)
         return self._predictor.calibration(self._trial(trial))
+
+    def ensemble(self, max_latency_ms: float | None = None) -> Ensemble:
+        """Networks of the front that predict together, if they are better than the best of them alone; else that one.
+
+        Args:
+            max_latency_ms: what the latencies of its networks, which take turns, may add up to; `None` for no limit.
+
+        Raises:
+            ArgumentError: `max_latency_ms` is no number above 0.
+            LimitsError: not one is that fast.
+        """
+        usable = [trial for trial in self.front if self._reader.has_network(trial)]
+        return ensemble_of(usable, self._predictor, self.metric, max_latency_ms=max_latency_ms)
 
     def __repr__(self) -> str:
         """The front in a few lines."""
