@@ -75,7 +75,9 @@ def read_pictures(run: RunFolder) -> pd.DataFrame:
 
 def save_head(run: RunFolder, number: int, head: Head) -> None:
     """Keep a screened head."""
-    arrays = {"weight": head.weight, "bias": head.bias, "strength": np.array([head.strength])}
+    # safetensors writes an array as it lies in memory: a ridge's columns would be read as rows.
+    weight, bias = np.ascontiguousarray(head.weight), np.ascontiguousarray(head.bias)
+    arrays = {"weight": weight, "bias": bias, "strength": np.array([head.strength])}
     _whole(_file(run, number, HEAD), lambda file: save_arrays(arrays, file))
 
 
