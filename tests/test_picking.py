@@ -11,6 +11,7 @@ from autobackbone.picking import Picking, mean_of
 
 ACCURACY, LOSS, AUROC = (metric_for(name, n_outputs=3) for name in ("accuracy", "log_loss", "auroc"))
 METRICS = st.sampled_from([ACCURACY, LOSS, AUROC])
+OTHERS = [metric_for(name, task, n_outputs=3) for name, task in (("map", "multilabel"), ("rmse", "regression"))]
 
 
 def drawn(n_networks, *, n=60, seed=0, noise=1.5):
@@ -22,13 +23,27 @@ def drawn(n_networks, *, n=60, seed=0, noise=1.5):
     return list(shares.astype(np.float32)), labels
 
 
+def drawn_for(metric, n_networks, *, seed):
+    """Of classes, of labels each for itself, or numbers."""
+    said, classes = drawn(n_networks, seed=seed)
+    labels = np.eye(3)[classes]
+    if metric.task == "regression":
+        return said, labels
+    return (said, classes) if metric.task == "classification" else (said, labels.astype(np.int64))
+
+
 def judged(metric, said, labels):
     return to_maximised(metric, score(metric, said, labels))
 
 
-@given(st.integers(1, 5), st.integers(0, 100), METRICS, st.sampled_from([math.inf, 10.0, 4.0]))
+@given(
+    st.integers(1, 5),
+    st.integers(0, 100),
+    st.one_of(METRICS, st.sampled_from(OTHERS)),
+    st.sampled_from([9e9, 10.0, 4.0]),
+)
 def test_what_is_picked_is_within_the_limit_and_no_worse_than_the_best_alone(n_networks, seed, metric, most_ms):
-    said, labels = drawn(n_networks, seed=seed)
+    said, labels = drawn_for(metric, n_networks, seed=seed)
     latencies = [4.0, 1.0, 3.0, 2.0, 4.0][:n_networks]
     picking = Picking(said, labels, metric, latencies, most_ms)
     weights = picking.picked()
@@ -97,6 +112,15 @@ def test_the_gain_is_the_mean_over_halves_by_definition():
 
 def nats(said, labels):
     return -np.log(said[np.arange(len(labels)), labels] / said.sum(axis=1))
+
+
+@pytest.mark.parametrize("metric", OTHERS, ids=lambda metric: metric.name)
+def test_labels_and_numbers_gain_from_several(metric):
+    said, labels = drawn_for(metric, 6, seed=1)
+    picking = Picking(said, labels, metric, [1.0] * 6)
+    gain, error = picking.gain()
+    assert np.count_nonzero(picking.picked()) > 1
+    assert gain > error > 0
 
 
 def test_too_few_pictures_say_nothing():

@@ -149,6 +149,39 @@ def test_one_network_or_more_predict_together(selection):
     assert selection.ensemble(fastest.latency_ms).members == (fastest,)
 
 
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_labels_and_numbers_are_chosen_and_predicted_together_as_well(task, random_weights, tmp_path):
+    labels = (
+        np.stack([Y == 0, Y > 0], axis=1).astype(int) if task == "multilabel" else np.stack([Y + 0.5, 3.0 - Y], axis=1)
+    )
+    selection = select_backbone(
+        (X, labels),
+        Budget(n_trials=0),
+        task=task,
+        backbones=TINY,
+        image_sizes=32,
+        weights=random_weights(TINY),
+        cache_dir=tmp_path / "cache",
+        run_dir=tmp_path / "run",
+        space={"n_unfrozen": 0, "n_blocks_kept": 3},
+        progress=False,
+    )
+    top = selection.select("accuracy")
+    assert selection.fastest_at_least(top.score).score == top.score
+    assert selection.best_under(n_params=1e9) == top
+    together = selection.ensemble()
+    said = [selection.predict(X[:9], member) for member in together.members]
+    if task == "regression":
+        np.testing.assert_allclose(together.predict(X[:9]), mean_of(said, together.weights), rtol=1e-4)
+        with pytest.raises(ArgumentError, match="numbers have no probabilities"):
+            together.predict_proba(X[:9])
+    else:
+        assert together.predict(X[:9]).shape == (9, 2)
+        assert selection.calibration().measured_on == "test"
+        raw, temperature = selection.predict_proba(X[:9], calibrated=False), selection.calibration().temperature
+        np.testing.assert_array_equal(selection.predict_proba(X[:9]), calibrated(raw, temperature, multilabel=True))
+
+
 @pytest.fixture
 def complementary(run, tmp_path):
     """A copy of the run in which two frozen networks know the even and the odd pictures of the validation part."""

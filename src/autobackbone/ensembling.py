@@ -90,6 +90,10 @@ class Ensemble:
         """What a picture shows: classes, numbers, or which labels."""
         return self.voices.said_by(self._mean(images))
 
+    def __str__(self) -> str:
+        """Why these, in one sentence."""
+        return self.reason
+
     def _mean(self, images: Any) -> Predictions:
         return mean_of([self.voices.predictions(images, member) for member in self.members], self.weights)
 
