@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autobackbone import pareto
-from autobackbone.pareto import front_mask, good_enough, hypervolume, knee
+from autobackbone.pareto import front_mask, good_enough, good_enough_mask, hypervolume, knee
 
 # Few values, so that most examples hold ties in one column or both.
 cells = st.sampled_from([0.0, 1.0, 2.0, 3.0, 4.0, np.nan, -np.inf, np.inf])
@@ -183,6 +183,7 @@ def test_good_enough_is_the_fastest_within_both(points, tolerance):
     ]
     expected = min(worthy, key=lambda i: (latencies[i], -scores[i], i))
     assert good_enough(scores, latencies, loss, error, tolerance) == expected
+    assert np.flatnonzero(good_enough_mask(scores, latencies, loss, error, tolerance)).tolist() == worthy
 
 
 def test_good_enough_does_not_hang_on_the_last_bit():

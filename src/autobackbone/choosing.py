@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autobackbone.errors import ArgumentError, LimitsError, RunError
-from autobackbone.metrics import Metric, paired_loss, to_maximised
+from autobackbone.metrics import Metric, aligned, paired_loss, to_maximised
 from autobackbone.pareto import front_mask, good_enough
 from autobackbone.records import Trial
 
@@ -41,7 +41,7 @@ def mark_front(trials: Sequence[Trial], metric: Metric) -> list[Trial]:
     """The same trials, each knowing whether it is on the front: finished ones that no other beats on score and latency;
     latencies within measured noise tie.
     """
-    finished = _comparable(trials)
+    finished = comparable(trials)
     mask = front_mask(
         [to_maximised(metric, trial.score) for trial in finished if trial.score is not None],
         [trial.latency_ms for trial in finished if trial.latency_ms is not None],
@@ -49,6 +49,13 @@ def mark_front(trials: Sequence[Trial], metric: Metric) -> list[Trial]:
     )
     on_front = {trial.number for trial, is_on in zip(finished, mask, strict=True) if is_on}
     return [replace(trial, on_front=trial.number in on_front) for trial in trials]
+
+
+def comparable(trials: Sequence[Trial]) -> list[Trial]:
+    """Finished trials; those whose score stands on a part of the validation pictures only while there are no others."""
+    finished = [trial for trial in trials if trial.state == "finished" and trial.score is not None]
+    most = max(map(scored_share, finished), default=1.0)
+    return [trial for trial in finished if scored_share(trial) == most]
 
 
 def is_beaten_for_good(trial: Trial, others: Sequence[Trial], metric: Metric) -> bool:
@@ -60,7 +67,7 @@ def is_beaten_for_good(trial: Trial, others: Sequence[Trial], metric: Metric) ->
     """
     own, low, high = _place(trial, metric)
     # A score on fewer validation pictures beats none on more of them.
-    rivals = (other for other in _comparable(others) if scored_share(other) >= scored_share(trial))
+    rivals = (other for other in comparable(others) if scored_share(other) >= scored_share(trial))
     places = (_place(other, metric) for other in rivals if other.number != trial.number)
     return any((score > own and its_high <= high) or (score >= own and its_high < low) for score, _, its_high in places)
 
@@ -95,11 +102,7 @@ def choose(
     Raises:
         RunError: no trial has finished.
     """
-    if not front:
-        raise RunError("no trial has finished, so there is none to choose. Continue the run with more time.")
-    top = max(front, key=lambda trial: (to_maximised(metric, _score(trial)), -_latency(trial)))
-    of_top = probabilities(top)
-    pairs = [_paired(of_top, probabilities(trial), labels, metric) for trial in front]
+    top, pairs = compared_to_top(front, probabilities, labels, metric)
     index = good_enough(
         [to_maximised(metric, _score(trial)) for trial in front],
         [_latency(trial) for trial in front],
@@ -109,6 +112,26 @@ def choose(
     )
     chosen = front[index]
     return Choice(trial=chosen, reason=_reason(chosen, top, pairs[index], metric, len(front)))
+
+
+def top_of(front: Sequence[Trial], metric: Metric) -> Trial:
+    """The trial of the front with the best score, the fastest of equals.
+
+    Raises:
+        RunError: no trial has finished.
+    """
+    if not front:
+        raise RunError("no trial has finished, so there is none to choose. Continue the run with more time.")
+    return max(front, key=lambda trial: (to_maximised(metric, _score(trial)), -_latency(trial)))
+
+
+def compared_to_top(
+    front: Sequence[Trial], probabilities: Probabilities, labels: NDArray[Any], metric: Metric
+) -> tuple[Trial, list[tuple[float, float]]]:
+    """The top scorer, and for each trial of the front its loss to it with that loss's standard error."""
+    top = top_of(front, metric)
+    of_top = probabilities(top)
+    return top, [_paired(of_top, probabilities(trial), labels, metric) for trial in front]
 
 
 def settled_tolerance(metric: Metric, tolerance: float | None) -> float | None:
@@ -159,7 +182,7 @@ def choose_under(front: Sequence[Trial], latency_ms: float, metric: Metric) -> C
             f"no trial of the front runs within {latency_ms:g} ms; {is_known}. "
             "Raise latency_ms, or search again with smaller image_sizes or other backbones."
         )
-    best = max(fitting, key=lambda trial: (to_maximised(metric, _score(trial)), -_latency(trial)))
+    best = top_of(fitting, metric)
     reason = (
         f"{name_of(best)} has the best {metric.name} of the front within {latency_ms:g} ms ({_latency(best):.1f} ms)."
     )
@@ -195,6 +218,22 @@ def name_of(trial: Trial) -> str:
     return f"trial {trial.number} ({trial.body}, {depth})"
 
 
+def front_line(trial: Trial, metric: Metric, *, is_chosen: bool) -> str:
+    """A trial of the front in one line, the chosen one marked."""
+    depth = f"{trial.n_unfrozen}/{trial.n_blocks} unfrozen"
+    return (
+        f"{'→' if is_chosen else ' '} {trial.latency_ms:8.2f} ms  {metric.name} "
+        f"{aligned(metric, _score(trial))}{_tested(trial, metric)}  trial {trial.number}: {trial.body}, {depth}"
+    )
+
+
+def _tested(trial: Trial, metric: Metric) -> str:
+    score, low, high = trial.test_score, trial.test_score_low, trial.test_score_high
+    if score is None or low is None or high is None:
+        return ""
+    return f", test {aligned(metric, score)} ({aligned(metric, low)} to {aligned(metric, high)})"
+
+
 def trial_line(trial: Trial, metric: Metric) -> str:
     """An ended trial in one line."""
     depth = "frozen" if trial.n_unfrozen == 0 else f"{trial.n_unfrozen}/{trial.n_blocks} unfrozen, lr {trial.lr:.1e}"
@@ -203,14 +242,8 @@ def trial_line(trial: Trial, metric: Metric) -> str:
         return f"{what}: {trial.reason}"
     if trial.state != "finished" or trial.score is None:
         return f"{what}: {trial.state}, {trial.reason}"
-    return f"{what}: {metric.name} {trial.score:.4g}, {_latency(trial):.1f} ms, {trial.train_seconds or 0:.0f} s"
-
-
-def _comparable(trials: Sequence[Trial]) -> list[Trial]:
-    """Finished trials; those whose score stands on a part of the validation pictures only while there are no others."""
-    finished = [trial for trial in trials if trial.state == "finished" and trial.score is not None]
-    most = max(map(scored_share, finished), default=1.0)
-    return [trial for trial in finished if scored_share(trial) == most]
+    scored = f"{metric.name} {aligned(metric, trial.score)}"
+    return f"{what}: {scored}, {_latency(trial):.1f} ms, {trial.train_seconds or 0:.0f} s"
 
 
 def _place(trial: Trial, metric: Metric) -> tuple[float, float, float]:

@@ -52,7 +52,7 @@ def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: f
     is_interrupted = _search(shop)
     is_interrupted = _is_ending_interrupted(shop, is_confirming=not is_interrupted) or is_interrupted
     end_sitting(shop.study, shop.ledger, shop.clock.run_s(), is_completed=not is_interrupted)
-    selection = Selection(run.path)
+    selection = Selection(run.path, dataset=settings.dataset)
     selection.plot().savefig(run.figure_file, dpi=120)
     return selection
 

@@ -190,6 +190,30 @@ def good_enough(
 
     Source: the one-standard-error rule, Breiman et al. 1984.
     """
+    score, latency = _columns(scores, latencies)
+    mask = good_enough_mask(score, latency, losses_to_top, standard_errors, tolerance, noise=noise)
+    rows = np.flatnonzero(mask)
+    return int(rows[np.lexsort((-score[rows], latency[rows]))[0]])
+
+
+def good_enough_mask(
+    scores: ArrayLike,
+    latencies: ArrayLike,
+    losses_to_top: ArrayLike,
+    standard_errors: ArrayLike,
+    tolerance: float,
+    *,
+    noise: ArrayLike | None = None,
+) -> NDArray[np.bool_]:
+    """Tell which points of the front are as good as the top scorer; arguments and errors are those of `good_enough`.
+
+    Returns:
+        (n,) bool, with at least one `True`: the top scorer.
+
+    Example:
+        >>> good_enough_mask([0.94, 0.9, 0.95], [1.0, 2.0, 9.0], [0.004, 0.05, 0.0], [0.01, 0.01, 0.0], 0.005).tolist()
+        [True, False, True]
+    """
     if not tolerance >= 0:
         raise ValueError(
             f"tolerance must be at least 0 in the metric's unit, not {tolerance!r}; 0.005 is half a point."
@@ -200,8 +224,7 @@ def good_enough(
     _require_rows(np.flatnonzero(on_front))
     is_close = (loss <= error * (1 + _ROUNDING)) & (loss <= tolerance * (1 + _ROUNDING))
     is_top = score == score[on_front].max()
-    rows = np.flatnonzero(on_front & (is_close | is_top))
-    return int(rows[np.lexsort((-score[rows], latency[rows]))[0]])
+    return np.asarray(on_front & (is_close | is_top), dtype=np.bool_)
 
 
 def _require_rows(rows: NDArray[np.intp]) -> None:

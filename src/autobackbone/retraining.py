@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,7 @@ from autobackbone.errors import ArgumentError, RunError
 from autobackbone.latency.target import resolve
 from autobackbone.metrics import Metric, score, to_maximised
 from autobackbone.records import Candidate, ImageSize, Precision, Target, Trial
-from autobackbone.runfolder import RunFolder
+from autobackbone.runfolder import RunFolder, cache_folder
 from autobackbone.screening import extract, fair_order, predict
 from autobackbone.search import trialfiles
 from autobackbone.search.evaluate import LEGS, N_VIEWS
@@ -68,6 +68,7 @@ class Retrainer:
         bundle: its pictures, in its own parts.
         trials: all of the run.
         metric: of its scores.
+        cache_dir: where activations are kept.
     """
 
     run: RunFolder
@@ -76,6 +77,30 @@ class Retrainer:
     trials: tuple[Trial, ...]
     metric: Metric
     cache_dir: Path
+
+    @classmethod
+    def of(
+        cls,
+        run: RunFolder,
+        facts: Mapping[str, Any],
+        trials: Sequence[Trial],
+        wanted: Trial,
+        metric: Metric,
+        *,
+        dataset: Any,
+        cache_dir: str | Path | None,
+    ) -> Retrainer:
+        """With the pictures of the run at the size of one trial.
+
+        Raises:
+            ArgumentError: no dataset came, and the run has noted no path.
+            RunError: that trial was not trained, or the dataset is another one.
+        """
+        if wanted.state != "finished" and not wanted.rung_scores:
+            raise RunError(f"trial {wanted.number} is {wanted.state}: there is no training of it to repeat.")
+        cache = cache_folder() if cache_dir is None else Path(cache_dir).expanduser()
+        bundle = recorded_bundle(run, facts, dataset, wanted.image_size, cache_dir=cache)
+        return cls(run=run, facts=facts, bundle=bundle, trials=tuple(trials), metric=metric, cache_dir=cache)
 
     def retrained(self, trial: Trial) -> Again:
         """As the trial was trained: from its head, in its legs, with its views and precision.

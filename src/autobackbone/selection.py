@@ -1,68 +1,46 @@
-"""What the user holds: the front, the table, the models. It reads a run folder and never writes to it."""
+"""What the user holds: the front, the table, the models. It reads a run folder; only `refit` adds a file to it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from autobackbone.backbones.build import build, normalisation
-from autobackbone.backbones.head import set_head
-from autobackbone.backbones.weights import find_weights, load_state_dict
-from autobackbone.choosing import Choice, choose, choose_under, front_of, mark_front, with_caution
-from autobackbone.data import Preparation
-from autobackbone.errors import ArgumentError, DataError, RunError
-from autobackbone.exporting.transform import Transform, as_pictures, to_input
+from autobackbone.calibration import Calibration
+from autobackbone.choices import Preference, best_within, fastest_at_least, knee_of, preferred
+from autobackbone.choosing import (
+    Choice,
+    choose,
+    choose_under,
+    comparable,
+    front_line,
+    front_of,
+    mark_front,
+    with_caution,
+)
+from autobackbone.ensembling import Ensemble, ensemble_of
+from autobackbone.errors import ArgumentError, RunError
+from autobackbone.loading import RunReader
 from autobackbone.metrics import Metric, metric_for
 from autobackbone.optimism import Optimism, optimism_of
-from autobackbone.records import Limits, Task, Trial, counted
+from autobackbone.predicting import Predictor
+from autobackbone.records import Budget, Limits, Task, Trial, counted
+from autobackbone.refitting import Refit, refit, until_of
+from autobackbone.retraining import RefitOn, Retrainer
 from autobackbone.runfolder import RunFolder
-from autobackbone.search import trialfiles
 from autobackbone.search.study import load_study, read_trials
-from autobackbone.search.trialfiles import read_labels
-from autobackbone.tasks import predictions_of
+from autobackbone.tasks import require_probabilities
+from autobackbone.trialframe import frame_of
 
 if TYPE_CHECKING:
     import optuna
     from matplotlib.figure import Figure
-
-_FRAME_COLUMNS = (
-    "number",
-    "state",
-    "reason",
-    "backbone",
-    "image_size",
-    "n_unfrozen",
-    "n_blocks",
-    "lr",
-    "score",
-    "score_se",
-    "latency_ms",
-    "latency_p95_ms",
-    "images_per_s",
-    "preprocess_ms",
-    "n_params",
-    "megabytes",
-    "train_seconds",
-    "finished_at_s",
-    "on_front",
-    "test_score",
-    "test_score_low",
-    "test_score_high",
-    "n_epochs",
-    "latency_noise_ms",
-    "resize",
-    "n_blocks_kept",
-)
-_BATCH_SIZE = 32
 
 
 class Selection:
@@ -70,6 +48,7 @@ class Selection:
 
     Args:
         path: the run folder; it may have been moved since.
+        dataset: what was searched on, where it is at hand.
 
     Example:
         result = select_backbone("photos/", "10min")
@@ -78,11 +57,12 @@ class Selection:
         result.predict(["new.jpg"])      # class names
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, dataset: Any = None) -> None:
+        self._dataset = dataset
         self._run = RunFolder(path=path)
         self._facts = self._run.read_facts()
-        self._preparation = _preparation(self._run, self._facts)
-        self._models: dict[int, nn.Module] = {}
+        self._reader = RunReader.from_facts(self._run, self._facts)
+        self._predictor = Predictor(self._reader)
 
     @property
     def path(self) -> Path:
@@ -107,12 +87,12 @@ class Selection:
     @property
     def task(self) -> Task:
         """What the labels are."""
-        return cast("Task", self._facts["task"])
+        return self._reader.task
 
     @property
     def classes(self) -> tuple[str | int, ...]:
         """The classes or labels, in the order of the columns of probabilities, or the names of the numbers."""
-        return tuple(self._facts["classes"])
+        return self._reader.classes
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -143,7 +123,7 @@ class Selection:
             choose(
                 self.front,
                 self._validation,
-                self._labels("validation"),
+                self._reader.labels("validation"),
                 self.metric,
                 tolerance=self._facts["tolerance"],
             )
@@ -156,14 +136,52 @@ class Selection:
         """
         return self.choice.trial
 
-    def best_under(self, latency_ms: float) -> Trial:
-        """The most accurate trial of the front within a latency.
+    def select(self, prefer: Preference) -> Trial:
+        """The trial of the front that a word asks for.
+
+        Args:
+            prefer: `accuracy`, the top scorer; `speed`, the fastest; `balanced`, the knee; `training_speed`, of those
+                that are as good as the top scorer, judged as for `best`, the one that took least time to train.
 
         Raises:
-            ArgumentError: `latency_ms` is no number above 0.
-            LimitsError: none is that fast.
+            ArgumentError: there is no such word.
+            RunError: no trial has finished.
         """
-        return choose_under(self.front, latency_ms, self.metric).trial
+        labels, tolerance = self._reader.labels("validation"), self._facts["tolerance"]
+        return preferred(prefer, self.front, self._validation, labels, self.metric, tolerance=tolerance)
+
+    def best_under(
+        self, latency_ms: float | None = None, *, n_params: float | None = None, megabytes: float | None = None
+    ) -> Trial:
+        """The most accurate trial within limits that has a network here, the fastest of equals.
+
+        A small network that is slow is on no front of accuracy against latency. So this looks beyond the front, at
+        every finished trial whose network can be had: the front's are kept, and a frozen one is built from its head.
+
+        Args:
+            latency_ms: median milliseconds of one forward pass on the target; `None` for no limit, as for the others.
+            n_params: parameters of the whole network.
+            megabytes: of its float32 weights, 10**6 bytes.
+
+        Raises:
+            ArgumentError: no limit came, or one that is no number above 0.
+            LimitsError: none keeps them; it names the nearest.
+        """
+        usable = [trial for trial in comparable(self.trials) if self._reader.has_network(trial)]
+        return best_within(usable, self.metric, latency_ms=latency_ms, n_params=n_params, megabytes=megabytes)
+
+    def fastest_at_least(self, score: float) -> Trial:
+        """The fastest trial of the front with at least a score (0.9, not 90), or at most, where the score is a loss.
+
+        Raises:
+            ArgumentError: `score` is no number.
+            LimitsError: none is that good; it names the best.
+        """
+        return fastest_at_least(self.front, score, self.metric)
+
+    def knee(self) -> Trial:
+        """The trial of the front from which either way costs most: less accuracy, or more latency."""
+        return knee_of(self.front, self.metric)
 
     @cached_property
     def optimism(self) -> Optimism | None:
@@ -173,6 +191,70 @@ class Selection:
         """
         return optimism_of(self.front, self.best, self.metric) if self.front else None
 
+    def retrain(
+        self, trial: Trial | int | None = None, *, dataset: Any = None, cache_dir: str | Path | None = None
+    ) -> nn.Module:
+        """Train a trial once more as the run has recorded it: same pictures, head, legs, views and precision.
+
+        On the same machine, with the same versions and number of threads, the network is the same.
+
+        Args:
+            trial: a trained trial or its number, on the front or not; `None` for the best.
+            dataset: as it was given to the search; `None` for the path that the run has noted.
+            cache_dir: as for the search.
+
+        Returns:
+            The network, as `model` gives it; nothing of the run is changed.
+
+        Raises:
+            ArgumentError: the run has noted no path, and no dataset came.
+            RunError: the dataset has changed, or the run does not say how the trial was trained.
+        """
+        wanted = self._trial(trial)
+        again = self._retrainer(wanted, dataset, cache_dir).retrained(wanted)
+        return self._reader.dressed(again.network, wanted)
+
+    def refit(
+        self,
+        trial: Trial | int | None = None,
+        *,
+        on: RefitOn = "train+val",
+        budget: Budget | float | str = "10min",
+        dataset: Any = None,
+        cache_dir: str | Path | None = None,
+    ) -> Refit:
+        """Train a chosen candidate once more, on the validation pictures, too: a second network beside the first.
+
+        As many epochs as the trial's best rung had, with all views of each picture, inside the budget. Nothing chooses
+        on the way, and the test part compares both on the same pictures; which one to use, you decide.
+
+        Args:
+            trial: a trained trial or its number; `None` for the best.
+            on: `train+val`, or `train` for the training part alone.
+            budget: seconds, or a text such as `"10min"`, for the training.
+            dataset: as it was given to the search; `None` for the path that the run has noted.
+            cache_dir: as for the search.
+
+        Returns:
+            The network, its test score, and the gain with its interval; printing it says all of that. Its weights are
+            written beside the trial's.
+
+        Raises:
+            ArgumentError: `on` is something else, or no dataset is known.
+            RunError: the dataset has changed.
+            TrialError: the budget is too short for one epoch.
+        """
+        until = until_of(on, budget)
+        wanted = self._trial(trial)
+        retrainer = self._retrainer(wanted, dataset, cache_dir)
+        return refit(self._reader, retrainer, wanted, on, until)
+
+    def _retrainer(self, wanted: Trial, dataset: Any, cache_dir: str | Path | None) -> Retrainer:
+        given = self._dataset if dataset is None else dataset
+        return Retrainer.of(
+            self._run, self._facts, self.trials, wanted, self.metric, dataset=given, cache_dir=cache_dir
+        )
+
     def to_frame(self) -> pd.DataFrame:
         """All trials as a table, one row each, in order of number.
 
@@ -181,11 +263,7 @@ class Selection:
         `lr` is NaN where nothing was trained by gradient, `n_blocks_kept` where the whole backbone is used; further
         searched parameters have a column of their own.
         """
-        rows = [{name: getattr(trial, name) for name in _FRAME_COLUMNS} | _searched(trial) for trial in self.trials]
-        frame = pd.DataFrame(rows, columns=None if rows else list(_FRAME_COLUMNS))
-        numeric = ["lr", "score", "latency_ms", "latency_p95_ms", "images_per_s", "preprocess_ms"]
-        tested = ["score_se", "test_score", "test_score_low", "test_score_high"]
-        return frame.astype(dict.fromkeys([*numeric, *tested, "n_blocks_kept"], "float64"))
+        return frame_of(self.trials)
 
     def plot(self) -> Figure:
         """Accuracy against latency: every finished trial, the front drawn through, the chosen one marked."""
@@ -208,18 +286,19 @@ class Selection:
         Raises:
             RunError: the trial's weights were not kept.
         """
-        wanted = self._trial(trial)
-        if wanted.number not in self._models:
-            self._models[wanted.number] = self._load(wanted)
-        return self._models[wanted.number]
+        return self._predictor.network(self._trial(trial))
 
-    def predict_proba(self, images: Any, trial: Trial | int | None = None) -> NDArray[np.float32]:
+    def predict_proba(
+        self, images: Any, trial: Trial | int | None = None, *, calibrated: bool = True
+    ) -> NDArray[np.float32]:
         """Probabilities of classes, which add up to 1, or of labels, each for itself.
 
         Args:
             images: a list of pictures (paths, PIL images, arrays), or one array (n, height, width[, 3]); a single path
                 or PIL image counts as a list of one.
             trial: as in `model`.
+            calibrated: whether they are corrected by the temperature of `calibration`; the likeliest class stays the
+                same. Scores are of what the network itself says.
 
         Returns:
             (n_images, n_classes) float32, columns in the order of `classes`.
@@ -227,11 +306,9 @@ class Selection:
         Raises:
             ArgumentError: numbers are predicted; they have no probabilities.
         """
-        if self.task == "regression":
-            raise ArgumentError(
-                "numbers have no probabilities: use predict(images), which gives the numbers themselves."
-            )
-        return self._predictions(images, trial)
+        require_probabilities(self.task)
+        predicted = self._predictor.probabilities if calibrated else self._predictor.predictions
+        return predicted(images, self._trial(trial))
 
     def predict(self, images: Any, trial: Trial | int | None = None) -> NDArray[Any]:
         """What a picture shows, see `predict_proba`.
@@ -241,40 +318,39 @@ class Selection:
             of a single one; or 1 for each label of probability 0.5 and more, else 0, (n_images, n_labels) int64 in the
             order of `classes`.
         """
-        found = self._predictions(images, trial)
-        if self.task == "regression":
-            return found[:, 0] if found.shape[1] == 1 else found
-        if self.task == "multilabel":
-            return (found >= 0.5).astype(np.int64)
-        return np.asarray([self.classes[code] for code in found.argmax(axis=1)])
+        return self._predictor.said_by(self._predictor.predictions(images, self._trial(trial)))
 
-    def _predictions(self, images: Any, trial: Trial | int | None) -> NDArray[np.float32]:
-        model = self.model(trial)
-        transform = model.transform
-        assert isinstance(transform, Transform)
-        pictures = as_pictures(images)
-        chunks = []
-        with torch.inference_mode():
-            for start in range(0, len(pictures), _BATCH_SIZE):
-                some = pictures[start : start + _BATCH_SIZE]
-                batch = torch.stack([to_input(transform, picture) for picture in some])
-                chunks.append(predictions_of(model(batch), self.task).numpy())
-        return np.concatenate(chunks) if chunks else np.empty((0, len(self.classes)), dtype=np.float32)
+    def calibration(self, trial: Trial | int | None = None) -> Calibration:
+        """How far a trial's probabilities can be trusted, before and after they are corrected.
+
+        The temperature is settled on the validation pictures, and measured on the test part where the trial was
+        confirmed; else on halves of the validation part, each corrected by a temperature of the other.
+
+        Raises:
+            ArgumentError: the run predicts numbers, which are no probabilities.
+            RunError: the trial's predictions are not there.
+        """
+        require_probabilities(self.task)
+        return self._predictor.calibration(self._trial(trial))
+
+    def ensemble(self, max_latency_ms: float | None = None) -> Ensemble:
+        """Networks of the front that predict together, if they are better than the best of them alone; else that one.
+
+        Args:
+            max_latency_ms: what the latencies of its networks, which take turns, may add up to; `None` for no limit.
+
+        Raises:
+            ArgumentError: `max_latency_ms` is no number above 0.
+            LimitsError: not one is that fast.
+        """
+        usable = [trial for trial in self.front if self._reader.has_network(trial)]
+        return ensemble_of(usable, self._predictor, self.metric, max_latency_ms=max_latency_ms)
 
     def __repr__(self) -> str:
         """The front in a few lines."""
         lines = [f"Selection of {counted(len(self.trials), 'trial')} on {self.target}, in {str(self.path)!r}"]
-        lines += [self._line(trial) for trial in self.front]
+        lines += [front_line(trial, self.metric, is_chosen=trial.number == self.best.number) for trial in self.front]
         return "\n".join(lines)
-
-    def _line(self, trial: Trial) -> str:
-        tested = _tested(trial)
-        mark = "→" if trial.number == self.best.number else " "
-        depth = f"{trial.n_unfrozen}/{trial.n_blocks}"
-        return (
-            f"{mark} {trial.latency_ms:8.2f} ms  {self.metric.name} {trial.score:.4g}{tested}  "
-            f"trial {trial.number}: {trial.body}, {depth} unfrozen"
-        )
 
     def _trial(self, trial: Trial | int | None) -> Trial:
         if trial is None:
@@ -285,53 +361,8 @@ class Selection:
             raise RunError(f"there is no trial {number!r}; there are {len(self.trials)}, numbered from 0.")
         return found
 
-    def _load(self, trial: Trial) -> nn.Module:
-        if trial.state != "finished":
-            raise RunError(f"trial {trial.number} is {trial.state} and has no model. Choose a trial of the front.")
-        n_classes = len(self.classes)
-        if trialfiles.has_weights(self._run, trial.number):
-            network = build(
-                trial.backbone, n_classes=n_classes, image_size=trial.image_size, n_blocks_kept=trial.n_blocks_kept
-            )
-            network.load_state_dict(trialfiles.load_weights(self._run, trial.number))
-        elif trial.n_unfrozen == 0:
-            # Frozen: the backbone's own weights, as they came, and the head.
-            head = trialfiles.load_head(self._run, trial.number)
-            source = find_weights(trial.backbone, self._facts["weights"])
-            state_dict = load_state_dict(trial.backbone, source)
-            network = build(
-                trial.backbone,
-                n_classes=n_classes,
-                image_size=trial.image_size,
-                state_dict=state_dict,
-                n_blocks_kept=trial.n_blocks_kept,
-            )
-            set_head(network, torch.from_numpy(head.weight), torch.from_numpy(head.bias))
-        else:
-            raise RunError(
-                f"trial {trial.number} has no weights here: they are kept for the front alone, or the file was "
-                f"removed. On the front are {[one.number for one in self.front]}."
-            )
-        network.transform = Transform(  # type: ignore[assignment]
-            image_size=trial.image_size,
-            preparation=self._preparation,
-            normalisation=normalisation(trial.backbone),
-        )
-        network.classes = self.classes  # type: ignore[assignment]
-        return network.eval()
-
     def _validation(self, trial: Trial) -> NDArray[np.float32]:
-        shape = (len(self._labels("validation")), len(self.classes))
-        return trialfiles.load_predictions(self._run, trial.number, trialfiles.VALIDATION, shape=shape)
-
-    def _labels(self, part: str) -> NDArray[Any]:
-        return read_labels(self._run, part, self.task)
-
-
-def _tested(trial: Trial) -> str:
-    if trial.test_score is None:
-        return ""
-    return f", test {trial.test_score:.4g} ({trial.test_score_low:.4g} to {trial.test_score_high:.4g})"
+        return self._reader.predictions(trial, "validation")
 
 
 def open_run(path: str | Path) -> Selection:
@@ -344,16 +375,3 @@ def open_run(path: str | Path) -> Selection:
     if not isinstance(path, (str, os.PathLike)):
         raise ArgumentError(f"open_run takes the path of a run folder, not {path!r}. Give the one that a search made.")
     return Selection(Path(path).expanduser().absolute())
-
-
-def _preparation(run: RunFolder, facts: Mapping[str, Any]) -> Preparation:
-    try:
-        return Preparation.from_json(facts["preparation"])
-    except (TypeError, DataError) as error:
-        raise run.damaged(f"'preparation' cannot be read ({error})") from error
-
-
-def _searched(trial: Trial) -> dict[str, Any]:
-    own = {"strength", "forward_s", "scored_share", "n_compared", "legs"}
-    extras: Mapping[str, Any] = trial.extras
-    return {name: value for name, value in extras.items() if name not in own}

@@ -37,8 +37,9 @@ def print_selection(selection: Selection, *, all_trials: bool = False) -> None:
     console.print(f"target: {selection.target}")
     console.print(f"{'trials' if all_trials else 'front, fastest first'}; score is {selection.metric.name}")
     chosen = selection.best.number if selection.front else None
+    form = ".4g" if selection.metric.unit == "target" else ".4f"
     trials = selection.trials if all_trials else selection.front
-    console.print(_fitting(console, [_facts(trial, chosen, has_state=all_trials) for trial in trials]))
+    console.print(_fitting(console, [_facts(trial, chosen, form=form, has_state=all_trials) for trial in trials]))
     if selection.front:
         console.print(f"choose: {selection.choice.reason}")
         if selection.optimism is not None:
@@ -94,7 +95,7 @@ def _table(rows: Sequence[Mapping[str, str]]) -> Table:
     return table
 
 
-def _facts(trial: Trial, chosen: int | None, *, has_state: bool) -> dict[str, str]:
+def _facts(trial: Trial, chosen: int | None, *, form: str, has_state: bool) -> dict[str, str]:
     height, width = trial.image_size
     facts = {
         "": "→" if trial.number == chosen else "",
@@ -103,8 +104,8 @@ def _facts(trial: Trial, chosen: int | None, *, has_state: bool) -> dict[str, st
         "px": str(height) if height == width else f"{height}x{width}",
         "unfrozen": f"{trial.n_unfrozen}/{trial.n_blocks}",
         "lr": _number(trial.lr, ".1e"),
-        "score": _number(trial.score, ".4g"),
-        "test": _number(trial.test_score, ".4g"),
+        "score": _number(trial.score, form),
+        "test": _number(trial.test_score, form),
         "95 %": _range(trial.test_score_low, trial.test_score_high),
         "ms": _number(trial.latency_ms, ".2f"),
         "p95": _number(trial.latency_p95_ms, ".2f"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autobackbone.errors import ArgumentError
 from autobackbone.records import Task
 
 
@@ -30,6 +33,35 @@ def predictions_of(outputs: Tensor, task: Task) -> Tensor:
     if task == "classification":
         return torch.softmax(exact, dim=1)
     return torch.sigmoid(exact) if task == "multilabel" else exact
+
+
+def said_by(predictions: NDArray[np.float32], task: Task, classes: tuple[str | int, ...]) -> NDArray[Any]:
+    """What predictions come to, as people read them.
+
+    Args:
+        predictions: (n, n_outputs), as `predictions_of` gives them.
+        task: what they are predictions of.
+        classes: in the order of their columns.
+
+    Returns:
+        The likeliest class of each picture, (n,); the numbers, (n, n_targets) float32, or (n,) of a single one; or 1
+        for each label of probability 0.5 and more, else 0, (n, n_labels) int64.
+
+    Example:
+        >>> said_by(np.array([[0.2, 0.8]], np.float32), "classification", ("cat", "dog")).tolist()
+        ['dog']
+    """
+    if task == "regression":
+        return predictions[:, 0] if predictions.shape[1] == 1 else predictions
+    if task == "multilabel":
+        return (predictions >= 0.5).astype(np.int64)
+    return np.asarray([classes[code] for code in predictions.argmax(axis=1)])
+
+
+def require_probabilities(task: Task) -> None:
+    """Raises: ArgumentError: numbers are predicted; they have no probabilities."""
+    if task == "regression":
+        raise ArgumentError("numbers have no probabilities: use predict(images), which gives the numbers themselves.")
 
 
 def can_be_learned(labels: NDArray[np.generic], task: Task) -> bool:

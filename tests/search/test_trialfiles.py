@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors import SafetensorError
 
+from autobackbone.convexhead import Head
 from autobackbone.errors import RunError, TrialError
 from autobackbone.runfolder import RunFolder
 from autobackbone.search import trialfiles
@@ -45,6 +46,16 @@ def test_predictions_of_another_shape_are_damaged(run):
         trialfiles.load_predictions(run, 3, trialfiles.VALIDATION, shape=(5, 2))
     with pytest.raises(RunError, match=r"test\.npy' is not there"):
         trialfiles.load_predictions(run, 3, trialfiles.TEST)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_head_is_read_as_it_was_whatever_its_order_in_memory(run, order):
+    weight = np.asarray([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], dtype=np.float32, order=order)
+    bias = np.arange(4, dtype=np.float32)[::2]
+    trialfiles.save_head(run, 3, Head(weight=weight, bias=bias, strength=1.0))
+    read = trialfiles.load_head(run, 3)
+    np.testing.assert_array_equal(read.weight, weight)
+    np.testing.assert_array_equal(read.bias, bias)
 
 
 def test_trials_without_their_study_are_not_counted_anew(run):

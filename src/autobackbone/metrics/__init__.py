@@ -9,12 +9,13 @@ Predictions and labels have one row per picture, in the same order:
 | regression | numbers (n_images, n_targets) of any size | (n_images, n_targets) numbers |
 """
 
-from autobackbone.metrics.known import Metric, Unit, metric_for, shown, to_maximised
+from autobackbone.metrics.known import Metric, Unit, aligned, metric_for, shown, to_maximised
 from autobackbone.metrics.scoring import interval, paired_loss, score, standard_error
 
 __all__ = [
     "Metric",
     "Unit",
+    "aligned",
     "interval",
     "metric_for",
     "paired_loss",

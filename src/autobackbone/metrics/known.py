@@ -159,6 +159,18 @@ def shown(metric: Metric, value: float) -> str:
     return f"{100 * value:.1f} %" if metric.unit == "points" else f"{value:.3f} nats"
 
 
+def aligned(metric: Metric, value: float) -> str:
+    """Write a score as a plain number, for lines and columns: three places, or four digits in the labels' own unit.
+
+    Example:
+        >>> aligned(metric_for("accuracy", n_outputs=2), 0.9)
+        '0.900'
+        >>> aligned(metric_for("mae", "regression", n_outputs=1), 1e-5)
+        '1e-05'
+    """
+    return f"{value:.4g}" if metric.unit == "target" else f"{value:.3f}"
+
+
 def _task(task: str) -> Task:
     if task not in _KNOWN:
         *most, last = map(repr, get_args(Task))

@@ -13,7 +13,7 @@ from torch import nn
 
 from autobackbone.choosing import is_beaten_for_good
 from autobackbone.errors import EpochTooLongError
-from autobackbone.metrics import to_maximised
+from autobackbone.metrics import aligned, to_maximised
 from autobackbone.records import Candidate, Trial
 from autobackbone.search import trialfiles
 from autobackbone.search.frozen import begun_trial
@@ -125,7 +125,9 @@ class NetworkEvaluator:
         cut += ", no room for a checkpoint to go on from" if has_no_room else ""
         reason = f"weights of epoch {outcome.best_epoch + 1} of {n_epochs}{cut}"
         if is_paused:
-            reason = f"paused after epoch {n_epochs} of {self.n_epochs(candidate)}, {metric.name} {score:.4g}"
+            reason = (
+                f"paused after epoch {n_epochs} of {self.n_epochs(candidate)}, {metric.name} {aligned(metric, score)}"
+            )
         return replace(
             self.begin(candidate),
             number=number,

@@ -15,7 +15,7 @@ from autobackbone.choosing import trial_line
 from autobackbone.errors import DataError, LimitsError, TrialError, TrialMemoryError, WeightsError
 from autobackbone.latency.target import describe
 from autobackbone.memory import memory_errors_translated
-from autobackbone.metrics import to_maximised
+from autobackbone.metrics import aligned, to_maximised
 from autobackbone.planning import SCREENING_SHARE, screening_order
 from autobackbone.records import Body, Limits, Priced, Trial, counted
 from autobackbone.screening import Screened, Tap, screen
@@ -184,7 +184,7 @@ def _look(shop: Workshop, body: Body, n: int, seconds: float) -> Curve | None:
         return None
     if trial is None:
         return None
-    reason = f"compared by {shop.metric.name} {trial.score:.4g}, and no more: {trial.reason}"
+    reason = f"compared by {shop.metric.name} {aligned(shop.metric, trial.score or 0.0)}, and no more: {trial.reason}"
     extras = {_N_COMPARED: n, **trial.extras}
     trial = replace(trial, number=next_number(shop.study), state="stopped", reason=reason, extras=extras)
     add_screened(shop.study, shop.space, trial)

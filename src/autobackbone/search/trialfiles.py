@@ -83,7 +83,9 @@ def read_pictures(run: RunFolder) -> pd.DataFrame:
 
 def save_head(run: RunFolder, number: int, head: Head) -> None:
     """Keep a screened head."""
-    arrays = {"weight": head.weight, "bias": head.bias, "strength": np.array([head.strength])}
+    # safetensors writes an array as it lies in memory: a ridge's columns would be read as rows.
+    weight, bias = np.ascontiguousarray(head.weight), np.ascontiguousarray(head.bias)
+    arrays = {"weight": weight, "bias": bias, "strength": np.array([head.strength])}
     _whole(_file(run, number, HEAD), lambda file: save_arrays(arrays, file))
 
 
@@ -101,15 +103,22 @@ def load_head(run: RunFolder, number: int) -> Head:
         raise RunError(f"{str(file)!r} is damaged: {error}") from error
 
 
+def is_kept(run: RunFolder, number: int, name: str) -> bool:
+    """Whether a trial has a file of a name: `HEAD`, `VALIDATION`, `TEST` or another."""
+    return (run.trial_folder(number) / name).is_file()
+
+
 def has_weights(run: RunFolder, number: int) -> bool:
     """Whether the whole network of a trial is kept."""
-    return (run.trial_folder(number) / WEIGHTS).is_file()
+    return is_kept(run, number, WEIGHTS)
 
 
-def save_weights(run: RunFolder, number: int, state_dict: Mapping[str, Tensor]) -> None:
-    """Keep a whole network."""
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state_dict.items()}
-    _whole(_file(run, number, WEIGHTS), lambda file: save_file(tensors, file))
+def save_weights(run: RunFolder, number: int, state_dict: Mapping[str, Tensor], *, name: str = WEIGHTS) -> Path:
+    """Keep a whole network; returns its file, which may have another name than the trial's own."""
+    tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in state_dict.items()}
+    path = _file(run, number, name)
+    _whole(path, lambda file: save_file(tensors, file))
+    return path
 
 
 def load_weights(run: RunFolder, number: int) -> dict[str, Tensor]:
@@ -160,7 +169,7 @@ def checkpoint_file(run: RunFolder, number: int) -> Path:
 
 def has_checkpoint(run: RunFolder, number: int) -> bool:
     """Whether a trial that pauses can go on."""
-    return (run.trial_folder(number) / CHECKPOINT).is_file()
+    return is_kept(run, number, CHECKPOINT)
 
 
 def _file(run: RunFolder, number: int, name: str) -> Path:

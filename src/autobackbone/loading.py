@@ -1,0 +1,144 @@
+"""What a run folder keeps of its trials: networks, stored predictions, labels. Reading never writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from autobackbone.backbones.build import build, normalisation
+from autobackbone.backbones.head import set_head
+from autobackbone.backbones.weights import find_weights, load_state_dict
+from autobackbone.crossfitting import ScoredPart
+from autobackbone.data import Preparation
+from autobackbone.errors import DataError, RunError
+from autobackbone.exporting.transform import Transform, as_pictures, to_input
+from autobackbone.records import Task, Trial
+from autobackbone.runfolder import RunFolder
+from autobackbone.search import trialfiles
+from autobackbone.tasks import predictions_of
+
+_BATCH_SIZE = 32
+_STORED: Mapping[ScoredPart, str] = {"validation": trialfiles.VALIDATION, "test": trialfiles.TEST}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReader:
+    """Reads what a run folder keeps.
+
+    Args:
+        run: the folder.
+        task: what the labels are.
+        classes: in the order of the columns of predictions.
+        preparation: how a picture becomes pixels.
+        weights: where the run found weights, as its facts say.
+    """
+
+    run: RunFolder
+    task: Task
+    classes: tuple[str | int, ...]
+    preparation: Preparation
+    weights: Any
+
+    @classmethod
+    def from_facts(cls, run: RunFolder, facts: Mapping[str, Any]) -> RunReader:
+        """Take from a run's facts what reading needs.
+
+        Raises:
+            RunError: the preparation cannot be read.
+        """
+        try:
+            preparation = Preparation.from_json(facts["preparation"])
+        except (TypeError, DataError) as error:
+            raise run.damaged(f"'preparation' cannot be read ({error})") from error
+        task = cast("Task", facts["task"])
+        classes = tuple(facts["classes"])
+        return cls(run=run, task=task, classes=classes, preparation=preparation, weights=facts["weights"])
+
+    def has_network(self, trial: Trial) -> bool:
+        """Whether a trial's network can be had: its weights are kept, or it is frozen and its head is."""
+        has_head = trial.n_unfrozen == 0 and trialfiles.is_kept(self.run, trial.number, trialfiles.HEAD)
+        return trial.state == "finished" and (has_head or trialfiles.has_weights(self.run, trial.number))
+
+    def network(self, trial: Trial) -> nn.Module:
+        """A finished trial's network in eval mode on the CPU, with `.transform` and `.classes`.
+
+        Raises:
+            RunError: the trial has not finished, or its weights were not kept.
+        """
+        if trial.state != "finished":
+            raise RunError(f"trial {trial.number} is {trial.state} and has no model. Choose a trial of the front.")
+        has_weights = trialfiles.has_weights(self.run, trial.number)
+        return self.dressed(self._from_weights(trial) if has_weights else self._from_head(trial), trial)
+
+    def dressed(self, network: nn.Module, trial: Trial) -> nn.Module:
+        """A network of a trial's kind in eval mode, with `.transform` and `.classes`."""
+        network.transform = Transform(  # type: ignore[assignment]
+            image_size=trial.image_size,
+            preparation=self.preparation,
+            normalisation=normalisation(trial.backbone),
+        )
+        network.classes = self.classes  # type: ignore[assignment]
+        return network.eval()
+
+    def has_predictions(self, trial: Trial, part: ScoredPart) -> bool:
+        """Whether it is stored what a trial said of a part."""
+        return trialfiles.is_kept(self.run, trial.number, _STORED[part])
+
+    def predictions(self, trial: Trial, part: ScoredPart) -> NDArray[np.float32]:
+        """What a trial said of a part when it was scored, (n_images, n_outputs); NaN where a picture was not reached.
+
+        Raises:
+            RunError: they are not there or damaged.
+        """
+        shape = (len(self.labels(part)), len(self.classes))
+        return trialfiles.load_predictions(self.run, trial.number, _STORED[part], shape=shape)
+
+    def labels(self, part: ScoredPart) -> NDArray[Any]:
+        """The labels of a part, (n_images,) or (n_images, k), in the order of its predictions."""
+        return trialfiles.read_labels(self.run, part, self.task)
+
+    def predicted(self, network: nn.Module, images: Any) -> NDArray[np.float32]:
+        """What a network of a trial says of pictures in any form that users give, (n_images, n_outputs)."""
+        transform = network.transform
+        assert isinstance(transform, Transform)
+        pictures = as_pictures(images)
+        chunks = [np.empty((0, len(self.classes)), dtype=np.float32)]
+        with torch.inference_mode():
+            for start in range(0, len(pictures), _BATCH_SIZE):
+                some = pictures[start : start + _BATCH_SIZE]
+                batch = torch.stack([to_input(transform, picture) for picture in some])
+                chunks.append(predictions_of(network(batch), self.task).numpy())
+        return np.concatenate(chunks)
+
+    def _from_weights(self, trial: Trial) -> nn.Module:
+        network = self._built(trial, None)
+        network.load_state_dict(trialfiles.load_weights(self.run, trial.number))
+        return network
+
+    def _from_head(self, trial: Trial) -> nn.Module:
+        """Frozen: the backbone's own weights, as they came, and the head."""
+        if trial.n_unfrozen > 0:
+            raise RunError(
+                f"trial {trial.number} has no weights here: they are kept for the front alone, or the file was "
+                "removed. Choose a trial of the front."
+            )
+        head = trialfiles.load_head(self.run, trial.number)
+        source = find_weights(trial.backbone, self.weights)
+        network = self._built(trial, load_state_dict(trial.backbone, source))
+        set_head(network, torch.from_numpy(head.weight), torch.from_numpy(head.bias))
+        return network
+
+    def _built(self, trial: Trial, state_dict: Mapping[str, torch.Tensor] | None) -> nn.Module:
+        return build(
+            trial.backbone,
+            n_classes=len(self.classes),
+            image_size=trial.image_size,
+            state_dict=state_dict,
+            n_blocks_kept=trial.n_blocks_kept,
+        )

@@ -1,0 +1,128 @@
+"""A second network beside a trial's: trained on more pictures, and compared on those that neither has seen."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args
+
+from torch import nn
+
+from autobackbone.choosing import name_of
+from autobackbone.errors import ArgumentError
+from autobackbone.loading import RunReader
+from autobackbone.metrics import Metric, interval, paired_loss, score, shown
+from autobackbone.records import Budget, Trial, as_budget, counted
+from autobackbone.retraining import Again, RefitOn, Retrainer
+from autobackbone.search.trialfiles import save_weights
+
+# Half a 95 % interval, in standard errors.
+_Z = 1.96
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refit:
+    """A chosen candidate, trained once more; nothing in the run is replaced by it.
+
+    Args:
+        trial: what was trained again.
+        on: `train+val` for training and validation pictures, `train` for the training part alone.
+        model: as `Selection.model` gives one, with `.transform` and `.classes`.
+        n_epochs: that it was trained; 0 for a frozen network with a new head.
+        seconds: that it took.
+        test_score: on the test part, in the metric's own sign and unit; NaN where there is none.
+        test_score_low: lower end of its 95 % interval.
+        test_score_high: upper end of the same.
+        gain: how much better it is than the trial's own network on the same test pictures, positive where better
+            whatever the metric's orientation; NaN where the trial is not confirmed.
+        gain_low: lower end of the gain's 95 % interval.
+        gain_high: upper end of the same.
+        path: the file of its weights.
+        sentence: what that comes to.
+    """
+
+    trial: Trial
+    on: RefitOn
+    model: nn.Module = field(repr=False)
+    n_epochs: int
+    seconds: float
+    test_score: float
+    test_score_low: float
+    test_score_high: float
+    gain: float
+    gain_low: float
+    gain_high: float
+    path: Path
+    sentence: str
+
+    def __str__(self) -> str:
+        """What it comes to."""
+        return self.sentence
+
+
+def until_of(on: RefitOn, budget: Budget | float | str) -> float | None:
+    """`time.monotonic()` at which a training that begins now has to end.
+
+    Raises:
+        ArgumentError: `on` is something else.
+        BudgetError: the budget is none.
+    """
+    if on not in get_args(RefitOn):
+        raise ArgumentError(f"on is 'train+val' or 'train', not {on!r}.")
+    seconds = as_budget(budget).wall_clock_s
+    return None if seconds is None else time.monotonic() + seconds
+
+
+def refit(reader: RunReader, retrainer: Retrainer, trial: Trial, on: RefitOn, until: float | None) -> Refit:
+    """Train a trial once more, keep its network beside the first, and compare the two.
+
+    Args:
+        reader: of the run.
+        retrainer: of the run, with its pictures.
+        trial: what is trained again.
+        on: which pictures it is trained on.
+        until: `time.monotonic()` by which training has ended.
+    """
+    again, metric = retrainer.refitted(trial, on, until), retrainer.metric
+    name = f"refit-{on.replace('+', '-')}.safetensors"
+    path = save_weights(reader.run, trial.number, again.network.state_dict(), name=name)
+    before = reader.predictions(trial, "test") if reader.has_predictions(trial, "test") else None
+    labels, model = reader.labels("test"), reader.dressed(again.network, trial)
+    test = low = high = gain = error = math.nan
+    if len(labels):
+        test, (low, high) = score(metric, again.test, labels), interval(metric, again.test, labels)
+    if len(labels) and before is not None:
+        gain, error = paired_loss(metric, again.test, before, labels)
+    return Refit(
+        trial=trial,
+        on=on,
+        model=model,
+        n_epochs=again.n_epochs,
+        seconds=again.seconds,
+        test_score=test,
+        test_score_low=low,
+        test_score_high=high,
+        gain=gain,
+        gain_low=gain - _Z * error,
+        gain_high=gain + _Z * error,
+        path=path,
+        sentence=_sentence(trial, again, on, metric, test, (gain, _Z * error)),
+    )
+
+
+def _sentence(trial: Trial, again: Again, on: RefitOn, metric: Metric, test: float, gain: tuple[float, float]) -> str:
+    on_what = "training and validation pictures" if on == "train+val" else "the training pictures"
+    how = f"in {counted(again.n_epochs, 'epoch')}" if again.n_epochs else "as a frozen network with a new head"
+    begun = f"{name_of(trial)}, trained again on {on_what} {how} in {again.seconds:.0f} s"
+    if math.isnan(test):
+        return f"{begun}: there is no test part to score it on."
+    scored = f"{begun}, has a test {metric.name} of {shown(metric, test)}"
+    if math.isnan(gain[0]):
+        return f"{scored}; the trial itself is not confirmed, so that they cannot be compared."
+    scale, unit = (100, " points") if metric.unit == "points" else (1, " nats" if metric.unit == "nats" else "")
+    difference, reach = scale * gain[0], scale * gain[1]
+    better = "better" if difference >= 0 else "worse"
+    verdict = "more than chance" if abs(difference) > reach else "which may be chance"
+    return f"{scored}: {abs(difference):.2g} ± {reach:.2g}{unit} {better} than before, {verdict}."

@@ -1,0 +1,72 @@
+"""Trials as a table of pandas, one row each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from autobackbone.records import Trial
+
+_COLUMNS = (
+    "number",
+    "state",
+    "reason",
+    "backbone",
+    "image_size",
+    "n_unfrozen",
+    "n_blocks",
+    "lr",
+    "score",
+    "score_se",
+    "latency_ms",
+    "latency_p95_ms",
+    "images_per_s",
+    "preprocess_ms",
+    "n_params",
+    "megabytes",
+    "train_seconds",
+    "finished_at_s",
+    "on_front",
+    "test_score",
+    "test_score_low",
+    "test_score_high",
+    "n_epochs",
+    "latency_noise_ms",
+    "resize",
+    "n_blocks_kept",
+)
+# Also where no trial has them.
+_NUMERIC = (
+    "lr",
+    "score",
+    "latency_ms",
+    "latency_p95_ms",
+    "images_per_s",
+    "preprocess_ms",
+    "score_se",
+    "test_score",
+    "test_score_low",
+    "test_score_high",
+    "n_blocks_kept",
+)
+# Noted by the search for itself.
+_OWN = frozenset({"strength", "forward_s", "scored_share", "n_compared", "legs"})
+
+
+def frame_of(trials: Sequence[Trial]) -> pd.DataFrame:
+    """A row for each trial, in the order given; further searched parameters have a column of their own.
+
+    Example:
+        >>> frame_of([])["score"].dtype
+        dtype('float64')
+    """
+    rows = [{name: getattr(trial, name) for name in _COLUMNS} | _searched(trial) for trial in trials]
+    frame = pd.DataFrame(rows, columns=None if rows else list(_COLUMNS))
+    return frame.astype(dict.fromkeys(_NUMERIC, "float64"))
+
+
+def _searched(trial: Trial) -> dict[str, Any]:
+    extras: Mapping[str, Any] = trial.extras
+    return {name: value for name, value in extras.items() if name not in _OWN}

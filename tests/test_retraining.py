@@ -1,0 +1,105 @@
+"""A trial trained again is the trial that was; on more pictures it is a second one beside it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from tests.conftest import TINY, make_pictures
+
+from autobackbone import Budget, open_run, select_backbone
+from autobackbone.errors import ArgumentError, RunError
+from autobackbone.search import trialfiles
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory, random_weights):
+    """A small search that trained two networks, its pictures and its cache."""
+    folder, dataset = tmp_path_factory.mktemp("again"), make_pictures(n_per_class=16)
+    result = select_backbone(
+        dataset,
+        Budget(n_trials=2),
+        backbones=TINY,
+        weights={TINY: random_weights(TINY)},
+        image_sizes=[64],
+        run_dir=folder / "run",
+        cache_dir=folder / "cache",
+        space={"n_epochs": 4, "n_blocks_kept": None},
+        progress=False,
+    )
+    return result, dataset, folder / "cache"
+
+
+def test_every_trained_trial_is_the_same_when_it_is_trained_again(searched):
+    result, dataset, cache = searched
+    tuned = [trial for trial in result.trials if trial.n_unfrozen > 0 and trial.state == "finished"]
+    assert tuned
+    for trial in tuned:
+        network = result.retrain(trial, cache_dir=cache)
+        found = result._reader.predicted(network, dataset[0][_validation(result)])
+        kept = trialfiles.load_predictions(result._run, trial.number, trialfiles.VALIDATION)
+        np.testing.assert_allclose(found, kept, atol=1e-4)
+
+
+def _validation(result):
+    pictures = trialfiles.read_pictures(result._run)
+    return np.flatnonzero(pictures["part"] == "validation")
+
+
+def test_a_frozen_trial_is_the_same_too(searched):
+    result, dataset, cache = searched
+    frozen = next(trial for trial in result.trials if trial.n_unfrozen == 0)
+    network = open_run(result.path).retrain(frozen.number, dataset=dataset, cache_dir=cache)
+    picture = network.transform(dataset[0][0])[None]
+    with torch.inference_mode():
+        np.testing.assert_allclose(network(picture), result.model(frozen)(picture), atol=1e-4)
+
+
+def test_a_refit_is_a_second_network_that_is_compared_on_the_same_pictures(searched):
+    result, dataset, cache = searched
+    before = {name: tensor.clone() for name, tensor in result.model().state_dict().items()}
+    refit = result.refit(on="train+val", budget="5min", cache_dir=cache)
+    assert refit.path.is_file()
+    assert refit.gain_low <= refit.gain <= refit.gain_high
+    assert 0 <= refit.test_score_low <= refit.test_score <= refit.test_score_high <= 1
+    # The gain is the difference of both test scores.
+    assert refit.gain == pytest.approx(refit.test_score - result.best.test_score, abs=1e-9)
+    assert str(refit) == refit.sentence
+    assert refit.model.classes == result.classes
+    assert refit.model.transform(dataset[0][0]).shape == (3, 64, 64)
+    again = open_run(result.path)
+    assert all(torch.equal(before[name], tensor) for name, tensor in again.model().state_dict().items())
+
+
+def test_a_refit_learns_from_the_validation_pictures(searched):
+    result, _, cache = searched
+    frozen = next(trial for trial in result.trials if trial.n_unfrozen == 0)
+    alone, both = (result.refit(frozen, on=on, cache_dir=cache).model for on in ("train", "train+val"))
+    weights = [model.state_dict()["fc.weight"] for model in (result.model(frozen), alone, both)]
+    torch.testing.assert_close(weights[0], weights[1], atol=1e-3, rtol=1e-2)
+    assert (weights[0] - weights[2]).abs().max() > 1e-3
+
+
+def test_what_is_wanted_of_a_refit_is_checked(searched):
+    result, dataset, cache = searched
+    with pytest.raises(ArgumentError, match=r"on is .train\+val. or .train., not .test."):
+        result.refit(on="test", cache_dir=cache)
+    with pytest.raises(ArgumentError, match="give dataset=, as for the search"):
+        open_run(result.path).refit(cache_dir=cache)
+    other = (dataset[0][::-1].copy(), dataset[1])
+    with pytest.raises(RunError, match="the dataset has changed since the run"):
+        open_run(result.path).refit(dataset=other, cache_dir=cache)
+    fewer = (dataset[0][:20], dataset[1][:20])
+    with pytest.raises(RunError, match="pictures of the run are not in the dataset"):
+        open_run(result.path).retrain(dataset=fewer, cache_dir=cache)
+
+
+def test_optimism_compares_validation_with_test(searched):
+    result, *_ = searched
+    best, optimism = result.best, result.optimism
+    assert optimism.of_best == pytest.approx(best.score - best.test_score)
+    assert optimism.n_trials == len(result.front)
+    assert math.isfinite(optimism.standard_error)
+    assert f"{100 * best.test_score:.1f} %" in str(optimism)
