@@ -10,14 +10,14 @@ from collections.abc import Callable
 from autobackbone.choosing import choose, front_of, trial_line
 from autobackbone.clock import Clock
 from autobackbone.confirm import confirm, expected_s
-from autobackbone.data import decode, stored_bytes
+from autobackbone.data import DataBundle, decode, look_for_copies, stored_bytes, with_copies_together
 from autobackbone.errors import ArgumentError, TrialError
 from autobackbone.metrics import to_maximised
 from autobackbone.planning import FROZEN_SHARE, SCREENING_SHARE
 from autobackbone.preparing import Prepared, n_workers, prepare
 from autobackbone.progress import Reporter
 from autobackbone.records import Trial, counted
-from autobackbone.runfacts import begin_or_continue, known
+from autobackbone.runfacts import begin_or_continue, known, known_copies
 from autobackbone.runfolder import RunFolder
 from autobackbone.search import trialfiles
 from autobackbone.search.climb import climb
@@ -73,6 +73,7 @@ def _open_workshop(prepared: Prepared, space: Space, run: RunFolder, reporter: R
         max_bytes=_room_for_pixels(settings),
         on_progress=lambda done, n: reporter.progress(0.0, f"reading pictures: {done:,} of {n:,}"),
     )
+    bundle = _copies_together(bundle, prepared, run, reporter)
     for line in bundle.skipped:
         if line not in prepared.survey.skipped:
             reporter.say(line)
@@ -122,6 +123,19 @@ def _open_workshop(prepared: Prepared, space: Space, run: RunFolder, reporter: R
     shop.recall()
     _tell_of_earlier_sittings(shop)
     return shop
+
+
+def _copies_together(bundle: DataBundle, prepared: Prepared, run: RunFolder, reporter: Reporter) -> DataBundle:
+    """Look for copies where there is time; a run that goes on keeps the ones it found, and so its split."""
+    if run.exists():
+        copies = known_copies(run, len(bundle.names))
+        return bundle if copies is None else with_copies_together(bundle, copies)
+    return look_for_copies(
+        bundle,
+        prepared.plan.first_sizes,
+        budget_s=prepared.settings.budget.wall_clock_s,
+        on_progress=lambda done, n: reporter.progress(0.0, f"looking for copies: {done:,} of {n:,}"),
+    )
 
 
 def _tell_of_earlier_sittings(shop: Workshop) -> None:

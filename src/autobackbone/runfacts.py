@@ -15,7 +15,7 @@ import torch
 
 from autobackbone.backbones.weights import GivenWeights
 from autobackbone.choosing import settled_tolerance
-from autobackbone.data import PART_CODES, DataBundle, PartSource, printable
+from autobackbone.data import PART_CODES, Codes, DataBundle, PartSource, codes_of, groups_of, printable
 from autobackbone.errors import RunError
 from autobackbone.latency.target import hardware
 from autobackbone.preparing import Known, Prepared
@@ -33,6 +33,7 @@ _PACKAGES = (
     "scikit-learn",
     "numpy",
     "pillow",
+    "imagehash",
 )
 
 
@@ -79,6 +80,23 @@ def known(run: RunFolder, settings: Settings) -> Known:
     )
 
 
+def known_copies(run: RunFolder, n: int) -> Codes | None:
+    """The groups of copies that a run found when it began, (n,) int64 codes; `None` where it did not look.
+
+    They decided its split: whether a later sitting would have the time to look, or another way of looking, may not.
+
+    Raises:
+        RunError: they are none.
+    """
+    groups = run.read_facts().get("copies")
+    if groups is None:
+        return None
+    is_list = isinstance(groups, list) and all(isinstance(group, list) for group in groups)
+    if not is_list or not all(type(index) is int and index >= 0 for group in groups for index in group):
+        raise run.damaged("'copies' must be null or a list of lists of numbers of pictures")
+    return codes_of(groups, n)
+
+
 def _write_pictures(run: RunFolder, bundle: DataBundle) -> None:
     part_names = {code: name for name, code in PART_CODES.items()}
     parts = [part_names.get(int(code), "left out") for code in bundle.parts]
@@ -108,6 +126,7 @@ def _facts(prepared: Prepared, bundle: DataBundle) -> dict[str, Any]:
         "is_excerpt": isinstance(prepared.survey.source, PartSource),
         "data_digest": bundle.digest,
         "split_digest": bundle.split_digest,
+        "copies": None if bundle.copies is None else groups_of(bundle.copies),
         "preparation": bundle.preparation.to_json(),
         "image_sizes": [[name, [list(size) for size in of]] for name, of in prepared.image_sizes.items()],
         "notes": [*bundle.skipped, *prepared.plan.notes],

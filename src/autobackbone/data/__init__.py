@@ -5,15 +5,17 @@ the very path from a picture to pixels that the store was filled by.
 """
 
 from autobackbone.data.bundle import DataBundle, decode
+from autobackbone.data.copies import Copies, codes_of, find_copies, groups_of
 from autobackbone.data.encoded import Pixels
 from autobackbone.data.excerpt import PartSource, excerpt, excerpt_for_time, restricted, within_time
-from autobackbone.data.parts import LEFT_OUT, PART_CODES, TEST, TRAIN, VALIDATION, fair_order
+from autobackbone.data.parts import LEFT_OUT, PART_CODES, TEST, TRAIN, VALIDATION, Codes, fair_order
 from autobackbone.data.pictures import Picture
 from autobackbone.data.preparation import Preparation, to_pixels
 from autobackbone.data.sources import Fingerprint, Source, printable
 from autobackbone.data.store import bytes_of, stored_bytes
 from autobackbone.data.surveying import DataWarning, Survey, survey
 from autobackbone.data.timing import preprocess_ms
+from autobackbone.data.together import look_for_copies, with_copies_together
 
 __all__ = [
     "LEFT_OUT",
@@ -21,6 +23,8 @@ __all__ = [
     "TEST",
     "TRAIN",
     "VALIDATION",
+    "Codes",
+    "Copies",
     "DataBundle",
     "DataWarning",
     "Fingerprint",
@@ -31,15 +35,20 @@ __all__ = [
     "Source",
     "Survey",
     "bytes_of",
+    "codes_of",
     "decode",
     "excerpt",
     "excerpt_for_time",
     "fair_order",
+    "find_copies",
+    "groups_of",
+    "look_for_copies",
     "preprocess_ms",
     "printable",
     "restricted",
     "stored_bytes",
     "survey",
     "to_pixels",
+    "with_copies_together",
     "within_time",
 ]

@@ -67,6 +67,9 @@ class DataBundle:
         max_bytes: what all decoded sizes together may take; a size that has no room stays encoded. `None` for whatever
             the disk holds.
         task: what the labels are.
+        made: the parts that were made out of the training part; the others were given, or follow times, and are kept.
+        groups: (n,) int64 codes of the user's groups, each in one part; `None` without.
+        copies: (n,) int64 codes of the groups of copies; `None` where they were not looked for.
     """
 
     root: Path
@@ -82,17 +85,33 @@ class DataBundle:
     n_workers: int = 2
     max_bytes: int | None = None
     task: Task = "classification"
+    made: tuple[Part, ...] = ()
+    groups: Codes | None = field(default=None, repr=False)
+    copies: Codes | None = field(default=None, repr=False)
     _encoded: dict[ImageSize, EncodedPixels] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.labels.setflags(write=False)
         self.parts.setflags(write=False)
+        for codes in (self.groups, self.copies):
+            if codes is not None:
+                codes.setflags(write=False)
 
     def indices(self, part: Part) -> Codes:
         """Give the numbers of a part's pictures, (n_part,) int64, ascending."""
         if part not in PART_CODES:
             raise DataError(f"a part is 'train', 'validation' or 'test'; {part!r} came.")
         return np.flatnonzero(self.parts == PART_CODES[part])
+
+    def leaked(self, part: Part) -> Codes:
+        """Give the numbers of a part's pictures that have a copy in the training part, (n_leaked,) int64, ascending.
+
+        Of a split that was given, these are what a score is flattered by. None where copies were not looked for.
+        """
+        indices = self.indices(part)
+        if self.copies is None or part == "train":
+            return indices[:0]
+        return indices[np.isin(self.copies[indices], self.copies[self.indices("train")])]
 
     def pixels(self, image_size: ImageSize | int) -> Pixels:
         """Open the pixels of one size, decoding it first if it is not stored yet.
@@ -205,14 +224,21 @@ def decode(
         labels=survey.labels,
         parts=parts,
         digest=_digest(*(fingerprint.digest for fingerprint in prints), survey.labels.tobytes(), _json(survey.classes)),
-        split_digest=_digest(_json(survey.names), parts.tobytes()),
+        split_digest=split_digest(survey.names, parts),
         preparation=preparation,
         skipped=skipped,
         source=survey.source,
         n_workers=n_workers,
         max_bytes=max_bytes,
         task=survey.task,
+        made=survey.made,
+        groups=survey.groups,
     )
+
+
+def split_digest(names: tuple[str, ...], parts: Parts) -> str:
+    """Digest a split: the pictures' names and parts."""
+    return _digest(_json(names), parts.tobytes())
 
 
 def _with_room(root: Path, n: int, image_sizes: Sequence[ImageSize], max_bytes: int | None) -> tuple[ImageSize, ...]:

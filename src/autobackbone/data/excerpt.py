@@ -152,6 +152,7 @@ def _taken(survey: Survey, chosen: Codes) -> Survey:
         names=tuple(survey.names[index] for index in chosen.tolist()),
         labels=survey.labels[chosen],
         parts=survey.parts[chosen],
+        groups=None if survey.groups is None else survey.groups[chosen],
     )
 
 

@@ -38,11 +38,13 @@ class Split:
 
     Args:
         parts: (n,) int8, codes of `PART_CODES` or `LEFT_OUT`.
+        made: the parts that were made out of the training part; the others were given, or follow times.
         rare: the codes of classes that were left out.
         notes: one line for whatever was made or could not be kept.
     """
 
     parts: Parts
+    made: tuple[Part, ...] = ()
     rare: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -95,7 +97,7 @@ def split_parts(
             parts[members[fifth]] = PART_CODES[part]
     if given is not None:
         notes += tuple(f"no {part} part was given: made from the training part, seed {seed}" for part in missing)
-    return Split(parts=parts, rare=tuple(int(code) for code in rare), notes=notes)
+    return Split(parts=parts, made=tuple(missing), rare=tuple(int(code) for code in rare), notes=notes)
 
 
 def fair_order(strata: Codes, parts: Parts, *, seed: int) -> Codes:

@@ -61,6 +61,9 @@ class Survey:
         skipped: one line for whatever was passed over or made.
         preparation: how pictures become pixels; its value range may still be open.
         picture_size_hint: median (height, width) of a few pictures, `None` where none could be read.
+        task: what the labels are.
+        made: the parts that were made out of the training part; the others were given, or follow times, and are kept.
+        groups: (n,) int64 codes of the user's groups, each in one part; `None` without.
     """
 
     source: Source
@@ -72,6 +75,8 @@ class Survey:
     preparation: Preparation
     picture_size_hint: ImageSize | None = None
     task: Task = "classification"
+    made: tuple[Part, ...] = ()
+    groups: Codes | None = None
 
     def __post_init__(self) -> None:
         self.labels.setflags(write=False)
@@ -167,6 +172,8 @@ def survey(
         preparation=preparation,
         picture_size_hint=_size_hint(found.source, len(names)),
         task=found.task,
+        made=split.made,
+        groups=coded,
     )
     return replace(checked, skipped=notes + check_parts(checked.counts(), checked.sizes()))
 
