@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from tests.conftest import TINY, make_pictures
 
 from autobackbone import Budget, open_run, select_backbone
@@ -103,3 +105,59 @@ def test_optimism_compares_validation_with_test(searched):
     assert optimism.n_trials == len(result.front)
     assert math.isfinite(optimism.standard_error)
     assert f"{100 * best.test_score:.1f} %" in str(optimism)
+
+
+def test_the_lines_that_are_printed_repeat_the_run(searched, capsys):
+    result, dataset, _ = searched
+    result.reproduce()
+    script = capsys.readouterr().out
+    assert result._facts["split_digest"] in script
+    assert f"run.retrain({result.best.number}, dataset=dataset)" in script
+    lines = script.replace("dataset = ...", "dataset = given")
+    threads = torch.get_num_threads()
+    try:
+        found = {"given": dataset}
+        exec(compile(lines, "script", "exec"), found)
+    finally:
+        torch.set_num_threads(threads)
+    picture = found["network"].transform(dataset[0][0])[None]
+    with torch.inference_mode():
+        torch.testing.assert_close(found["network"](picture), result.model()(picture), atol=1e-4, rtol=1e-3)
+    # The other half is a search that Python can read.
+    search = "\n".join(
+        line.removeprefix("# ") for line in script.splitlines() if line.startswith(("# selection", "#     ", "# )"))
+    )
+    compile(search, "search", "exec")
+
+
+def test_scores_without_copies_of_a_given_split(tmp_path, random_weights):
+    pictures, labels = make_pictures(n_per_class=16)
+    table = tmp_path / "pictures"
+    table.mkdir()
+
+    rows = []
+    for index, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+        part = ("train", "train", "val", "test")[index % 4]
+        Image.fromarray(picture).save(table / f"{index}.png")
+        rows.append((f"{index}.png", part, int(label)))
+    # A test picture is a training picture, mirrored.
+    Image.fromarray(pictures[0][:, ::-1]).save(table / "3.png")
+    frame = pd.DataFrame(rows, columns=["file", "split", "label"])
+    frame.to_csv(table / "labels.csv", index=False)
+    result = select_backbone(
+        table / "labels.csv",
+        Budget(n_trials=0),
+        backbones=TINY,
+        weights={TINY: random_weights(TINY)},
+        image_sizes=[64],
+        run_dir=tmp_path / "run",
+        cache_dir=tmp_path / "cache",
+        space={"n_blocks_kept": None},
+        progress=False,
+    )
+    found = result.scores_without_copies()
+    assert set(found) == {"test"}
+    predictions, truth = result._reader.predictions(result.best, "test"), result._reader.labels("test")
+    is_right = predictions.argmax(axis=1) == truth
+    assert found["test"] == pytest.approx(is_right[1:].mean())
+    assert any("a copy in the training part" in note for note in result.notes)

@@ -21,6 +21,7 @@ from autobackbone.exporting.transform import Transform, as_pictures, to_input
 from autobackbone.records import Task, Trial
 from autobackbone.runfolder import RunFolder
 from autobackbone.search import trialfiles
+from autobackbone.search.trialfiles import copies_noted
 from autobackbone.tasks import predictions_of
 
 _BATCH_SIZE = 32
@@ -102,6 +103,19 @@ class RunReader:
     def labels(self, part: ScoredPart) -> NDArray[Any]:
         """The labels of a part, (n_images,) or (n_images, k), in the order of its predictions."""
         return trialfiles.read_labels(self.run, part, self.task)
+
+    def leaked(self, part: ScoredPart) -> NDArray[np.bool_]:
+        """Which pictures of a part have a copy in the training part, (n_part,); none where copies were not looked for.
+
+        Raises:
+            RunError: what the run notes of copies is no such thing.
+        """
+        parts = trialfiles.read_pictures(self.run)["part"].to_numpy()
+        groups = copies_noted(self.run, self.run.read_facts(), len(parts))
+        is_part = parts == part
+        if groups is None:
+            return np.zeros(int(is_part.sum()), dtype=np.bool_)
+        return np.asarray(np.isin(groups[is_part], groups[parts == "train"]))
 
     def predicted(self, network: nn.Module, images: Any) -> NDArray[np.float32]:
         """What a network of a trial says of pictures in any form that users give, (n_images, n_outputs)."""

@@ -33,7 +33,7 @@ from autobackbone.training.activations import activation_cache
 from autobackbone.training.fit import Scorer
 from autobackbone.training.pausing import Leg
 from autobackbone.training.stores import Stores
-from autobackbone.training.tuner import MIN_EPOCHS, Tuner, training_device
+from autobackbone.training.tuner import MIN_EPOCHS, STEP_PRECISION, Tuner, training_device
 
 RefitOn = Literal["train", "train+val"]
 
@@ -274,10 +274,10 @@ def recorded_bundle(
 
 
 def _candidate(trial: Trial, *, n_epochs: int) -> Candidate:
-    own = {name: value for name, value in trial.extras.items() if name != LEGS}
-    return Candidate(
-        **trial.body._asdict(), n_unfrozen=trial.n_unfrozen, lr=trial.lr, extras={**own, "n_epochs": n_epochs}
-    )
+    """With the precision that it was trained in: measured again, another one may be the faster."""
+    searched = {name: value for name, value in trial.extras.items() if name != LEGS}
+    extras = {STEP_PRECISION: "float32", **searched, "n_epochs": n_epochs}
+    return Candidate(**trial.body._asdict(), n_unfrozen=trial.n_unfrozen, lr=trial.lr, extras=extras)
 
 
 def _best_epoch(trial: Trial, metric: Metric) -> int:

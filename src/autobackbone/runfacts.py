@@ -15,12 +15,12 @@ import torch
 
 from autobackbone.backbones.weights import GivenWeights
 from autobackbone.choosing import settled_tolerance
-from autobackbone.data import PART_CODES, Codes, DataBundle, PartSource, codes_of, groups_of, printable
+from autobackbone.data import PART_CODES, Codes, DataBundle, PartSource, groups_of, printable
 from autobackbone.errors import RunError
 from autobackbone.latency.target import hardware
 from autobackbone.preparing import Known, Prepared
 from autobackbone.runfolder import RunFolder
-from autobackbone.search.trialfiles import read_pictures, write_pictures
+from autobackbone.search.trialfiles import copies_noted, read_pictures, write_pictures
 from autobackbone.settings import Settings
 
 _PACKAGES = (
@@ -88,13 +88,7 @@ def known_copies(run: RunFolder, n: int) -> Codes | None:
     Raises:
         RunError: they are none.
     """
-    groups = run.read_facts().get("copies")
-    if groups is None:
-        return None
-    is_list = isinstance(groups, list) and all(isinstance(group, list) for group in groups)
-    if not is_list or not all(type(index) is int and index >= 0 for group in groups for index in group):
-        raise run.damaged("'copies' must be null or a list of lists of numbers of pictures")
-    return codes_of(groups, n)
+    return copies_noted(run, run.read_facts(), n)
 
 
 def _write_pictures(run: RunFolder, bundle: DataBundle) -> None:

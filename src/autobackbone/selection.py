@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -24,14 +24,16 @@ from autobackbone.choosing import (
     mark_front,
     with_caution,
 )
+from autobackbone.crossfitting import ScoredPart
 from autobackbone.ensembling import Ensemble, ensemble_of
 from autobackbone.errors import ArgumentError, RunError
 from autobackbone.loading import RunReader
-from autobackbone.metrics import Metric, metric_for
+from autobackbone.metrics import Metric, metric_for, score
 from autobackbone.optimism import Optimism, optimism_of
 from autobackbone.predicting import Predictor
 from autobackbone.records import Budget, Limits, Task, Trial, counted
 from autobackbone.refitting import Refit, refit, until_of
+from autobackbone.replaying import script_of
 from autobackbone.retraining import RefitOn, Retrainer
 from autobackbone.runfolder import RunFolder
 from autobackbone.search.study import load_study, read_trials
@@ -190,6 +192,38 @@ class Selection:
         Printing it says what it says of the chosen trial.
         """
         return optimism_of(self.front, self.best, self.metric) if self.front else None
+
+    def reproduce(self) -> None:
+        """Print the lines of Python that repeat what the run has recorded: its front, trained again, the best last.
+
+        With versions, threads, and the digests of pictures and split. The split, the screened heads and each training
+        come out the same; a search anew under a limit of time may try other candidates.
+
+        Raises:
+            RunError: no trial has finished.
+        """
+        print(script_of(self.path, self._facts, self.trials, self.best, self.metric))  # noqa: T201  what it is for
+
+    def scores_without_copies(self, trial: Trial | int | None = None) -> dict[ScoredPart, float]:
+        """A trial's scores without those pictures that have a copy in the training part.
+
+        Splits that are made have none; one that a dataset brought is kept as it is, and this tells what that flatters.
+
+        Args:
+            trial: a finished trial or its number; `None` for the best.
+
+        Returns:
+            By part that has such pictures, in the metric's own sign and unit; empty where there are none, where they
+            were not looked for, or where the trial was not scored.
+        """
+        wanted = self._trial(trial)
+        parts = [part for part in get_args(ScoredPart) if self._reader.has_predictions(wanted, part)]
+        masks = {part: self._reader.leaked(part) for part in parts}
+        return {
+            part: score(self.metric, self._reader.predictions(wanted, part)[~mask], self._reader.labels(part)[~mask])
+            for part, mask in masks.items()
+            if mask.any() and not mask.all()
+        }
 
     def retrain(
         self, trial: Trial | int | None = None, *, dataset: Any = None, cache_dir: str | Path | None = None

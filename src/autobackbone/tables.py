@@ -10,6 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from autobackbone.metrics import aligned
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -44,6 +46,8 @@ def print_selection(selection: Selection, *, all_trials: bool = False) -> None:
         console.print(f"choose: {selection.choice.reason}")
         if selection.optimism is not None:
             console.print(f"confirmed: {selection.optimism}")
+        for part, value in selection.scores_without_copies().items():
+            console.print(f"without copies of training pictures: {part} {aligned(selection.metric, value)}")
     else:
         console.print("choose: nothing yet, since no trial has finished")
     console.print(f"run folder: {selection.path}")

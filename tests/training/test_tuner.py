@@ -17,7 +17,7 @@ from autobackbone.errors import TrialError, TrialMemoryError
 from autobackbone.screening import predict, screen
 from autobackbone.training.pausing import Leg
 from autobackbone.training.steps import measured
-from autobackbone.training.tuner import _take_buffers
+from autobackbone.training.tuner import STEP_PRECISION, _take_buffers
 
 
 @pytest.mark.parametrize("is_stored", [True, False])
@@ -167,6 +167,8 @@ def test_a_loss_that_is_no_number_is_a_failed_trial(tuner, screened):
         tuner.tune(candidate(n_unfrozen=3, lr=1e30, extras={"n_epochs": 4}), screened.head)
 
 
+# Left to a clock, either of two trainings may be the one in bfloat16.
+EXACT = {STEP_PRECISION: "float32"}
 OUT_OF_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     MemoryError(),
@@ -197,7 +199,7 @@ class SmallSource(Source):
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("n_passes", [0, 9])  # while a step is timed, and in the middle of training
 def test_where_memory_is_too_small_training_begins_anew_in_halves_of_a_step(tuner, screened, error, n_passes):
-    wanted = candidate(lr=3e-3, extras={"n_epochs": 4, "batch_size": 8})
+    wanted = candidate(lr=3e-3, extras={"n_epochs": 4, "batch_size": 8, **EXACT})
     small = replace(tuner, stores=replace(tuner.stores, source=SmallSource(error, n_fitting=4, n_passes=n_passes)))
     network, outcome = small.tune(wanted, screened.head)
     recipe = replace(tuner._recipe(wanted), batch_size=4, accumulate=2)
@@ -208,7 +210,7 @@ def test_where_memory_is_too_small_training_begins_anew_in_halves_of_a_step(tune
 
 def test_two_passes_of_half_as_many_pictures_make_the_same_steps(tuner, screened, bundle):
     n_train = len(bundle.indices("train"))
-    wanted = candidate(n_unfrozen=2, extras={"n_epochs": 8, "batch_size": n_train})
+    wanted = candidate(n_unfrozen=2, extras={"n_epochs": 8, "batch_size": n_train, **EXACT})
     _, whole = tuner.tune(wanted, screened.head)
     recipe = tuner._recipe(wanted)
     _, halves = tuner._tune(wanted, screened.head, replace(recipe, batch_size=n_train // 2, accumulate=2), None, 1)

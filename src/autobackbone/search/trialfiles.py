@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from autobackbone.convexhead import Head
+from autobackbone.data import codes_of
 from autobackbone.errors import RunError, TrialError
 from autobackbone.records import Task
 from autobackbone.runfolder import FULL, RunFolder, write_text, written_whole
@@ -79,6 +80,21 @@ def read_pictures(run: RunFolder) -> pd.DataFrame:
         raise RunError(
             f"{str(run.pictures_file)!r} cannot be read ({error}). Put it back as the search wrote it, or search again."
         ) from error
+
+
+def copies_noted(run: RunFolder, facts: Mapping[str, Any], n: int) -> NDArray[np.int64] | None:
+    """The groups of copies that a run has noted, (n,) codes; `None` where it did not look.
+
+    Raises:
+        RunError: they are none.
+    """
+    groups = facts.get("copies")
+    if groups is None:
+        return None
+    is_list = isinstance(groups, list) and all(isinstance(group, list) for group in groups)
+    if not is_list or not all(type(index) is int and index >= 0 for group in groups for index in group):
+        raise run.damaged("'copies' must be null or a list of lists of numbers of pictures")
+    return codes_of(groups, n)
 
 
 def save_head(run: RunFolder, number: int, head: Head) -> None:

@@ -253,10 +253,10 @@ def _take_buffers(network: nn.Module, tail: nn.Module) -> None:
 
 
 def _settled(candidate: Candidate, leg: Leg | None) -> StepPrecision | None:
-    """A training that goes on keeps the precision that it began in."""
-    if leg is None or leg.n_before == 0:
-        return None
-    return "bfloat16" if candidate.extras.get(STEP_PRECISION) == "bfloat16" else "float32"
+    """A training that goes on, or is repeated, keeps the precision that it began in."""
+    if STEP_PRECISION in candidate.extras:
+        return "bfloat16" if candidate.extras[STEP_PRECISION] == "bfloat16" else "float32"
+    return None if leg is None or leg.n_before == 0 else "float32"
 
 
 def _fitted(recipe: Recipe, trainee: Trainee, step_s: float, until: float | None, leg: Leg | None) -> Recipe:

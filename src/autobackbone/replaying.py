@@ -1,0 +1,89 @@
+"""The lines of Python that repeat what a run did, as it has recorded it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from autobackbone.choosing import trial_line
+from autobackbone.metrics import Metric
+from autobackbone.records import Limits, Target, Trial
+
+_SIZES = "image_sizes"
+
+
+def script_of(path: Path, facts: Mapping[str, Any], trials: Sequence[Trial], chosen: Trial, metric: Metric) -> str:
+    """A script that trains recorded trials again, and one that would search again.
+
+    Args:
+        path: the run folder.
+        facts: of it.
+        trials: of it; those that ended with a network are repeated.
+        chosen: the one to use, repeated last.
+        metric: of the scores.
+    """
+    repeated = [trial for trial in trials if trial.on_front and trial.number != chosen.number]
+    lines = [
+        *_heading(facts),
+        "import torch",
+        "",
+        "from autobackbone import Budget, Limits, Target, open_run, select_backbone",
+        "",
+        f"torch.set_num_threads({facts['n_torch_threads']})",
+        _dataset_line(facts),
+        f"run = open_run({str(path)!r})",
+        "",
+        "# The decisions of the run, repeated: same pictures, split, heads, legs, views and precisions.",
+    ]
+    for trial in [*repeated, chosen]:
+        lines += [f"# {trial_line(trial, metric)}", f"network = run.retrain({trial.number}, dataset=dataset)"]
+    return "\n".join([*lines, "", *_search(facts, trials), ""])
+
+
+def _heading(facts: Mapping[str, Any]) -> list[str]:
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    return [
+        f"# Run of {facts['begun_at']} on {facts['target_line']}, {facts['n_cores']} cores.",
+        f"# Python {facts['python']}; {versions}.",
+        f"# Digest of the pictures and labels {facts['data_digest']}, of the split {facts['split_digest']}.",
+    ]
+
+
+def _dataset_line(facts: Mapping[str, Any]) -> str:
+    if facts.get("dataset") is not None:
+        return f"dataset = {facts['dataset']!r}"
+    return "dataset = ...  # what was searched on lay in memory: put the same here"
+
+
+def _search(facts: Mapping[str, Any], trials: Sequence[Trial]) -> list[str]:
+    arguments = facts["arguments"]
+    n_tuned = sum(trial.n_unfrozen > 0 for trial in trials)
+    given = {
+        "task": repr(facts["task"]),
+        "label": repr(facts.get("label")) if facts.get("label") is not None else None,
+        "metric": repr(facts["metric"]),
+        "backbones": repr([name for name, _ in facts[_SIZES]]),
+        _SIZES: None if arguments[_SIZES] is None else repr([tuple(size) for size in arguments[_SIZES]]),
+        "target": repr(Target(**arguments["target"])),
+        "limits": repr(Limits(**arguments["limits"])),
+        "space": repr(_as_given(arguments["space"])) if arguments["space"] else None,
+        "seed": repr(arguments["seed"]),
+        "resize": repr(arguments["resize"]),
+        "batch_norm": repr(arguments["batch_norm"]),
+        "weights": None if facts["weights"] is None else repr(facts["weights"]),
+    }
+    written = [f"#     {name}={value}," for name, value in given.items() if value is not None]
+    return [
+        "# The same search anew. What is tried after screening hangs on what things cost, and so on the clock.",
+        "# selection = select_backbone(",
+        "#     dataset,",
+        f"#     Budget(n_trials={n_tuned}),",
+        *written,
+        "# )",
+    ]
+
+
+def _as_given(space: Mapping[str, Any]) -> dict[str, Any]:
+    """Bounds are tuples where users write them, and lists in JSON."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in space.items()}
