@@ -15,13 +15,13 @@ from autobackbone.metrics.totals import statistic_of
 
 @pytest.mark.parametrize(("task", "name"), [pair for pair in ALL if pair[1] in RESAMPLED])
 @pytest.mark.parametrize("digits", [1, 9])
-def test_counting_a_picture_twice_is_having_it_twice(task, name, digits):
+def test_counting_a_picture_twice_is_having_it_twice_to_torchmetrics(task, name, digits):
     predictions, labels = example(task, 0, 40, digits=digits)
     metric = found(task, name)
     rows = np.random.default_rng(1).integers(0, 40, (30, 25))
     counts = np.stack([np.bincount(row, minlength=40) for row in rows]).astype(float)
     scores = [score(metric, predictions[row], labels[row]) for row in rows]
-    np.testing.assert_allclose(statistic_of(metric, predictions, labels)(counts), scores, rtol=1e-9)
+    np.testing.assert_allclose(statistic_of(metric, predictions, labels)(counts), scores, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["balanced_accuracy", "log_loss"])
@@ -36,7 +36,7 @@ def test_the_interval_is_scipys_of_the_same_resamples(name):
         method="BCa",
         rng=np.random.default_rng(0),
     ).confidence_interval
-    assert interval(metric, predictions, labels) == pytest.approx(tuple(theirs), abs=1e-9)
+    assert interval(metric, predictions, labels) == pytest.approx(tuple(theirs), abs=1e-6)
 
 
 def test_groups_of_pictures_tell_the_acceleration_well_enough():

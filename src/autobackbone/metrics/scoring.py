@@ -16,6 +16,7 @@ from autobackbone.metrics.own import made_from, own_score, own_statistic
 from autobackbone.metrics.resampling import Counts, Floats, Statistic, resampled_error, resampled_interval
 from autobackbone.metrics.shares import error_of_mean, is_proportion, mean_of, shares_of
 from autobackbone.metrics.totals import statistic_of
+from autobackbone.metrics.values import value_of
 
 
 def score(metric: Metric, predictions: ArrayLike, labels: ArrayLike) -> float:
@@ -154,7 +155,7 @@ def _value(metric: Metric, table: Floats, truth: NDArray[Any]) -> float:
     shares = shares_of(metric, table, truth)
     if shares is not None:
         return float(shares.mean())
-    return float(statistic_of(metric, table, truth)(np.ones((1, len(truth))))[0])
+    return value_of(metric, table, truth)
 
 
 def _statistic(metric: Metric, table: Floats, truth: NDArray[Any]) -> Statistic:

@@ -1,7 +1,7 @@
 """Scores that are no means over pictures, as functions of how often each picture counts.
 
-A score of all pictures and those of a thousand resamples are one function here, so that they cannot differ, and all
-resamples are scored in one product of matrices.
+All resamples of an interval are scored in one product of matrices: a thousand calls of torchmetrics would take seconds.
+With each picture counted once they give what `values` gives.
 """
 
 from __future__ import annotations

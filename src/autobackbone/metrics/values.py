@@ -1,0 +1,96 @@
+"""Scores that are no means over pictures, as torchmetrics computes them; what cannot be missed is left out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics.functional.classification import (
+    multiclass_f1_score,
+    multiclass_recall,
+    multilabel_average_precision,
+    multilabel_f1_score,
+)
+from torchmetrics.functional.regression import mean_squared_error, r2_score
+
+from autobackbone.metrics.known import Metric
+from autobackbone.metrics.resampling import Floats
+from autobackbone.records import Task
+
+
+def value_of(metric: Metric, predictions: Floats, labels: NDArray[Any]) -> float:
+    """The score of all pictures; known metrics only, and no means over pictures. NaN where all is left out.
+
+    Args:
+        metric: of the score.
+        predictions: (n_images, n_outputs).
+        labels: (n_images,) or (n_images, n_outputs).
+    """
+    found, truth = torch.from_numpy(np.ascontiguousarray(predictions)), torch.from_numpy(np.ascontiguousarray(labels))
+    return _VALUES[metric.task, metric.name](found, truth)
+
+
+def _balanced_accuracy(probabilities: Tensor, labels: Tensor) -> float:
+    found = probabilities.argmax(dim=1)
+    recalls = multiclass_recall(found, labels, probabilities.shape[1], average="none", validate_args=False)
+    return float(recalls[torch.unique(labels)].mean())
+
+
+def _class_f1_macro(probabilities: Tensor, labels: Tensor) -> float:
+    found = probabilities.argmax(dim=1)
+    return float(multiclass_f1_score(found, labels, probabilities.shape[1], average="macro", validate_args=False))
+
+
+def _label_f1_macro(probabilities: Tensor, labels: Tensor) -> float:
+    found = (probabilities > 0.5).long()
+    scores = multilabel_f1_score(found, labels, labels.shape[1], average="none", validate_args=False)
+    return _mean(scores[(found + labels).any(dim=0)])
+
+
+def _label_f1_micro(probabilities: Tensor, labels: Tensor) -> float:
+    found = (probabilities > 0.5).long()
+    if not (found + labels).any():
+        return math.nan
+    return float(multilabel_f1_score(found, labels, labels.shape[1], average="micro", validate_args=False))
+
+
+def _mean_average_precision(probabilities: Tensor, labels: Tensor) -> float:
+    has_any = labels.any(dim=0)
+    n_labels = int(has_any.sum())
+    if n_labels == 0:
+        return math.nan
+    own = probabilities[:, has_any], labels[:, has_any]
+    return float(multilabel_average_precision(*own, n_labels, average="macro", validate_args=False))
+
+
+def _rmse(numbers: Tensor, labels: Tensor) -> float:
+    return float(mean_squared_error(numbers, labels, squared=False, num_outputs=labels.shape[1]).mean())
+
+
+def _r2(numbers: Tensor, labels: Tensor) -> float:
+    varies = (labels != labels[0]).any(dim=0)
+    if not varies.any():
+        return math.nan
+    # It takes differences of sums of squares, whose digits far from nought are used up.
+    centre = labels[:, varies].median(dim=0).values
+    return float(r2_score(numbers[:, varies] - centre, labels[:, varies] - centre))
+
+
+def _mean(scores: Tensor) -> float:
+    return float(scores.mean()) if len(scores) else math.nan
+
+
+_VALUES: dict[tuple[Task, str], Callable[[Tensor, Tensor], float]] = {
+    ("classification", "balanced_accuracy"): _balanced_accuracy,
+    ("classification", "f1_macro"): _class_f1_macro,
+    ("regression", "r2"): _r2,
+    ("regression", "rmse"): _rmse,
+    ("multilabel", "map"): _mean_average_precision,
+    ("multilabel", "f1_micro"): _label_f1_micro,
+    ("multilabel", "f1_macro"): _label_f1_macro,
+}
