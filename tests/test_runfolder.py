@@ -67,7 +67,8 @@ def test_a_fact_that_is_missing_or_of_another_kind_is_named(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("classes", ["a"]),
+        ("classes", []),
+        ("task", "ranking"),
         ("classes", ["a", None]),
         ("image_sizes", [["net", [96]]]),
         ("image_sizes", [["net", 96]]),

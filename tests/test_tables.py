@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autobackbone.metrics import metric_for
 from autobackbone.records import Trial
 from autobackbone.tables import _published, print_catalogue, print_selection
 
@@ -29,7 +30,11 @@ class Terminal(io.StringIO):
 class Printed(SimpleNamespace):
     """What is printed of a selection, without a run behind it."""
 
-    target, metric, path = "cpu (a chip, 2 threads)", SimpleNamespace(name="accuracy"), Path("nowhere")
+    target, metric, path = "cpu (a chip, 2 threads)", metric_for("accuracy", n_outputs=2), Path("nowhere")
+    optimism = None
+
+    def scores_without_copies(self):
+        return {"test": 0.5}
 
     @property
     def best(self):

@@ -22,6 +22,7 @@ from autobackbone.settings import BatchNorm, Groups, Rare, Times, as_settings
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
+    from torchmetrics import Metric as TorchMetric
 
     from autobackbone.backbones.weights import GivenWeights
 
@@ -32,7 +33,7 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
     *,
     task: Task | None = None,
     label: str | Sequence[str] | None = None,
-    metric: str | None = None,
+    metric: str | TorchMetric | None = None,
     backbones: str | Sequence[str] | None = None,
     image_sizes: Sequence[int | Sequence[int]] | int | None = None,
     target: Target | None = None,
@@ -72,7 +73,8 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
             or 0 and 1 for each of several labels.
         metric: of classes `"accuracy"` (default), `"balanced_accuracy"`, `"f1_macro"`, `"log_loss"`, `"top5"`,
             `"auroc"`; of numbers `"r2"` (default), `"mae"`, `"rmse"`; of several labels `"map"` (default),
-            `"f1_micro"`, `"f1_macro"`, `"auroc"`, `"log_loss"`, `"accuracy"`.
+            `"f1_micro"`, `"f1_macro"`, `"auroc"`, `"log_loss"`, `"accuracy"`. Or a metric of torchmetrics, itself or as
+            text `"package.module:Name"`.
         backbones: names or globs such as `"resnet*"`; `None` for a shortlist of what can be loaded here.
         image_sizes: pixels, or (height, width) each; `None` for each backbone's own size and smaller ones.
         target: where the model will run; latency is measured there.
@@ -155,7 +157,7 @@ def plan(  # noqa: PLR0913  the facade names every argument
     *,
     task: Task | None = None,
     label: str | Sequence[str] | None = None,
-    metric: str | None = None,
+    metric: str | TorchMetric | None = None,
     backbones: str | Sequence[str] | None = None,
     image_sizes: Sequence[int | Sequence[int]] | int | None = None,
     target: Target | None = None,

@@ -215,7 +215,7 @@ _FACTS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "preparation": ("a mapping", _is_mapping),
     "split_digest": ("a text", _is_text),
     "target_line": ("a text", _is_text),
-    "task": (f"one of {', '.join(get_args(Task))}", get_args(Task).__contains__),
+    "task": (f"a task of {', '.join(get_args(Task))}", get_args(Task).__contains__),
     "tolerance": ("a number of at least 0 or null", _is_tolerance),
     "weights": ("a path, a mapping of backbones to paths, or null", _are_weights),
 }

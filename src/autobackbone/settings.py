@@ -14,6 +14,7 @@ from autobackbone.records import Budget, ImageSize, Limits, Resize, Target, Task
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
+    from torchmetrics import Metric as TorchMetric
 
     from autobackbone.backbones.weights import GivenWeights
 
@@ -31,7 +32,7 @@ class Settings:
     budget: Budget
     task: Task | None
     label: str | tuple[str, ...] | None
-    metric: str | None
+    metric: str | TorchMetric | None
     backbones: tuple[str, ...] | None
     image_sizes: tuple[ImageSize, ...] | None
     target: Target
@@ -78,7 +79,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     *,
     task: Task | None,
     label: str | Sequence[str] | None,
-    metric: str | None,
+    metric: str | TorchMetric | None,
     backbones: str | Sequence[str] | None,
     image_sizes: Sequence[int | Sequence[int]] | int | None,
     target: Target | None,
@@ -117,8 +118,8 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     _require(is_task, f"task is 'classification', 'regression', 'multilabel', or None to read it, not {task!r}.")
     is_label = label is None or isinstance(label, str) or _are_texts(label)
     _require(is_label, f"label names one column of a table, or several in a list, not {label!r}.")
-    is_metric = metric is None or isinstance(metric, str)
-    _require(is_metric, f"metric is the name of one, such as 'accuracy', or None, not {metric!r}.")
+    is_metric = metric is None or isinstance(metric, str) or hasattr(metric, "higher_is_better")
+    _require(is_metric, f"metric is the name of one, such as 'accuracy', one of torchmetrics, or None, not {metric!r}.")
     is_groups = groups is None or callable(groups) or hasattr(groups, "__len__")
     _require(is_groups, f"groups has one entry a picture, or is a function of its name, not {groups!r}.")
     is_times = times is None or callable(times) or hasattr(times, "__len__")

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 _PUBLISHED = ("name", "top1", "n_params", "gmacs", "cpu_images_per_s", "gpu_images_per_s", "licence", "loadable")
 # What a narrow terminal goes without, in this order.
-_DISPENSABLE = ("pictures/s", "p95", "MB", "95 %", "gpu_images_per_s", "cpu_images_per_s", "gmacs")
+_INTERVAL = "95 %"
+_DISPENSABLE = ("pictures/s", "p95", "MB", _INTERVAL, "gpu_images_per_s", "cpu_images_per_s", "gmacs")
 _TEXTS = ("backbone", "state", "name", "licence", "loadable")
 # Wider than any table: where nobody looks at a window, every row is one line.
 _UNBOUNDED = 10_000
@@ -80,6 +81,9 @@ def _console() -> Console:
 
 def _fitting(console: Console, rows: Sequence[Mapping[str, str]]) -> Table:
     """All columns, or those that the terminal has room for; what is still too long is folded."""
+    rows = [
+        {name: row[name] for name in row if name != _INTERVAL or any(one[_INTERVAL] for one in rows)} for row in rows
+    ]
     boundless = console.options.update_width(_UNBOUNDED)
     for n_left_out in range(len(_DISPENSABLE) + 1):
         table = _table([{name: row[name] for name in row if name not in _DISPENSABLE[:n_left_out]} for row in rows])
@@ -110,7 +114,7 @@ def _facts(trial: Trial, chosen: int | None, *, form: str, has_state: bool) -> d
         "lr": _number(trial.lr, ".1e"),
         "score": _number(trial.score, form),
         "test": _number(trial.test_score, form),
-        "95 %": _range(trial.test_score_low, trial.test_score_high),
+        _INTERVAL: _range(trial.test_score_low, trial.test_score_high),
         "ms": _number(trial.latency_ms, ".2f"),
         "p95": _number(trial.latency_p95_ms, ".2f"),
         "pictures/s": _number(trial.images_per_s, ".0f"),
