@@ -200,3 +200,15 @@ def test_a_score_of_a_part_of_the_pictures_beats_none_on_all_of_them():
     lucky = replace(trial(0, 1.0, 1.0), extras={"scored_share": 0.1})
     assert not is_beaten_for_good(trial(1, 0.8, 2.0), [lucky], ACCURACY)
     assert is_beaten_for_good(trial(1, 0.8, 2.0), [replace(lucky, extras={})], ACCURACY)
+
+
+@given(st.lists(points, min_size=2, max_size=9), st.floats(1.0, 1.5))
+def test_what_is_beaten_for_good_is_so_however_other_bodies_drift(rows, drift):
+    trials = [
+        replace(trial(i, score / 4, ms, noise=noise), backbone="ab"[i % 2]) for i, (score, ms, noise) in enumerate(rows)
+    ]
+    gone = {one.number for one in trials if is_beaten_for_good(one, trials, ACCURACY, drift=1.5)}
+    assert gone <= {one.number for one in trials if is_beaten_for_good(one, trials, ACCURACY)}
+    drifted = [replace(one, latency_ms=one.latency_ms * drift) if one.backbone == "a" else one for one in trials]
+    without_noise = [replace(one, latency_noise_ms=0.0) for one in drifted]
+    assert not gone & {one.number for one in front_of(without_noise, ACCURACY)}

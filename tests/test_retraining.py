@@ -42,7 +42,7 @@ def test_every_trained_trial_is_the_same_when_it_is_trained_again(searched):
         network = result.retrain(trial, cache_dir=cache)
         found = result._reader.predicted(network, dataset[0][_validation(result)])
         kept = trialfiles.load_predictions(result._run, trial.number, trialfiles.VALIDATION)
-        np.testing.assert_allclose(found, kept, atol=1e-4)
+        np.testing.assert_allclose(found, kept, atol=5e-3)
 
 
 def _validation(result):

@@ -58,18 +58,28 @@ def comparable(trials: Sequence[Trial]) -> list[Trial]:
     return [trial for trial in finished if scored_share(trial) == most]
 
 
-def is_beaten_for_good(trial: Trial, others: Sequence[Trial], metric: Metric) -> bool:
+def is_beaten_for_good(trial: Trial, others: Sequence[Trial], metric: Metric, *, drift: float = 1.0) -> bool:
     """Whether no later trial can bring a trial back to the front.
 
     Being beaten within noise is not transitive: what beats a trial now may be beaten by one that does not beat it. A
     trial that is as good or better at a latency that is lower beyond all noise, or better at one that is not higher,
     beats it whatever comes.
+
+    Args:
+        trial: that may be beaten.
+        others: all of the run.
+        metric: of the scores.
+        drift: by what factor latencies of other bodies, measured at another time, may be wrong.
     """
     own, low, high = _place(trial, metric)
     # A score on fewer validation pictures beats none on more of them.
     rivals = (other for other in comparable(others) if scored_share(other) >= scored_share(trial))
-    places = (_place(other, metric) for other in rivals if other.number != trial.number)
-    return any((score > own and its_high <= high) or (score >= own and its_high < low) for score, _, its_high in places)
+    for other in rivals:
+        score, _, its_high = _place(other, metric)
+        its_high *= 1.0 if other.body == trial.body else drift
+        if other.number != trial.number and ((score > own and its_high <= high) or (score >= own and its_high < low)):
+            return True
+    return False
 
 
 def front_of(trials: Sequence[Trial], metric: Metric) -> list[Trial]:

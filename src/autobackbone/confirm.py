@@ -11,6 +11,7 @@ from autobackbone.errors import TrialError
 from autobackbone.metrics import interval, score
 from autobackbone.records import Trial
 from autobackbone.search import trialfiles
+from autobackbone.search.levelling import levelling_s
 from autobackbone.search.study import note_test_score
 from autobackbone.search.workshop import Workshop
 
@@ -21,10 +22,13 @@ _SETUP_S = 0.5
 
 
 def expected_s(shop: Workshop, front: Sequence[Trial]) -> float:
-    """Seconds that confirming a front takes."""
+    """Seconds that confirming a front takes, its latencies measured side by side included."""
+    return sum(_pass_s(shop, trial) for trial in front) + levelling_s(shop, front) + 1.0
+
+
+def _pass_s(shop: Workshop, trial: Trial) -> float:
     n_test = len(shop.bundle.indices("test"))
-    passes = [shop.costs.forward_s.get(trial.body, 0.0) * n_test * _EXACT_FACTOR + _SETUP_S for trial in front]
-    return sum(passes) + 1.0
+    return shop.costs.forward_s.get(trial.body, 0.0) * n_test * _EXACT_FACTOR + _SETUP_S
 
 
 def confirm(shop: Workshop, front: Sequence[Trial]) -> None:
@@ -40,7 +44,7 @@ def confirm(shop: Workshop, front: Sequence[Trial]) -> None:
     for trial in front:
         if trial.test_score is not None:  # an earlier sitting has measured it: once is enough
             continue
-        if expected_s(shop, [trial]) - 1.0 > shop.clock.left_s() + slack_s:
+        if _pass_s(shop, trial) > shop.clock.left_s() + slack_s:
             shop.reporter.say(f"trial {trial.number} stays unconfirmed: the time is up")
             continue
         shop.reporter.progress(shop.use_share(), f"confirming trial {trial.number}")

@@ -23,6 +23,7 @@ from autobackbone.search import trialfiles
 from autobackbone.search.climb import climb
 from autobackbone.search.early import climb_early
 from autobackbone.search.evaluate import NetworkEvaluator, end_paused, tidy
+from autobackbone.search.levelling import level
 from autobackbone.search.screenstage import screen_all
 from autobackbone.search.space import USUAL, Space, offered_cuts
 from autobackbone.search.steps import Search
@@ -222,6 +223,8 @@ def _n_trials_left(shop: Workshop) -> int | None:
 def _is_ending_interrupted(shop: Workshop, *, is_confirming: bool) -> bool:
     """Keep the networks of the front and confirm them; whether Ctrl-C ended that."""
     try:
+        if is_confirming and level(shop):
+            tidy(shop, drift=1.0)
         front = _front_to_confirm(shop)
         for trial in front:
             _keep_or_tell(shop, trial)

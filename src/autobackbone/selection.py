@@ -230,7 +230,8 @@ class Selection:
     ) -> nn.Module:
         """Train a trial once more as the run has recorded it: same pictures, head, legs, views and precision.
 
-        On the same machine, with the same versions and number of threads, the network is the same.
+        On the same machine, with the same versions and number of threads, the network is the same but for rounding:
+        each pass over the pictures takes the way that was the fastest when it began.
 
         Args:
             trial: a trained trial or its number, on the front or not; `None` for the best.

@@ -16,7 +16,7 @@ from torch import nn
 
 from autobackbone.errors import TargetMemoryError
 from autobackbone.latency import measure as measuring
-from autobackbone.latency.measure import fastest_ms, measure, ties
+from autobackbone.latency.measure import fastest_ms, measure, measure_together, ties
 from autobackbone.latency.target import resolve
 from autobackbone.records import Latency, Precision, Target
 
@@ -239,3 +239,41 @@ def test_a_thread_that_has_no_core_waits():
     assert sum(measuring._waited_s().values()) > before_s
     for worker in workers:
         worker.join()
+
+
+class _Noted(nn.Module):
+    """Notes each of its passes."""
+
+    def __init__(self, name, seen):
+        super().__init__()
+        self.name, self.seen = name, seen
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def forward(self, x):
+        self.seen.append(self.name)
+        return x
+
+
+def test_networks_take_turns_so_that_a_machine_that_drifts_slows_them_alike():
+    seen = []
+    networks = [(_Noted(name, seen), (8, 8)) for name in "abc"]
+    found = measure_together(networks, resolve(Target(device="cpu", n_threads=1)), seconds=0.02)
+    # One pass each to begin with; then turns of five, the first of which does not count.
+    turns = seen[3:]
+    assert seen[:3] == ["a", "b", "c"]
+    assert len(turns) % 15 == 0
+    assert turns == [*"aaaaabbbbbccccc"] * (len(turns) // 15)
+    assert all(3 <= latency.n_repeats <= len(turns) // 15 * 4 for latency in found)
+    assert all(math.isnan(latency.images_per_s) for latency in found)
+
+
+def test_a_network_that_does_not_fit_is_named_among_others():
+    class Huge(nn.Module):
+        def forward(self, x):
+            raise MemoryError
+
+    networks = [(nn.Conv2d(3, 4, 3), (16, 16)), (Huge(), (16, 16))]
+    with pytest.raises(TargetMemoryError, match="Huge at 16x16 px and batch 1 does not fit"):
+        measure_together(networks, resolve(Target(device="cpu", n_threads=1)), seconds=0.05)

@@ -43,6 +43,7 @@ _DRIFT_SHARE = 0.02
 # Intervals of this width around two medians touch when the medians differ by less than can be told at the 5 % level
 # (Goldstein and Healy 1995): so "tied" is simply "the intervals touch".
 _Z = 1.39
+_A_TURN = 4
 _LARGE_BATCH = 32
 # The first large batch also pays for memory and kernels: 1.3 s once, where the next one took 0.3.
 _LONG_FIRST = 2.0
@@ -83,8 +84,59 @@ def measure(network: nn.Module, image_size: ImageSize, target: Target, *, second
     with _threads(target.n_threads), torch.inference_mode():
         with _told_of_memory(network, image_size, target):
             forward = _Forward.of(network, image_size, target)
-            times_s, waited_s = _repeat(forward, target.batch_size, seconds)
-        images_per_s = _images_per_s(forward, seconds)
+            counted = _repeat(forward, target.batch_size, seconds)
+        return _latency(counted, _images_per_s(forward, seconds))
+
+
+def measure_together(
+    networks: Sequence[tuple[nn.Module, ImageSize]], target: Target, *, seconds: float = 0.5
+) -> list[Latency]:
+    """Time several networks in turns, so that a machine whose speed drifts slows all of them alike.
+
+    Measured one after another, minutes apart, the same network took 6.4 and 10.2 ms on one server; what differs between
+    networks that take turns every few passes is the networks.
+
+    Args:
+        networks: each with its image size.
+        target: as `resolve` returns it.
+        seconds: for each of them, above 0.
+
+    Returns:
+        A latency for each, in their order, as `measure` gives one, but without large batches: `images_per_s` is NaN.
+
+    Raises:
+        TargetMemoryError: one does not fit into the device's memory.
+
+    Example:
+        >>> from autobackbone.latency.target import resolve
+        >>> two = [(nn.Conv2d(3, 8, 3), (32, 32)), (nn.Conv2d(3, 64, 3), (64, 64))]
+        >>> small, large = measure_together(two, resolve(Target(device="cpu")), seconds=0.05)
+        >>> small.p50_ms < large.p50_ms
+        True
+    """
+    with _threads(target.n_threads), torch.inference_mode():
+        forwards = []
+        for network, image_size in networks:
+            with _told_of_memory(network, image_size, target):
+                forwards.append(_Forward.of(network, image_size, target))
+                forwards[-1].timed(target.batch_size)()
+        passes = _take_turns([one.timed(target.batch_size) for one in forwards], seconds * len(forwards))
+    return [_latency(_counted(own), math.nan) for own in passes]
+
+
+def _take_turns(ways: Sequence[Callable[[], _Pass]], seconds: float) -> list[list[_Pass]]:
+    """Passes of each: a turn is a first one that does not count, since another's data lie in the caches, and a few."""
+    passes: list[list[_Pass]] = [[] for _ in ways]
+    began = time.perf_counter()
+    while len(passes[0]) < _MIN_REPEATS or time.perf_counter() - began < seconds:
+        for one_pass, own in zip(ways, passes, strict=True):
+            one_pass()
+            own += [one_pass() for _ in range(_A_TURN)]
+    return passes
+
+
+def _latency(counted: Sequence[_Pass], images_per_s: float) -> Latency:
+    times_s, waited_s = _seconds(counted), float(np.median([one.waited_s for one in counted]))
     p50_s, p95_s = np.percentile(times_s, [50, 95])
     return Latency(
         p50_ms=float(p50_s) * 1e3,
@@ -217,8 +269,8 @@ def _waited_s() -> dict[str, float]:
     return waited_s
 
 
-def _repeat(forward: _Forward, batch_size: int, seconds: float) -> tuple[NDArray[np.float64], float]:
-    """Seconds of the passes that count, (n,), and what threads waited in one of them, the median."""
+def _repeat(forward: _Forward, batch_size: int, seconds: float) -> Sequence[_Pass]:
+    """The passes that count."""
     one_pass = forward.timed(batch_size)
     began = time.perf_counter()
     one_pass()
@@ -229,8 +281,7 @@ def _repeat(forward: _Forward, batch_size: int, seconds: float) -> tuple[NDArray
         passes.append(one_pass())
         if len(passes) % _GOOD_REPEATS == 0 and _is_stable(_seconds(_counted(passes))):
             break
-    counted = _counted(passes)
-    return _seconds(counted), float(np.median([one.waited_s for one in counted]))
+    return _counted(passes)
 
 
 def _counted(passes: Sequence[_Pass]) -> Sequence[_Pass]:

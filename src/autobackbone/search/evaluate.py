@@ -26,6 +26,8 @@ from autobackbone.training.tuner import LEAST_MORE, MIN_EPOCHS, STEP_PRECISION, 
 
 # Among a trial's extras: how each part of its training was begun, so that it can be trained again.
 LEGS = "legs"
+# Latencies are measured minutes apart until the front is confirmed, and a machine's own speed drifts.
+DRIFT = 1.5
 # Of the time for a last leg, what the passes of its moved views may always take, and how many there may be: on 1,300
 # pictures of hands a tail of half a network had 0.978 on the test part with none, 0.988 with one, 0.993 with three.
 _VIEW_SHARE = 0.1
@@ -92,7 +94,7 @@ class NetworkEvaluator:
         trial = replace(trial, extras={**trial.extras, LEGS: [*candidate.extras.get(LEGS, ()), trained]})
         trial = replace(trial, train_seconds=time.monotonic() - begun)
         trialfiles.save_predictions(shop.run, number, trialfiles.VALIDATION, predictions)
-        if not is_beaten_for_good(trial, shop.trials(), shop.metric):
+        if not is_beaten_for_good(trial, shop.trials(), shop.metric, drift=DRIFT):
             trialfiles.save_weights(shop.run, number, network.state_dict())
         return trial
 
@@ -170,13 +172,18 @@ def end_paused(shop: Workshop) -> None:
     tidy(shop)
 
 
-def tidy(shop: Workshop) -> None:
-    """Remove the checkpoints of trials that have ended, and the weights of those that can be on the front no more."""
+def tidy(shop: Workshop, *, drift: float = DRIFT) -> None:
+    """Remove the checkpoints of trials that have ended, and the weights of those that can be on the front no more.
+
+    Args:
+        shop: of the run.
+        drift: by what factor latencies may be wrong; 1 once they have been measured side by side.
+    """
     trials = shop.trials()
     for trial in trials:
         if trial.state == "running":
             continue
         shop.run.remove_trial_files(trial.number, trialfiles.CHECKPOINT)
         is_scored = trial.state == "finished" and trial.score is not None
-        if not is_scored or is_beaten_for_good(trial, trials, shop.metric):
+        if not is_scored or is_beaten_for_good(trial, trials, shop.metric, drift=drift):
             shop.run.remove_trial_files(trial.number, trialfiles.WEIGHTS)

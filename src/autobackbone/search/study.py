@@ -15,12 +15,13 @@ from optuna.trial import TrialState as OptunaState
 from sqlalchemy.exc import DatabaseError
 
 from autobackbone.errors import RunError
-from autobackbone.records import Candidate, Trial, TrialState
+from autobackbone.records import Body, Candidate, Latency, Trial, TrialState
 from autobackbone.search.space import Space
 
 STUDY_NAME = "autobackbone"
 _FACTS = "facts"
 _TEST_SCORES = "test_scores"
+_LATENCIES = "latencies"
 _LEDGER = "ledger"
 _DIED = "interrupted before it ended"
 _STATES: Mapping[OptunaState, TrialState] = {
@@ -128,8 +129,23 @@ def adopt_abandoned(study: optuna.Study, can_go_on: Callable[[int], bool] = lamb
 
 def read_trials(study: optuna.Study) -> list[Trial]:
     """All trials of a study, in order of number, without what only a comparison of them tells (`on_front`)."""
-    test_scores = study.user_attrs.get(_TEST_SCORES, {})
-    return [_read(trial, test_scores.get(str(trial.number), ())) for trial in study.get_trials(deepcopy=False)]
+    attributes = study.user_attrs
+    test_scores, latencies = attributes.get(_TEST_SCORES, {}), attributes.get(_LATENCIES, {})
+    trials = [_read(trial, test_scores.get(str(trial.number), ())) for trial in study.get_trials(deepcopy=False)]
+    return [replace(trial, **latencies.get(str(trial.body), {})) for trial in trials]
+
+
+def note_latencies(study: optuna.Study, latencies: Mapping[Body, Latency]) -> None:
+    """Keep what bodies took side by side: it stands for what each of their trials has noted."""
+    noted = {
+        str(body): {
+            "latency_ms": latency.p50_ms,
+            "latency_p95_ms": latency.p95_ms,
+            "latency_noise_ms": latency.noise_ms,
+        }
+        for body, latency in latencies.items()
+    }
+    study.set_user_attr(_LATENCIES, {**study.user_attrs.get(_LATENCIES, {}), **noted})
 
 
 def note_test_score(study: optuna.Study, number: int, value: float, interval: tuple[float, float]) -> None:
