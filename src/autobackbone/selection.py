@@ -124,7 +124,7 @@ class Selection:
     @property
     def best(self) -> Trial:
         """The trial to use: the fastest of the front that is as good as the top scorer within the noise; with a limit
-        of latency, the most accurate within it.
+        of latency, the most accurate within it. Scores by folds count, where the whole front has them.
         """
         return self.choice.trial
 
