@@ -65,6 +65,14 @@ def test_a_pipe_gets_each_trial_whole_in_one_line(monkeypatch):
     assert "choose: trial 0 [red] is best" in lines
 
 
+def test_scores_by_folds_have_a_column_where_there_are_any(monkeypatch):
+    assert "folds" not in shown([TRIAL], [TRIAL], monkeypatch)
+    folded = replace(TRIAL, number=1, fold_score=0.87654, fold_se=0.01)
+    out = shown([TRIAL, folded], [TRIAL], monkeypatch)
+    assert "folds" in out
+    assert "0.8765" in out
+
+
 @pytest.mark.parametrize(
     ("columns", "is_shown", "is_left_out"),
     [(130, ("pictures/s", "p95", "MB"), ()), (110, ("MB",), ("pictures/s", "p95")), (60, (), ("p95", "MB"))],

@@ -231,10 +231,17 @@ def name_of(trial: Trial) -> str:
 def front_line(trial: Trial, metric: Metric, *, is_chosen: bool) -> str:
     """A trial of the front in one line, the chosen one marked."""
     depth = f"{trial.n_unfrozen}/{trial.n_blocks} unfrozen"
+    scores = f"{aligned(metric, _score(trial))}{_folded(trial, metric)}{_tested(trial, metric)}"
     return (
-        f"{'→' if is_chosen else ' '} {trial.latency_ms:8.2f} ms  {metric.name} "
-        f"{aligned(metric, _score(trial))}{_tested(trial, metric)}  trial {trial.number}: {trial.body}, {depth}"
+        f"{'→' if is_chosen else ' '} {trial.latency_ms:8.2f} ms  {metric.name} {scores}  "
+        f"trial {trial.number}: {trial.body}, {depth}"
     )
+
+
+def _folded(trial: Trial, metric: Metric) -> str:
+    if trial.fold_score is None or trial.fold_se is None:
+        return ""
+    return f", folds {aligned(metric, trial.fold_score)} ± {aligned(metric, trial.fold_se)}"
 
 
 def _tested(trial: Trial, metric: Metric) -> str:

@@ -7,11 +7,12 @@ import shutil
 import time
 from collections.abc import Callable
 
-from autobackbone.choosing import choose, front_of, trial_line
+from autobackbone.choosing import front_of, trial_line
 from autobackbone.clock import Clock
 from autobackbone.confirm import confirm, expected_s
 from autobackbone.data import DataBundle, decode, look_for_copies, stored_bytes, with_copies_together
 from autobackbone.errors import ArgumentError, TrialError
+from autobackbone.folding import cross_validate, judged, kept_s
 from autobackbone.metrics import to_maximised
 from autobackbone.planning import FROZEN_SHARE, SCREENING_SHARE
 from autobackbone.preparing import Prepared, n_workers, prepare
@@ -37,7 +38,7 @@ from autobackbone.training.tuner import Tuner, training_device
 
 
 def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: float) -> Selection:
-    """Prepare, read, screen, search, confirm; a folder that holds a run is continued.
+    """Prepare, read, screen, search, score by folds, confirm; a folder that holds a run is continued.
 
     Args:
         settings: what was asked.
@@ -207,12 +208,16 @@ def _search_of(shop: Workshop, tuner: Tuner) -> Search:
         study=shop.study,
         space=shop.space,
         evaluator=NetworkEvaluator(shop, tuner),
-        left_s=lambda: shop.clock.left_s() - expected_s(shop, front_of(shop.trials(), shop.metric)),
+        left_s=lambda: _left_before_confirming_s(shop) - kept_s(shop),
         now_s=shop.clock.run_s,
         n_trials=_n_trials_left(shop),
         is_higher_better=shop.metric.is_higher_better,
         on_trial=lambda trial: _tell_trial(shop, trial),
     )
+
+
+def _left_before_confirming_s(shop: Workshop) -> float:
+    return shop.clock.left_s() - expected_s(shop, front_of(shop.trials(), shop.metric))
 
 
 def _n_trials_left(shop: Workshop) -> int | None:
@@ -221,16 +226,19 @@ def _n_trials_left(shop: Workshop) -> int | None:
 
 
 def _is_ending_interrupted(shop: Workshop, *, is_confirming: bool) -> bool:
-    """Keep the networks of the front and confirm them; whether Ctrl-C ended that."""
+    """Keep the networks of the front, score them by folds where pictures are few, and confirm them; whether Ctrl-C
+    ended that.
+    """
     try:
         if is_confirming and level(shop):
             tidy(shop, drift=1.0)
-        front = _front_to_confirm(shop)
+        front = _chosen_first(shop)
         for trial in front:
             _keep_or_tell(shop, trial)
         if is_confirming:
+            cross_validate(shop, front, left_s=lambda: _left_before_confirming_s(shop))
             shop.reporter.stage("confirm")
-            confirm(shop, front)
+            confirm(shop, _chosen_first(shop))
     except KeyboardInterrupt:
         pass
     else:
@@ -260,11 +268,10 @@ def _tell_trial(shop: Workshop, trial: Trial) -> None:
     shop.reporter.say(trial_line(trial, shop.metric))
 
 
-def _front_to_confirm(shop: Workshop) -> list[Trial]:
-    """The chosen trial first, then the best scores, so that a short clock leaves out what matters least."""
+def _chosen_first(shop: Workshop) -> list[Trial]:
+    """The front: the chosen trial, then the best scores, so that a short clock leaves out what matters least."""
     front = front_of(shop.trials(), shop.metric)
-    labels = shop.bundle.labels[shop.bundle.indices("validation")]
-    chosen = choose(front, shop.validation_of, labels, shop.metric, tolerance=shop.tolerance).trial
+    chosen = judged(shop, front).choice(shop.metric, tolerance=shop.tolerance).trial
     return sorted(
         front, key=lambda trial: (trial.number != chosen.number, -to_maximised(shop.metric, trial.score or 0))
     )

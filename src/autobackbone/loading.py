@@ -104,6 +104,22 @@ class RunReader:
         """The labels of a part, (n_images,) or (n_images, k), in the order of its predictions."""
         return trialfiles.read_labels(self.run, part, self.task)
 
+    def fold_predictions(self, trial: Trial) -> NDArray[np.float32]:
+        """What a trial's networks said of the folds that they were trained without.
+
+        Returns:
+            (n_train + n_validation, n_outputs), by ascending number of the picture.
+
+        Raises:
+            RunError: they are not there or damaged.
+        """
+        shape = (len(self.pooled_labels()), len(self.classes))
+        return trialfiles.load_predictions(self.run, trial.number, trialfiles.FOLDS, shape=shape)
+
+    def pooled_labels(self) -> NDArray[Any]:
+        """The labels of training and validation pictures, in the order of `fold_predictions`."""
+        return trialfiles.read_pooled_labels(self.run, self.task)
+
     def leaked(self, part: ScoredPart) -> NDArray[np.bool_]:
         """Which pictures of a part have a copy in the training part, (n_part,); none where copies were not looked for.
 

@@ -314,6 +314,9 @@ class Trial:
         train_seconds: over all parts of its training.
         finished_at_s: seconds since the run began.
         score_se: standard error of the score, in its unit: how far other validation pictures could move it.
+        fold_score: by folds over training and validation pictures, each scored by a network that was trained anew
+            without it; where pictures are few.
+        fold_se: its standard error.
         test_score: on pictures that the search has not seen, in the same unit.
         test_score_low: lower end of its 95 % interval.
         test_score_high: upper end of the same.
@@ -352,6 +355,8 @@ class Trial:
     test_score_high: float | None = None
     folder: str | None = None
     n_blocks_kept: int | None = None
+    fold_score: float | None = None
+    fold_se: float | None = None
 
     @property
     def body(self) -> Body:

@@ -24,16 +24,17 @@ from autobackbone.data.surveying import find
 from autobackbone.errors import ArgumentError, RunError
 from autobackbone.latency.target import resolve
 from autobackbone.metrics import Metric, score, to_maximised
-from autobackbone.records import Candidate, ImageSize, Precision, Target, Trial
+from autobackbone.records import ImageSize, Precision, Target, Trial
 from autobackbone.runfolder import RunFolder, cache_folder
 from autobackbone.screening import extract, fair_order, predict
 from autobackbone.search import trialfiles
 from autobackbone.search.evaluate import LEGS, N_VIEWS
+from autobackbone.search.repeating import candidate_again, useful_epochs
 from autobackbone.training.activations import activation_cache
 from autobackbone.training.fit import Scorer
 from autobackbone.training.pausing import Leg
 from autobackbone.training.stores import Stores
-from autobackbone.training.tuner import MIN_EPOCHS, STEP_PRECISION, Tuner, training_device
+from autobackbone.training.tuner import Tuner, training_device
 
 RefitOn = Literal["train", "train+val"]
 
@@ -120,7 +121,7 @@ class Retrainer:
                 part = Leg(
                     checkpoint=Path(folder) / "leg.ckpt", n_before=int(leg["n_before"]), pause_at=leg["pause_at"]
                 )
-                candidate = _candidate(trial, n_epochs=int(leg["n_epochs"]))
+                candidate = candidate_again(trial, n_epochs=int(leg["n_epochs"]))
                 network, outcome = tuner.tune(candidate, self._head_of(trial), n_views=int(leg["n_views"]), leg=part)
         return self._judged(trial, network, len(outcome.rung_scores), begun)
 
@@ -144,7 +145,7 @@ class Retrainer:
             return self._frozen(trial, bundle, begun)
         tuner = self._tuner(bundle, trial, lambda _: 0.0)
         head = self._fitted_head(trial, bundle)
-        candidate = _candidate(trial, n_epochs=max(MIN_EPOCHS, _best_epoch(trial, self.metric)))
+        candidate = candidate_again(trial, n_epochs=useful_epochs(trial, self.metric))
         network, outcome = tuner.tune(candidate, head, until=until, n_views=N_VIEWS)
         return self._judged(trial, network, outcome.n_epochs, begun)
 
@@ -271,15 +272,3 @@ def recorded_bundle(
             f"{bundle.digest[:12]}): what is trained on it now would be something else."
         )
     return bundle
-
-
-def _candidate(trial: Trial, *, n_epochs: int) -> Candidate:
-    """With the precision that it was trained in: measured again, another one may be the faster."""
-    searched = {name: value for name, value in trial.extras.items() if name != LEGS}
-    extras = {STEP_PRECISION: "float32", **searched, "n_epochs": n_epochs}
-    return Candidate(**trial.body._asdict(), n_unfrozen=trial.n_unfrozen, lr=trial.lr, extras=extras)
-
-
-def _best_epoch(trial: Trial, metric: Metric) -> int:
-    """How many epochs its best rung had."""
-    return 1 + int(np.argmax([to_maximised(metric, value) for value in trial.rung_scores]))

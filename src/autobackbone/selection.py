@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -13,20 +14,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from autobackbone.calibration import Calibration
-from autobackbone.choices import Preference, best_within, fastest_at_least, knee_of, preferred
+from autobackbone.choices import Preference, best_within, fastest_at_least, preferred
 from autobackbone.choosing import (
     Choice,
-    choose,
-    choose_under,
     comparable,
     front_line,
     front_of,
     mark_front,
-    with_caution,
 )
 from autobackbone.crossfitting import ScoredPart
 from autobackbone.ensembling import Ensemble, ensemble_of
 from autobackbone.errors import ArgumentError, RunError
+from autobackbone.judging import Judged, has_folds
 from autobackbone.loading import RunReader
 from autobackbone.metrics import Metric, metric_for, score
 from autobackbone.optimism import Optimism, optimism_of
@@ -119,22 +118,13 @@ class Selection:
             RunError: no trial has finished.
         """
         limit_ms = Limits(**self._facts["limits"]).latency_ms
-        if limit_ms is not None:
-            return with_caution(choose_under(self.front, limit_ms, self.metric))
-        return with_caution(
-            choose(
-                self.front,
-                self._validation,
-                self._reader.labels("validation"),
-                self.metric,
-                tolerance=self._facts["tolerance"],
-            )
-        )
+        judged = self._judged.choice(self.metric, tolerance=self._facts["tolerance"], limit_ms=limit_ms)
+        return replace(judged, trial=self._trial(judged.trial.number))
 
     @property
     def best(self) -> Trial:
         """The trial to use: the fastest of the front that is as good as the top scorer within the noise; with a limit
-        of latency, the most accurate within it.
+        of latency, the most accurate within it. Scores by folds count, where the whole front has them.
         """
         return self.choice.trial
 
@@ -149,8 +139,9 @@ class Selection:
             ArgumentError: there is no such word.
             RunError: no trial has finished.
         """
-        labels, tolerance = self._reader.labels("validation"), self._facts["tolerance"]
-        return preferred(prefer, self.front, self._validation, labels, self.metric, tolerance=tolerance)
+        judged, tolerance = self._judged, self._facts["tolerance"]
+        found = preferred(prefer, judged.front, judged.predictions, judged.labels, self.metric, tolerance=tolerance)
+        return self._trial(found.number)
 
     def best_under(
         self, latency_ms: float | None = None, *, n_params: float | None = None, megabytes: float | None = None
@@ -183,7 +174,7 @@ class Selection:
 
     def knee(self) -> Trial:
         """The trial of the front from which either way costs most: less accuracy, or more latency."""
-        return knee_of(self.front, self.metric)
+        return self.select("balanced")
 
     @cached_property
     def optimism(self) -> Optimism | None:
@@ -293,8 +284,8 @@ class Selection:
     def to_frame(self) -> pd.DataFrame:
         """All trials as a table, one row each, in order of number.
 
-        Times in milliseconds or seconds as the names say; `score` with its standard error and `test_score` with its
-        95 % interval in the metric's own sign and unit;
+        Times in milliseconds or seconds as the names say; `score` and `fold_score` with their standard errors and
+        `test_score` with its 95 % interval in the metric's own sign and unit;
         `lr` is NaN where nothing was trained by gradient, `n_blocks_kept` where the whole backbone is used; further
         searched parameters have a column of their own.
         """
@@ -386,6 +377,12 @@ class Selection:
         lines = [f"Selection of {counted(len(self.trials), 'trial')} on {self.target}, in {str(self.path)!r}"]
         lines += [front_line(trial, self.metric, is_chosen=trial.number == self.best.number) for trial in self.front]
         return "\n".join(lines)
+
+    @property
+    def _judged(self) -> Judged:
+        if has_folds(self.front):
+            return Judged.by_folds(self.front, self._reader.fold_predictions, self._reader.pooled_labels())
+        return Judged(front=self.front, predictions=self._validation, labels=self._reader.labels("validation"))
 
     def _trial(self, trial: Trial | int | None) -> Trial:
         if trial is None:

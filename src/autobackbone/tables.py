@@ -42,7 +42,10 @@ def print_selection(selection: Selection, *, all_trials: bool = False) -> None:
     chosen = selection.best.number if selection.front else None
     form = ".4g" if selection.metric.unit == "target" else ".4f"
     trials = selection.trials if all_trials else selection.front
-    console.print(_fitting(console, [_facts(trial, chosen, form=form, has_state=all_trials) for trial in trials]))
+    rows = [_facts(trial, chosen, form=form, has_state=all_trials) for trial in trials]
+    if all(trial.fold_score is None for trial in trials):
+        rows = [{name: cell for name, cell in row.items() if name != "folds"} for row in rows]
+    console.print(_fitting(console, rows))
     if selection.front:
         console.print(f"choose: {selection.choice.reason}")
         if selection.optimism is not None:
@@ -113,6 +116,7 @@ def _facts(trial: Trial, chosen: int | None, *, form: str, has_state: bool) -> d
         "unfrozen": f"{trial.n_unfrozen}/{trial.n_blocks}",
         "lr": _number(trial.lr, ".1e"),
         "score": _number(trial.score, form),
+        "folds": _number(trial.fold_score, form),
         "test": _number(trial.test_score, form),
         _INTERVAL: _range(trial.test_score_low, trial.test_score_high),
         "ms": _number(trial.latency_ms, ".2f"),

@@ -36,6 +36,8 @@ _COLUMNS = (
     "latency_noise_ms",
     "resize",
     "n_blocks_kept",
+    "fold_score",
+    "fold_se",
 )
 # Also where no trial has them.
 _NUMERIC = (
@@ -50,6 +52,8 @@ _NUMERIC = (
     "test_score_low",
     "test_score_high",
     "n_blocks_kept",
+    "fold_score",
+    "fold_se",
 )
 # Noted by the search for itself.
 _OWN = frozenset({"strength", "forward_s", "scored_share", "n_compared", "legs"})

@@ -8,6 +8,7 @@ from autobackbone.data.bundle import DataBundle, decode
 from autobackbone.data.copies import Copies, codes_of, find_copies, groups_of
 from autobackbone.data.encoded import Pixels
 from autobackbone.data.excerpt import PartSource, excerpt, excerpt_for_time, restricted, within_time
+from autobackbone.data.folds import FEW_PICTURES, N_FOLDS, folds_of, pooled, wants_folds
 from autobackbone.data.parts import LEFT_OUT, PART_CODES, TEST, TRAIN, VALIDATION, Codes, fair_order
 from autobackbone.data.pictures import Picture
 from autobackbone.data.preparation import Preparation, to_pixels
@@ -18,7 +19,9 @@ from autobackbone.data.timing import preprocess_ms
 from autobackbone.data.together import look_for_copies, with_copies_together
 
 __all__ = [
+    "FEW_PICTURES",
     "LEFT_OUT",
+    "N_FOLDS",
     "PART_CODES",
     "TEST",
     "TRAIN",
@@ -41,14 +44,17 @@ __all__ = [
     "excerpt_for_time",
     "fair_order",
     "find_copies",
+    "folds_of",
     "groups_of",
     "look_for_copies",
+    "pooled",
     "preprocess_ms",
     "printable",
     "restricted",
     "stored_bytes",
     "survey",
     "to_pixels",
+    "wants_folds",
     "with_copies_together",
     "within_time",
 ]

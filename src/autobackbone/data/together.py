@@ -122,7 +122,7 @@ def _attempts(bundle: DataBundle, copies: Codes) -> Iterator[Parts]:
         return
     movable = np.flatnonzero(np.isin(bundle.parts, [TRAIN, *(PART_CODES[part] for part in bundle.made)]))
     before = bundle.parts[movable]
-    _, firsts, whose = np.unique(_either(copies, bundle.groups)[movable], return_index=True, return_inverse=True)
+    _, firsts, whose = np.unique(either(copies, bundle.groups)[movable], return_index=True, return_inverse=True)
     of_group = before[firsts]
     has_train = np.bincount(whose, weights=before == TRAIN) > 0
     for chosen in (of_group, np.where(has_train, TRAIN, of_group)):
@@ -131,8 +131,13 @@ def _attempts(bundle: DataBundle, copies: Codes) -> Iterator[Parts]:
         yield parts
 
 
-def _either(copies: Codes, groups: Codes | None) -> Codes:
-    """Codes (n,) of what either of two codes joins."""
+def either(copies: Codes, groups: Codes | None) -> Codes:
+    """Give codes (n,) int64 of what either of two codes (n,) joins, along chains, too.
+
+    Example:
+        >>> either(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2]))
+        array([0, 0, 0, 1])
+    """
     if groups is None:
         return copies
     n = len(copies)

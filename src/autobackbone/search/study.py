@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ STUDY_NAME = "autobackbone"
 _FACTS = "facts"
 _TEST_SCORES = "test_scores"
 _LATENCIES = "latencies"
+_FOLD_SCORES = "fold_scores"
 _LEDGER = "ledger"
 _DIED = "interrupted before it ended"
 _STATES: Mapping[OptunaState, TrialState] = {
@@ -32,7 +33,8 @@ _STATES: Mapping[OptunaState, TrialState] = {
     OptunaState.FAIL: "failed",
 }
 _TESTED = ("test_score", "test_score_low", "test_score_high")
-_NOT_STORED = ("number", "state", "on_front", *_TESTED, "folder")
+_FOLDED = ("fold_score", "fold_se")
+_NOT_STORED = ("number", "state", "on_front", *_TESTED, *_FOLDED, "folder")
 
 
 def open_study(
@@ -129,10 +131,9 @@ def adopt_abandoned(study: optuna.Study, can_go_on: Callable[[int], bool] = lamb
 
 def read_trials(study: optuna.Study) -> list[Trial]:
     """All trials of a study, in order of number, without what only a comparison of them tells (`on_front`)."""
-    attributes = study.user_attrs
-    test_scores, latencies = attributes.get(_TEST_SCORES, {}), attributes.get(_LATENCIES, {})
-    trials = [_read(trial, test_scores.get(str(trial.number), ())) for trial in study.get_trials(deepcopy=False)]
-    return [replace(trial, **latencies.get(str(trial.body), {})) for trial in trials]
+    noted = study.user_attrs
+    trials, latencies = study.get_trials(deepcopy=False), noted.get(_LATENCIES, {})
+    return [replace(trial, **latencies.get(str(trial.body), {})) for trial in (_read(one, noted) for one in trials)]
 
 
 def note_latencies(study: optuna.Study, latencies: Mapping[Body, Latency]) -> None:
@@ -152,6 +153,12 @@ def note_test_score(study: optuna.Study, number: int, value: float, interval: tu
     """Keep a confirmed score and its interval; on the study, since an ended trial takes no more attributes."""
     known = study.user_attrs.get(_TEST_SCORES, {})
     study.set_user_attr(_TEST_SCORES, {**known, str(number): [value, *interval]})
+
+
+def note_fold_score(study: optuna.Study, number: int, value: float, standard_error: float) -> None:
+    """Keep a score by folds and its standard error, on the study, too."""
+    known = study.user_attrs.get(_FOLD_SCORES, {})
+    study.set_user_attr(_FOLD_SCORES, {**known, str(number): [value, standard_error]})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +209,7 @@ def facts_of(trial: Trial) -> dict[str, Any]:
     return {name: value for name, value in asdict(trial).items() if name not in _NOT_STORED}
 
 
-def _read(trial: FrozenTrial, tested: Sequence[float]) -> Trial:
+def _read(trial: FrozenTrial, noted: Mapping[str, Any]) -> Trial:
     stored = dict(trial.user_attrs.get(_FACTS, {}))
     state = _STATES[trial.state]
     known = {field.name for field in fields(Trial)}
@@ -216,5 +223,6 @@ def _read(trial: FrozenTrial, tested: Sequence[float]) -> Trial:
     facts["image_size"] = tuple(facts["image_size"])
     for name in ("rung_scores", "rung_at_s"):
         facts[name] = tuple(facts.get(name, ()))
-    facts |= dict(zip(_TESTED, tested, strict=False))
+    for names, where in ((_TESTED, _TEST_SCORES), (_FOLDED, _FOLD_SCORES)):
+        facts |= dict(zip(names, noted.get(where, {}).get(str(trial.number), ()), strict=False))
     return Trial(number=trial.number, state=state, **facts)

@@ -26,6 +26,7 @@ HEAD = "head.safetensors"
 WEIGHTS = "weights.safetensors"
 VALIDATION = "validation.npy"
 TEST = "test.npy"
+FOLDS = "folds.npy"
 CHECKPOINT = "checkpoint.ckpt"
 _LABEL = "label"
 
@@ -53,6 +54,15 @@ def read_labels(run: RunFolder, part: str, task: Task) -> NDArray[Any]:
         RunError: the table is not there, or is none.
     """
     return read_all_labels(run, task)[(read_pictures(run)["part"] == part).to_numpy()]
+
+
+def read_pooled_labels(run: RunFolder, task: Task) -> NDArray[Any]:
+    """Labels of training and validation pictures together, in the order of the bundle, as `FOLDS` is.
+
+    Raises:
+        RunError: the table is not there, or is none.
+    """
+    return read_all_labels(run, task)[read_pictures(run)["part"].isin(["train", "validation"]).to_numpy()]
 
 
 def read_all_labels(run: RunFolder, task: Task) -> NDArray[Any]:
@@ -120,7 +130,7 @@ def load_head(run: RunFolder, number: int) -> Head:
 
 
 def is_kept(run: RunFolder, number: int, name: str) -> bool:
-    """Whether a trial has a file of a name: `HEAD`, `VALIDATION`, `TEST` or another."""
+    """Whether a trial has a file of a name: `HEAD`, `VALIDATION`, `FOLDS`, `TEST` or another."""
     return (run.trial_folder(number) / name).is_file()
 
 

@@ -15,7 +15,7 @@ from autobackbone.backbones.head import set_head
 from autobackbone.backbones.source import TimmSource
 from autobackbone.clock import Clock
 from autobackbone.convexhead import Head
-from autobackbone.data import DataBundle, Survey, preprocess_ms
+from autobackbone.data import DataBundle, Survey, pooled, preprocess_ms
 from autobackbone.errors import RunError
 from autobackbone.latency.remembered import LatencyBook
 from autobackbone.metrics import Metric, score, standard_error, to_maximised
@@ -108,6 +108,15 @@ class Workshop:
         """A finished trial's validation predictions, (n_validation, n_outputs)."""
         shape = (len(self.bundle.indices("validation")), len(self.bundle.classes))
         return trialfiles.load_predictions(self.run, trial.number, trialfiles.VALIDATION, shape=shape)
+
+    def folds_of(self, trial: Trial) -> NDArray[np.float32]:
+        """What a trial's networks said of the folds that they were trained without.
+
+        Returns:
+            (n_train + n_validation, n_outputs), by ascending number of the picture.
+        """
+        shape = (len(pooled(self.bundle)), len(self.bundle.classes))
+        return trialfiles.load_predictions(self.run, trial.number, trialfiles.FOLDS, shape=shape)
 
     def keep_network(self, trial: Trial) -> None:
         """Keep a trial's whole network, so that it can be used wherever the run folder goes."""

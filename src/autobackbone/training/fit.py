@@ -332,6 +332,8 @@ def _quiet_lightning() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             # Frozen parts and BatchNorm are meant to be in eval mode.
             warnings.filterwarnings("ignore", message="Found .* module.* in eval mode at the start of training.*")
+            # Where nothing is scored on the way, that is meant.
+            warnings.filterwarnings("ignore", message="You defined a `validation_step` but have no `val_dataloader`.*")
             # Lightning 2.6 asks newer torch in an older way.
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
             yield

@@ -55,6 +55,8 @@ class Stores:
         device: where the frozen part runs.
         seed: of the order of pictures, which is that of screening, and of augmentation.
         precision: in which what scores is computed: the target's.
+        held: the same pictures in parts of which more are stored, so that several bundles which train on some of them
+            share stores; `None` stores the bundle's own.
         entries: by body and depth where the network was cut, as verified since these stores were made; `None` where it
             cannot be.
     """
@@ -65,6 +67,7 @@ class Stores:
     device: torch.device
     seed: int
     precision: Precision = "float32"
+    held: DataBundle | None = None
     entries: dict[tuple[Body, int], str | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def split(self, network: nn.Module, body: Body, n_unfrozen: int) -> Split | None:
@@ -106,7 +109,7 @@ class Stores:
 
                 def compute(order: Ints = order, view: int = view) -> Iterator[Tensor]:
                     prefix = Prefix(split.model, split.entry)
-                    may_round = self.bundle.parts[order] == TRAIN
+                    may_round = self._stored.parts[order] == TRAIN
                     look = self._look(body, view)
                     for _, (values,) in passes(prefix, look, order, may_round=may_round):
                         yield values
@@ -176,8 +179,12 @@ class Stores:
 
     def _order(self, view: int) -> Ints:
         """The first view holds training and validation pictures as screening meets them, others training alone."""
-        order = fair_order(self.bundle, seed=self.seed)
-        return order if view == 0 else order[self.bundle.parts[order] == TRAIN]
+        order = fair_order(self._stored, seed=self.seed)
+        return order if view == 0 else order[self._stored.parts[order] == TRAIN]
+
+    @property
+    def _stored(self) -> DataBundle:
+        return self.bundle if self.held is None else self.held
 
     def _sample(self, body: Body) -> Tensor:
         return self._look(body)(self.bundle.indices("train")[:2])
@@ -198,7 +205,7 @@ class Stores:
         return self.cache.path(
             pictures=self.bundle.digest,
             preparation=self.bundle.preparation.to_json(),
-            split=self.bundle.split_digest,
+            split=self._stored.split_digest,
             backbone=body.backbone,
             weights=self.source.weights_digest(body.backbone),
             image_size=body.image_size,

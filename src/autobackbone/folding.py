@@ -1,0 +1,233 @@
+"""The front by folds: each trial trained anew without a fold and scored on it, where the validation part is small."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autobackbone.choosing import front_of
+from autobackbone.convexhead import Floats, Head, fit_head
+from autobackbone.data import LEFT_OUT, N_FOLDS, TRAIN, VALIDATION, Codes, DataBundle, folds_of, pooled, wants_folds
+from autobackbone.errors import TrialError
+from autobackbone.judging import Judged, has_folds
+from autobackbone.metrics import score, standard_error, to_maximised
+from autobackbone.records import Body, Trial
+from autobackbone.screening import extract, fair_order
+from autobackbone.search import trialfiles
+from autobackbone.search.repeating import candidate_again, useful_epochs, views_of
+from autobackbone.search.study import note_fold_score
+from autobackbone.search.workshop import Workshop
+from autobackbone.tasks import can_be_learned
+from autobackbone.training.stores import Stores
+from autobackbone.training.tuner import MAX_EPOCHS, Tuner
+
+# Of the budget, what the search keeps back for folds at most.
+_SHARE = 0.25
+# Screening rounds where it may; what scores takes up to so much longer.
+_EXACT_FACTOR = 1.6
+# Building a network and reading its weights, beside its forward passes.
+_SETUP_S = 0.5
+
+
+def kept_s(shop: Workshop) -> float:
+    """Seconds that the search leaves to folds: for the front and what may still come on it, the best first, as far as
+    they fit a quarter of the budget together; 0 where no folds are wanted, or no time limits the run.
+    """
+    whole_s = shop.clock.budget.wall_clock_s
+    if whole_s is None or not wants_folds(shop.bundle):
+        return 0.0
+    trials = shop.trials()
+    paused = [trial for trial in trials if trial.is_paused]
+    front = [trial for trial in front_of(trials, shop.metric) if trial.fold_score is None]
+    front.sort(key=lambda trial: -to_maximised(shop.metric, trial.score or 0.0))
+    kept = 0.0
+    for trial in (*front, *paused):
+        needed_s = expected_s(shop, trial, trials)
+        # Time that is too short for its folds would be lost to its training, too.
+        kept += needed_s if kept + needed_s <= _SHARE * whole_s else 0.0
+    return kept
+
+
+def expected_s(shop: Workshop, trial: Trial, trials: Sequence[Trial]) -> float:
+    """Seconds that the folds of one of all trials take; of one that pauses, those of its whole training."""
+    pass_s = _EXACT_FACTOR * _pass_s(shop, trial.body)
+    heads_s = _SETUP_S + pass_s + N_FOLDS * _head_s(shop, trial.body, trials)
+    if trial.n_unfrozen == 0:
+        return heads_s
+    whole = int(trial.extras.get("n_epochs", MAX_EPOCHS))
+    n_epochs = whole if trial.is_paused else useful_epochs(trial, shop.metric)
+    # Four folds of five are as many pictures as the training part, which is four fifths of the same pictures.
+    fit_s = shop.costs.expected_s(candidate_again(trial, n_epochs=n_epochs), n_epochs, is_stored=True)
+    views_s = views_of(trial) * _pass_s(shop, trial.body)  # what is only trained on may be rounded
+    return heads_s + views_s + N_FOLDS * fit_s + pass_s
+
+
+def cross_validate(shop: Workshop, front: Sequence[Trial], *, left_s: Callable[[], float]) -> None:
+    """Score each trial of the front by folds over training and validation pictures, as far as the time goes.
+
+    For each fold the candidate is trained anew on the others, as it would be for use: a convex head on frozen features,
+    and then as many epochs as its best rung had. Nothing is chosen on the fold. Nothing happens where pictures are many
+    or the validation part was given.
+
+    Args:
+        shop: of the run.
+        front: what matters most first; what has such a score already is passed over.
+        left_s: seconds that folds may still take; infinite without a limit of time.
+    """
+    folds = folds_of(shop.bundle, seed=shop.seed) if wants_folds(shop.bundle) else None
+    if folds is None:
+        return
+    shop.reporter.stage("folds")
+    bench = _Bench.of(shop, folds)
+    for trial in front:
+        if trial.fold_score is not None:  # by an earlier sitting
+            continue
+        needed_s, own_s = expected_s(shop, trial, shop.trials()), left_s()
+        if needed_s > own_s:
+            lack = f"they take about {needed_s:.0f} s, and {max(0.0, own_s):.0f} s are left for them"
+            shop.reporter.say(f"trial {trial.number} is not scored by folds: {lack}")
+            continue
+        try:
+            _score_one(shop, bench, trial, None if own_s == math.inf else time.monotonic() + own_s)
+        except TrialError as error:
+            shop.reporter.say(f"trial {trial.number} is not scored by folds: {error}")
+
+
+def judged(shop: Workshop, front: Sequence[Trial]) -> Judged:
+    """What a choice stands on: folds where each trial of the front has them, else the validation part."""
+    if has_folds(front):
+        return Judged.by_folds(front, shop.folds_of, shop.bundle.labels[pooled(shop.bundle)])
+    labels = shop.bundle.labels[shop.bundle.indices("validation")]
+    return Judged(front=front, predictions=shop.validation_of, labels=labels)
+
+
+def _score_one(shop: Workshop, bench: _Bench, trial: Trial, until: float | None) -> None:
+    predictions = bench.frozen(trial.body) if trial.n_unfrozen == 0 else bench.tuned(trial, until)
+    labels = shop.bundle.labels[bench.members]
+    value = score(shop.metric, predictions, labels)
+    if not math.isfinite(value):
+        raise TrialError(f"{shop.metric.name} is not defined on them")
+    trialfiles.save_predictions(shop.run, trial.number, trialfiles.FOLDS, predictions)
+    note_fold_score(shop.study, trial.number, value, standard_error(shop.metric, predictions, labels, seed=shop.seed))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bench:
+    """Trains without a fold; what trials share is computed once.
+
+    Args:
+        members: (n,) the pooled pictures, ascending.
+        folds: (n,) the fold of each.
+        pool: the bundle with all of them to train on.
+        tuners: one for each fold, which trains without it.
+    """
+
+    shop: Workshop
+    members: Codes
+    folds: Codes
+    pool: DataBundle
+    tuners: Sequence[Tuner]
+    _features: dict[Body, Floats] = field(default_factory=dict)
+    _heads: dict[Body, list[Head]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, shop: Workshop, folds: Codes) -> _Bench:
+        members = pooled(shop.bundle)
+        pool = _with_parts(shop.bundle, members, TRAIN)
+        without = [_with_parts(pool, members[folds == fold], LEFT_OUT) for fold in range(folds.max() + 1)]
+        tuners = [_tuner(shop, bundle, pool) for bundle in without]
+        return cls(shop=shop, members=members, folds=folds, pool=pool, tuners=tuners)
+
+    def frozen(self, body: Body) -> NDArray[np.float32]:
+        """(n, n_outputs) what heads say of the folds that they were fitted without."""
+        found = np.empty((len(self.members), len(self.pool.classes)), np.float32)
+        for fold, head in enumerate(self._heads_of(body)):
+            is_held = self.folds == fold
+            found[is_held] = head.predictions(self._features[body][is_held], self.pool.task)
+        return found
+
+    def tuned(self, trial: Trial, until: float | None) -> NDArray[np.float32]:
+        """(n, n_outputs) what networks say of the folds that they were trained without.
+
+        Raises:
+            TrialError: the time was too short after all, or one could not be trained.
+        """
+        shop, n_epochs = self.shop, useful_epochs(trial, self.shop.metric)
+        candidate, heads = candidate_again(trial, n_epochs=n_epochs), self._heads_of(trial.body)
+        found = np.empty((len(self.members), len(self.pool.classes)), np.float32)
+        for fold, (tuner, head) in enumerate(zip(self.tuners, heads, strict=True)):
+            shop.reporter.progress(shop.use_share(), f"trial {trial.number} without fold {fold + 1} of {len(heads)}")
+            network, outcome = tuner.tune(candidate, head, until=until, n_views=views_of(trial))
+            if outcome.n_planned < n_epochs:
+                raise TrialError(f"the time ended in fold {fold + 1} of {len(heads)}")
+            is_held = self.folds == fold
+            found[is_held] = shop.predict(network, trial, self.members[is_held])
+        return found
+
+    def _heads_of(self, body: Body) -> list[Head]:
+        """One for each fold, fitted without it."""
+        if body not in self._heads:
+            self._features[body] = self._extracted(body)
+            self._heads[body] = [self._fitted(self._features[body], fold) for fold in range(len(self.tuners))]
+        return self._heads[body]
+
+    def _extracted(self, body: Body) -> Floats:
+        """(n, n_features) of all, none of them rounded: each is scored once."""
+        shop, source = self.shop, self.shop.source
+        reached = extract(
+            source.network(*body).to(shop.device),
+            _with_parts(shop.bundle, self.members, VALIDATION),
+            self.members,
+            body.image_size,
+            source.normalisation(body.backbone),
+            device=shop.device,
+            precision=shop.target.precision,
+        )
+        return reached.others
+
+    def _fitted(self, features: Floats, fold: int) -> Head:
+        # In the order of screening, on which inner folds depend.
+        order = np.searchsorted(self.members, fair_order(self.tuners[fold].stores.bundle, seed=self.shop.seed))
+        labels = self.pool.labels[self.members[order]]
+        if not can_be_learned(labels, self.pool.task):
+            raise TrialError(f"without fold {fold + 1} all labels are the same")
+        classes, task = self.pool.classes, self.pool.task
+        return fit_head(features[order], labels, n_outputs=len(classes), task=task, seed=self.shop.seed, copy=False)
+
+
+def _tuner(shop: Workshop, bundle: DataBundle, pool: DataBundle) -> Tuner:
+    """Trains on some of the pictures, from stores of all of them: one pass serves every fold."""
+    stores = Stores(
+        bundle=bundle,
+        source=shop.source,
+        cache=shop.stores.cache,
+        device=shop.device,
+        seed=shop.seed,
+        precision=shop.target.precision,
+        held=pool,
+    )
+    stores.entries.update(shop.stores.entries)
+    return Tuner(stores=stores, score=lambda _: 0.0, batch_norm=shop.batch_norm)
+
+
+def _with_parts(bundle: DataBundle, members: Codes, part: int) -> DataBundle:
+    parts = bundle.parts.copy()
+    parts[members] = part
+    return replace(bundle, parts=parts, split_digest=f"{bundle.split_digest}-folds")
+
+
+def _pass_s(shop: Workshop, body: Body) -> float:
+    return shop.costs.forward_s.get(body, 0.0) * (shop.costs.n_train + shop.costs.n_validation)
+
+
+def _head_s(shop: Workshop, body: Body, trials: Sequence[Trial]) -> float:
+    """What fitting its screened head took beside the pass."""
+    if body not in shop.heads:
+        return 0.0
+    screened = trials[shop.heads[body][0]]
+    return max(0.0, (screened.train_seconds or 0.0) - _pass_s(shop, body))

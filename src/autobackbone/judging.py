@@ -1,0 +1,68 @@
+"""On which scored pictures a choice stands: the validation part, or folds where the whole front has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from numpy.typing import NDArray
+
+from autobackbone.choosing import Choice, Probabilities, choose, choose_under, with_caution
+from autobackbone.metrics import Metric, aligned
+from autobackbone.records import Trial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """A front, and what its trials are judged by.
+
+    Args:
+        front: finished trials, fastest first; `score` is the one that counts.
+        predictions: of each, for the pictures that it is judged by.
+        labels: (n_images,) or (n_images, k) of the same pictures.
+        is_by_folds: whether these are training and validation pictures, in folds.
+    """
+
+    front: Sequence[Trial]
+    predictions: Probabilities
+    labels: NDArray[Any]
+    is_by_folds: bool = False
+
+    @classmethod
+    def by_folds(cls, front: Sequence[Trial], predictions: Probabilities, labels: NDArray[Any]) -> Judged:
+        """Of a front that `has_folds`: the score by folds takes the place of the validation score."""
+        scored = [replace(trial, score=trial.fold_score, score_se=trial.fold_se) for trial in front]
+        return cls(front=scored, predictions=predictions, labels=labels, is_by_folds=True)
+
+    def choice(self, metric: Metric, *, tolerance: float | None, limit_ms: float | None = None) -> Choice:
+        """The trial to use and the reason; its `score` is the one that it is judged by.
+
+        Args:
+            metric: that the scores are of.
+            tolerance: as in `choose`.
+            limit_ms: of latency: then the most accurate within it; `None` for no limit.
+
+        Raises:
+            RunError: no trial has finished.
+            LimitsError: none is that fast.
+        """
+        if limit_ms is not None:
+            choice = choose_under(self.front, limit_ms, metric)
+        else:
+            choice = choose(self.front, self.predictions, self.labels, metric, tolerance=tolerance)
+        if not self.is_by_folds:
+            return with_caution(choice)
+        return replace(choice, reason=f"{choice.reason} {_said(choice.trial, len(self.labels), metric)}")
+
+
+def has_folds(front: Sequence[Trial]) -> bool:
+    """Whether each trial of a front has a score by folds: with fewer they cannot be compared."""
+    return bool(front) and all(trial.fold_score is not None for trial in front)
+
+
+def _said(trial: Trial, n_images: int, metric: Metric) -> str:
+    assert trial.score is not None
+    assert trial.score_se is not None
+    score, error = aligned(metric, trial.score), aligned(metric, trial.score_se)
+    return f"Judged by folds over {n_images} pictures, where it has {score} ± {error}."

@@ -1,0 +1,228 @@
+"""Few pictures: the front by folds, and what the choice stands on then."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from tests.conftest import TINY, make_pictures
+from tests.test_choosing import ACCURACY, trial
+
+from autobackbone import Budget, open_run, select_backbone
+from autobackbone.data import PART_CODES, decode, folds_of, pooled, survey
+from autobackbone.folding import cross_validate, expected_s, kept_s
+from autobackbone.metrics import score, standard_error
+from autobackbone.progress import Silent
+from autobackbone.records import Body
+from autobackbone.search import trialfiles
+from autobackbone.search.costs import Costs
+
+N_POOLED = 48
+
+
+class Listens(Silent):
+    """Keeps what is said."""
+
+    def __init__(self):
+        self.lines, self.stages = [], []
+
+    def say(self, line):
+        self.lines.append(line)
+
+    def stage(self, name):
+        self.stages.append(name)
+
+
+def hard_pictures():
+    """Every eighth label is wrong: nobody can be right on all of them."""
+    pictures, labels = make_pictures(n_per_class=20)
+    labels[::8] = (labels[::8] + 1) % 3
+    return pictures, labels
+
+
+@pytest.fixture(scope="module")
+def search(tmp_path_factory, random_weights):
+    def run(dataset, n_trials=0, **arguments):
+        folder = tmp_path_factory.mktemp("folds")
+        return select_backbone(
+            dataset,
+            Budget(n_trials=n_trials),
+            **{
+                "backbones": TINY,
+                "weights": {TINY: random_weights(TINY)},
+                "image_sizes": [64],
+                "run_dir": folder / "run",
+                "cache_dir": folder / "cache",
+                "space": {"n_epochs": 4, "n_blocks_kept": None},
+                "progress": False,
+            }
+            | arguments,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def searched(search):
+    """All is easy here, so that a trained network ties with the frozen one, and both are on the front."""
+    return search(make_pictures(n_per_class=20), n_trials=1)
+
+
+def folded(result, number):
+    return trialfiles.load_predictions(result._run, number, trialfiles.FOLDS)
+
+
+def test_the_front_has_scores_by_folds_and_the_choice_stands_on_them(searched):
+    assert searched.front
+    labels = searched._reader.pooled_labels()
+    assert len(labels) == N_POOLED
+    for one in searched.front:
+        predictions = folded(searched, one.number)
+        assert predictions.shape == (N_POOLED, 3)
+        assert one.fold_score == pytest.approx(score(searched.metric, predictions, labels))
+        assert one.fold_se == pytest.approx(standard_error(searched.metric, predictions, labels))
+        assert one.test_score is not None
+    assert f"by folds over {N_POOLED} pictures" in searched.choice.reason
+    # What is chosen is a trial of the run, its validation score in place.
+    assert searched.best == next(one for one in searched.trials if one.number == searched.best.number)
+    assert searched.select("accuracy").fold_score == max(one.fold_score for one in searched.front)
+    assert searched.knee() in searched.front
+    assert ", folds 1.000 ± 0.000" in repr(searched)
+    frame = searched.to_frame().set_index("number")
+    assert frame.loc[searched.best.number, "fold_score"] == searched.best.fold_score
+    again = open_run(searched.path)
+    assert again.choice == searched.choice
+
+
+def test_what_is_said_of_a_fold_is_what_a_training_without_it_says(searched):
+    """By the other way to train again, which stores each set of pictures for itself."""
+    assert {one.n_unfrozen > 0 for one in searched.front} == {True, False}
+    for one in searched.front:
+        retrainer = searched._retrainer(one, None, searched.path.parent / "cache")
+        bundle = retrainer.bundle
+        members, folds = pooled(bundle), folds_of(bundle, seed=0)
+        parts = bundle.parts.copy()
+        parts[members] = PART_CODES["train"]
+        parts[members[folds == 1]] = PART_CODES["validation"]
+        without = replace(retrainer, bundle=replace(bundle, parts=parts, split_digest="without fold 1"))
+        by_hand = without.refitted(one, "train", None).validation
+        np.testing.assert_allclose(folded(searched, one.number)[folds == 1], by_hand, atol=0.02)
+
+
+def test_a_given_split_has_no_folds(search, tmp_path):
+    pictures, labels = make_pictures(n_per_class=16)
+    rows = []
+    for index, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+        file = tmp_path / f"{index}.png"
+        Image.fromarray(picture).save(file)
+        rows.append((str(file), ("train", "train", "val", "test")[index % 4], int(label)))
+    result = search(pd.DataFrame(rows, columns=["file", "split", "label"]))
+    assert all(one.fold_score is None for one in result.trials)
+    assert "folds" not in result.choice.reason
+    assert "folds" not in repr(result).split("in '")[0]
+
+
+def test_ctrl_c_in_folds_keeps_what_is_there_and_the_next_sitting_goes_on(search, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    dataset = hard_pictures()
+    with monkeypatch.context() as patch:
+        patch.setattr("autobackbone.folding._score_one", interrupted)
+        result = search(dataset)
+    assert result.front
+    assert all(one.fold_score is None for one in result.trials)
+    assert "folds" not in result.choice.reason
+    again = search(dataset, run_dir=result.path, cache_dir=result.path.parent / "cache")
+    assert all(one.fold_score is not None for one in again.front)
+    assert len(again.trials) == len(result.trials)
+    (frozen,) = again.front
+    by_hand = score(again.metric, folded(again, frozen.number), again._reader.pooled_labels())
+    assert frozen.fold_score == pytest.approx(by_hand)
+    assert frozen.fold_score < 1.0
+
+
+# The arithmetic of time: forward passes of 0.1 s a picture over 38 training and 10 validation pictures.
+BODY = Body("net0", (96, 96), None)
+FROZEN = replace(trial(0, 0.8, 1.0), train_seconds=4.8 + 2.0)  # its head took two seconds
+TUNED = replace(
+    trial(1, 0.9, 2.0),
+    backbone="net0",
+    n_unfrozen=2,
+    lr=1e-3,
+    rung_scores=(0.7, 0.8, 0.9, 0.9, 0.9),
+    extras={"legs": [{"n_views": 3}], "n_epochs": 8},
+)
+PASS_S, SETUP_S, EPOCH_S = 1.6 * 4.8, 0.5, 2.0
+
+
+@pytest.fixture
+def shop(tmp_path):
+    bundle = decode(survey(make_pictures(n_per_class=20)), [(16, 16)], cache_dir=tmp_path)
+    costs = Costs(n_train=38, n_validation=10, n_blocks={BODY: 5}, forward_s={BODY: 0.1})
+    costs.learn(TUNED_CANDIDATE, EPOCH_S, is_stored=True)
+    trials = [FROZEN, TUNED]
+    return SimpleNamespace(
+        bundle=bundle,
+        costs=costs,
+        heads={BODY: (0, None)},
+        metric=ACCURACY,
+        trials=lambda: trials,
+        clock=SimpleNamespace(budget=Budget(wall_clock_s=1000)),
+        reporter=Listens(),
+        seed=0,
+        source=None,
+        device=None,
+        batch_norm="fixed",
+        target=SimpleNamespace(precision="float32"),
+        stores=SimpleNamespace(cache=None, entries={}),
+    )
+
+
+TUNED_CANDIDATE = SimpleNamespace(body=BODY, n_unfrozen=2)
+FROZEN_S = SETUP_S + PASS_S + 5 * 2.0
+# A pass for each of three views, five fits of three epochs with their setup, a pass over what is scored.
+TUNED_S = FROZEN_S + 3 * 4.8 + 5 * (1.5 + 3 * EPOCH_S) + PASS_S
+
+
+def test_what_folds_take_is_known_before(shop):
+    trials = shop.trials()
+    assert expected_s(shop, FROZEN, trials) == pytest.approx(FROZEN_S)
+    assert expected_s(shop, TUNED, trials) == pytest.approx(TUNED_S)
+    paused = replace(TUNED, state="running")  # it may train to its end
+    assert expected_s(shop, paused, trials) == pytest.approx(TUNED_S + 5 * 5 * EPOCH_S)
+
+
+def test_the_search_keeps_it_back_up_to_a_quarter_of_the_budget(shop):
+    both_s = FROZEN_S + TUNED_S
+    assert kept_s(shop) == pytest.approx(both_s)
+    # Folds that are too long for a quarter have no time kept: nobody could use it.
+    shop.clock.budget = Budget(wall_clock_s=4 * (both_s - 1))
+    assert kept_s(shop) == pytest.approx(TUNED_S)  # the better one
+    shop.clock.budget = Budget(wall_clock_s=4 * (TUNED_S - 1))
+    assert kept_s(shop) == pytest.approx(FROZEN_S)
+    shop.clock.budget = Budget(n_trials=3)
+    assert kept_s(shop) == 0.0
+    shop.clock.budget = Budget(wall_clock_s=1000)
+    done, waits = replace(FROZEN, fold_score=0.8), replace(TUNED, state="running")
+    shop.trials = lambda: [done, waits]
+    assert kept_s(shop) == pytest.approx(TUNED_S + 5 * 5 * EPOCH_S)
+    shop.bundle = replace(shop.bundle, made=())
+    assert kept_s(shop) == 0.0
+
+
+def test_a_trial_that_does_not_fit_is_left_out_and_told(shop):
+    cross_validate(shop, [TUNED, FROZEN, replace(FROZEN, number=2, fold_score=0.8)], left_s=lambda: 3.4)
+    assert shop.reporter.stages == ["folds"]
+    assert shop.reporter.lines == [
+        f"trial 1 is not scored by folds: they take about {TUNED_S:.0f} s, and 3 s are left for them",
+        f"trial 0 is not scored by folds: they take about {FROZEN_S:.0f} s, and 3 s are left for them",
+    ]
+
+
+def test_nothing_happens_where_no_folds_are_wanted(shop):
+    shop.bundle = replace(shop.bundle, made=())
+    cross_validate(shop, [FROZEN], left_s=lambda: 0.0)
+    assert shop.reporter.stages == shop.reporter.lines == []
