@@ -84,6 +84,6 @@ def _sentence(best: Trial, gap: float | None, error: float, metric: Metric) -> s
     scale, unit = (100, " points") if metric.unit == "points" else (1, " nats" if metric.unit == "nats" else "")
     better = "better" if gap >= 0 else "worse"
     return (
-        f"{name_of(best)} has a {metric.name} of {validation} in validation and {test} in test: validation was "
+        f"{name_of(best)}: {metric.name} {validation} in validation, {test} in test, so that validation was "
         f"{scale * abs(gap):.2g} ± {scale * error:.2g}{unit} {better}."
     )

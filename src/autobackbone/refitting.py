@@ -118,11 +118,11 @@ def _sentence(trial: Trial, again: Again, on: RefitOn, metric: Metric, test: flo
     begun = f"{name_of(trial)}, trained again on {on_what} {how} in {again.seconds:.0f} s"
     if math.isnan(test):
         return f"{begun}: there is no test part to score it on."
-    scored = f"{begun}, has a test {metric.name} of {shown(metric, test)}"
+    scored = f"{begun}: test {metric.name} {shown(metric, test)}"
     if math.isnan(gain[0]):
         return f"{scored}; the trial itself is not confirmed, so that they cannot be compared."
     scale, unit = (100, " points") if metric.unit == "points" else (1, " nats" if metric.unit == "nats" else "")
     difference, reach = scale * gain[0], scale * gain[1]
     better = "better" if difference >= 0 else "worse"
     verdict = "more than chance" if abs(difference) > reach else "which may be chance"
-    return f"{scored}: {abs(difference):.2g} ± {reach:.2g}{unit} {better} than before, {verdict}."
+    return f"{scored}, {abs(difference):.2g} ± {reach:.2g}{unit} {better} than before, {verdict}."

@@ -156,6 +156,8 @@ def shown(metric: Metric, value: float) -> str:
     """
     if metric.unit == "target":
         return f"{value:.3g}"
+    if metric.name == "r2":  # a share that nobody writes as one, and that may be negative
+        return f"{value:.3f}"
     return f"{100 * value:.1f} %" if metric.unit == "points" else f"{value:.3f} nats"
 
 
