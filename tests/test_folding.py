@@ -11,6 +11,7 @@ from tests.conftest import TINY, make_pictures
 from tests.test_choosing import ACCURACY, trial
 
 from autobackbone import Budget, open_run, retraining, select_backbone
+from autobackbone.course import _screening_share
 from autobackbone.data import PART_CODES, decode, folds_of, pooled, survey
 from autobackbone.folding import cross_validate, expected_s, kept_s
 from autobackbone.metrics import score, standard_error
@@ -230,3 +231,10 @@ def test_nothing_happens_where_no_folds_are_wanted(shop):
     shop.bundle = replace(shop.bundle, made=())
     cross_validate(shop, [FROZEN], left_s=lambda: 0.0)
     assert shop.reporter.stages == shop.reporter.lines == []
+
+
+def test_where_nothing_is_fine_tuned_screening_leaves_a_quarter(shop):
+    shop.space = SimpleNamespace(is_frozen_only=True)
+    few = _screening_share(shop)
+    shop.bundle = replace(shop.bundle, made=())
+    assert _screening_share(shop) - few == pytest.approx(0.25)

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from autobackbone.choosing import front_of, trial_line
 from autobackbone.clock import Clock
 from autobackbone.confirm import confirm, expected_s
-from autobackbone.data import DataBundle, decode, look_for_copies, stored_bytes, with_copies_together
+from autobackbone.data import DataBundle, decode, look_for_copies, stored_bytes, wants_folds, with_copies_together
 from autobackbone.errors import ArgumentError, TrialError
-from autobackbone.folding import cross_validate, judged, kept_s
+from autobackbone.folding import FOLDS_SHARE, cross_validate, judged, kept_s
 from autobackbone.metrics import to_maximised
 from autobackbone.planning import FROZEN_SHARE, SCREENING_SHARE
 from autobackbone.preparing import Prepared, n_workers, prepare
@@ -158,8 +158,7 @@ def _search(shop: Workshop) -> bool:
     tuner = Tuner(stores=shop.stores, score=shop.maximised_score, batch_norm=shop.batch_norm)
     try:
         shop.reporter.stage("screen")
-        share = SCREENING_SHARE if _is_tuning(shop) else FROZEN_SHARE
-        screen_all(shop, share=share, fine_tune=_beside_screening(shop, tuner))
+        screen_all(shop, share=_screening_share(shop), fine_tune=_beside_screening(shop, tuner))
         if not shop.space.is_frozen_only:
             shop.reporter.stage("search")
             climb(_search_of(shop, tuner))
@@ -173,6 +172,13 @@ def _search(shop: Workshop) -> bool:
     _adopt(shop)
     shop.reporter.say("interrupted: what is there so far is kept; give the same run_dir to go on")
     return True
+
+
+def _screening_share(shop: Workshop) -> float:
+    """Of the time; where nothing is fine-tuned afterwards, no search keeps back what folds may take."""
+    if _is_tuning(shop):
+        return SCREENING_SHARE
+    return FROZEN_SHARE - FOLDS_SHARE if wants_folds(shop.bundle) else FROZEN_SHARE
 
 
 def _is_tuning(shop: Workshop) -> bool:

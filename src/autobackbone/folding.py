@@ -26,8 +26,8 @@ from autobackbone.tasks import can_be_learned
 from autobackbone.training.stores import Stores
 from autobackbone.training.tuner import MAX_EPOCHS, Tuner
 
-# Of the budget, what the search keeps back for folds at most.
-_SHARE = 0.25
+FOLDS_SHARE = 0.25
+"""Of the budget, what is kept back for folds at most."""
 # Screening rounds where it may; what scores takes up to so much longer.
 _EXACT_FACTOR = 1.6
 # Building a network and reading its weights, beside its forward passes.
@@ -49,7 +49,7 @@ def kept_s(shop: Workshop) -> float:
     for trial in (*front, *paused):
         needed_s = expected_s(shop, trial, trials)
         # Time that is too short for its folds would be lost to its training, too.
-        kept += needed_s if kept + needed_s <= _SHARE * whole_s else 0.0
+        kept += needed_s if kept + needed_s <= FOLDS_SHARE * whole_s else 0.0
     return kept
 
 
