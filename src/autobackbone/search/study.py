@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -31,7 +32,7 @@ _STATES: Mapping[OptunaState, TrialState] = {
     OptunaState.FAIL: "failed",
 }
 _TESTED = ("test_score", "test_score_low", "test_score_high")
-_NOT_STORED = ("number", "state", "on_front", *_TESTED, "folder")
+_NOT_STORED = ("number", "state", "on_front", "overfits", *_TESTED, "folder")
 
 
 def open_study(
@@ -183,7 +184,10 @@ def end_sitting(study: optuna.Study, opened: Ledger, run_s: float, *, is_complet
 
 def facts_of(trial: Trial) -> dict[str, Any]:
     """What the study stores of a trial: everything that it does not know already."""
-    return {name: value for name, value in asdict(trial).items() if name not in _NOT_STORED}
+    # JSON knows no NaN, as a training score may be.
+    train_scores = [value if math.isfinite(value) else None for value in trial.train_scores]
+    stored = {name: value for name, value in asdict(trial).items() if name not in _NOT_STORED}
+    return stored | {"train_scores": train_scores}
 
 
 def _read(trial: FrozenTrial, tested: Sequence[float]) -> Trial:
@@ -200,5 +204,6 @@ def _read(trial: FrozenTrial, tested: Sequence[float]) -> Trial:
     facts["image_size"] = tuple(facts["image_size"])
     for name in ("rung_scores", "rung_at_s"):
         facts[name] = tuple(facts.get(name, ()))
+    facts["train_scores"] = tuple(math.nan if value is None else value for value in facts.get("train_scores", ()))
     facts |= dict(zip(_TESTED, tested, strict=False))
     return Trial(number=trial.number, state=state, **facts)
