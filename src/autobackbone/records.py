@@ -318,8 +318,8 @@ class Trial:
         test_score_low: lower end of its 95 % interval.
         test_score_high: upper end of the same.
         rung_scores: after each epoch.
-        train_scores: of the training pictures as they passed in each epoch, or of those that a frozen network's head was
-            fitted on; NaN where the score is not defined.
+        train_scores: of the training pictures as they passed in each epoch; of a frozen network one, of pictures that
+            its head was fitted on. NaN where the score is not defined.
         rung_at_s: when each of them could be used, in seconds since the run began: a training that pauses leaves a
             network at its pause.
         overfits: whether its validation scores fell while the gap to the training scores grew.

@@ -36,6 +36,7 @@ _COLUMNS = (
     "latency_noise_ms",
     "resize",
     "n_blocks_kept",
+    "overfits",
 )
 # Also where no trial has them.
 _NUMERIC = (

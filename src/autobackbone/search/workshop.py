@@ -107,8 +107,9 @@ class Workshop:
         return to_maximised(self.metric, self.validation_score(predictions))
 
     def train_score(self, predictions: NDArray[np.float32], labels: NDArray[Any]) -> float:
-        """Of training pictures, in the metric's own sign and unit; NaN where it is not defined: no training shall end for
-        want of it.
+        """Of training pictures, in the metric's own sign and unit.
+
+        NaN where it is not defined: no training shall end for want of it.
         """
         try:
             return score(self.metric, predictions, labels)

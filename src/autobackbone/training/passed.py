@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 PassedScorer = Callable[[NDArray[np.float32], NDArray[Any]], float]
-"""Predictions (n, n_outputs) of training pictures and their labels to a score that is maximised; NaN where undefined."""
+"""Predictions (n, n_outputs) of training pictures and their labels to a maximised score; NaN where not defined."""
 
 OUTPUTS = "outputs"
 """Under this name a training step gives its outputs, (n, n_outputs), beside the loss."""
@@ -35,9 +35,7 @@ class PassedScores(Callback):
         n_most: pictures of an epoch that are scored, the first ones that pass.
     """
 
-    def __init__(
-        self, score: PassedScorer, predictions: Callable[[Tensor], Tensor], *, n_most: int = _N_MOST
-    ) -> None:
+    def __init__(self, score: PassedScorer, predictions: Callable[[Tensor], Tensor], *, n_most: int = _N_MOST) -> None:
         self.scores: list[float] = []
         self._score, self._predictions, self._n_most = score, predictions, n_most
         self._passed: list[tuple[Tensor, Tensor]] = []

@@ -139,9 +139,7 @@ class Tuner:
             bench = _Bench(network, trainee, key, self._precision(key, trainee, recipe, _settled(candidate, leg)))
         step_s = self._step_s[*bench.key, bench.precision]
         recipe = _fitted(replace(recipe, precision=bench.precision), bench.trainee, step_s, until, leg)
-        outcome = fit(
-            bench.trainee, recipe, self.score, score_passed=self.score_passed, until=until, leg=leg
-        )
+        outcome = fit(bench.trainee, recipe, self.score, score_passed=self.score_passed, until=until, leg=leg)
         _take_buffers(bench.network, bench.trainee.module)
         if outcome.n_epochs > 0 and not outcome.is_cut_short:
             # What really passed corrects a measurement that other work disturbed.
