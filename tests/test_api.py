@@ -98,6 +98,15 @@ def test_all_that_was_tried_is_in_the_table(selection):
     assert finished["finished_at_s"].is_monotonic_increasing
     assert frame.loc[frame["n_unfrozen"] == 0, "lr"].isna().all()
     assert (frame.loc[frame["state"] == "finished", "n_epochs"] == 2 * (finished["n_unfrozen"] > 0)).all()
+    assert frame["overfits"].dtype == bool
+
+
+def test_each_trial_says_how_well_it_fits_its_training_pictures(selection):
+    for trial in selection.trials:
+        assert len(trial.train_scores) == max(1, len(trial.rung_scores))
+        assert all(0 <= score <= 1 for score in trial.train_scores)
+    assert [trial.number for trial in selection.trials if trial.overfits] == []  # two epochs are too few to say so
+    assert len(selection.advice) <= 1  # of a frozen head
 
 
 def test_the_front_is_confirmed_and_usable(selection, pictures):

@@ -31,7 +31,7 @@ class Printed(SimpleNamespace):
     """What is printed of a selection, without a run behind it."""
 
     target, metric, path = "cpu (a chip, 2 threads)", metric_for("accuracy", n_outputs=2), Path("nowhere")
-    optimism = None
+    optimism, advice = None, ("trial 3 [bold] overfits: freeze more.",)
 
     def scores_without_copies(self):
         return {"test": 0.5}
@@ -63,6 +63,7 @@ def test_a_pipe_gets_each_trial_whole_in_one_line(monkeypatch):
     ]
     assert any(f"failed: {REASON.strip()}" in line for line in lines)
     assert "choose: trial 0 [red] is best" in lines
+    assert "advice: trial 3 [bold] overfits: freeze more." in lines
 
 
 def test_scores_by_folds_have_a_column_where_there_are_any(monkeypatch):

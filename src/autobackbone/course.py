@@ -155,7 +155,12 @@ def _adopt(shop: Workshop) -> None:
 
 def _search(shop: Workshop) -> bool:
     """Screen and climb; whether Ctrl-C ended it."""
-    tuner = Tuner(stores=shop.stores, score=shop.maximised_score, batch_norm=shop.batch_norm)
+    tuner = Tuner(
+        stores=shop.stores,
+        score=shop.maximised_score,
+        batch_norm=shop.batch_norm,
+        score_passed=shop.maximised_train_score,
+    )
     try:
         shop.reporter.stage("screen")
         screen_all(shop, share=_screening_share(shop), fine_tune=_beside_screening(shop, tuner))

@@ -321,8 +321,11 @@ class Trial:
         test_score_low: lower end of its 95 % interval.
         test_score_high: upper end of the same.
         rung_scores: after each epoch.
+        train_scores: of the training pictures as they passed in each epoch; of a frozen network one, of pictures that
+            its head was fitted on. NaN where the score is not defined.
         rung_at_s: when each of them could be used, in seconds since the run began: a training that pauses leaves a
             network at its pause.
+        overfits: whether its validation scores fell while the gap to the training scores grew.
     """
 
     number: int
@@ -345,10 +348,12 @@ class Trial:
     finished_at_s: float | None = None
     n_epochs: int = 0
     rung_scores: tuple[float, ...] = ()
+    train_scores: tuple[float, ...] = ()
     rung_at_s: tuple[float, ...] = ()
     resize: Resize = "squash"
     extras: Mapping[str, Any] = field(default_factory=dict)
     on_front: bool = False
+    overfits: bool = False
     score_se: float | None = None
     test_score: float | None = None
     test_score_low: float | None = None

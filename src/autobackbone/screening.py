@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autobackbone.backbones.doors import read_at_doors
@@ -29,6 +30,9 @@ from autobackbone.memory import memory_errors_translated
 from autobackbone.passes import passes
 from autobackbone.records import ImageSize, Normalisation, Precision
 from autobackbone.tasks import can_be_learned, predictions_of
+
+# Training pictures that say how well a head fits them: a copy of their features has to be made for it.
+_N_JUDGED = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +94,8 @@ class Screened:
         head: to be folded into the network's own classifier.
         predictions: (n_validation, n_outputs) float32 in the bundle's order; NaN for pictures not reached in time.
         n_train: training pictures that the head was fitted on.
+        train_predictions: (n_judged, n_outputs) float32 of the first of the training pictures that passed.
+        train_labels: theirs, (n_judged,) or (n_judged, k).
         seconds_per_image: of the forward pass.
         seconds: forward pass and head together.
     """
@@ -97,6 +103,8 @@ class Screened:
     head: Head
     predictions: Floats
     n_train: int
+    train_predictions: Floats
+    train_labels: NDArray[Any]
     seconds_per_image: float
     seconds: float
 
@@ -176,6 +184,7 @@ def with_head(reached: Features, bundle: DataBundle, *, seed: int, until: float 
     labels, n_reached = bundle.labels[reached.train_indices], len(reached.train) + len(reached.others)
     if not can_be_learned(labels, bundle.task) or len(reached.others) == 0:
         return None
+    judged = reached.train[:_N_JUDGED].copy()
     with memory_errors_translated():
         # A second matrix of features may be more than memory holds.
         head = fit_head(
@@ -194,6 +203,8 @@ def with_head(reached: Features, bundle: DataBundle, *, seed: int, until: float 
         head=head,
         predictions=predictions,
         n_train=head.n_pictures or len(labels),
+        train_predictions=head.predictions(judged, bundle.task),
+        train_labels=labels[:_N_JUDGED],
         seconds_per_image=reached.seconds / n_reached,
         seconds=reached.seconds + time.monotonic() - begun,
     )

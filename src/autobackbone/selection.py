@@ -29,6 +29,7 @@ from autobackbone.judging import Judged, has_folds
 from autobackbone.loading import RunReader
 from autobackbone.metrics import Metric, metric_for, score
 from autobackbone.optimism import Optimism, optimism_of
+from autobackbone.overfitting import advice, mark_overfitting
 from autobackbone.predicting import Predictor
 from autobackbone.records import Budget, Limits, Task, Trial, counted
 from autobackbone.refitting import Refit, refit, until_of
@@ -103,7 +104,7 @@ class Selection:
     @cached_property
     def trials(self) -> list[Trial]:
         """All trials, in order of number."""
-        return mark_front(read_trials(self.study), self.metric)
+        return mark_overfitting(mark_front(read_trials(self.study), self.metric), self.metric)
 
     @cached_property
     def front(self) -> list[Trial]:
@@ -183,6 +184,11 @@ class Selection:
         Printing it says what it says of the chosen trial.
         """
         return optimism_of(self.front, self.best, self.metric) if self.front else None
+
+    @cached_property
+    def advice(self) -> tuple[str, ...]:
+        """What overfits and what to do about it, in five sentences at most; empty where there is nothing to say."""
+        return advice(self.trials, self.metric)
 
     def reproduce(self) -> None:
         """Print the lines of Python that repeat what the run has recorded: its front, trained again, the best last.

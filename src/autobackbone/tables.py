@@ -52,6 +52,8 @@ def print_selection(selection: Selection, *, all_trials: bool = False) -> None:
             console.print(f"confirmed: {selection.optimism}")
         for part, value in selection.scores_without_copies().items():
             console.print(f"without copies of training pictures: {part} {aligned(selection.metric, value)}")
+        for sentence in selection.advice:
+            console.print(f"advice: {sentence}")
     else:
         console.print("choose: nothing yet, since no trial has finished")
     console.print(f"run folder: {selection.path}")

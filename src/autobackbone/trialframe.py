@@ -38,6 +38,7 @@ _COLUMNS = (
     "n_blocks_kept",
     "fold_score",
     "fold_se",
+    "overfits",
 )
 # Also where no trial has them.
 _NUMERIC = (

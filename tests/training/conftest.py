@@ -46,7 +46,9 @@ def tuner(bundle, tmp_path):
     metric, labels = metric_for("log_loss", n_outputs=3), bundle.labels[bundle.indices("validation")]
     cache = ActivationCache(folder=tmp_path / "activations", max_bytes=10**9)
     stores = Stores(bundle=bundle, source=Source(), cache=cache, device=CPU, seed=0)
-    return Tuner(stores=stores, score=lambda p: -score(metric, p, labels))
+    return Tuner(
+        stores=stores, score=lambda p: -score(metric, p, labels), score_passed=lambda p, of: -score(metric, p, of)
+    )
 
 
 def with_cache(tuner, folder, max_bytes):

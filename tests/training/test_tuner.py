@@ -272,6 +272,9 @@ def test_a_training_that_pauses_goes_on_as_if_it_had_not(
     assert (second.n_epochs, third.n_epochs) == (2, 2)
     assert third.rung_scores == whole.rung_scores
     assert third.rung_scores[:3] == second.rung_scores
+    assert third.train_scores == whole.train_scores
+    assert third.train_scores[:3] == second.train_scores
+    assert len(set(whole.train_scores)) == len(whole.train_scores) == 5
     assert third.best_epoch == whole.best_epoch
     np.testing.assert_array_equal(third.predictions, whole.predictions)
     for name, value in unbroken.state_dict().items():

@@ -139,6 +139,7 @@ class NetworkEvaluator:
             score_se=self.shop.validation_se(predictions),
             n_epochs=n_epochs,
             rung_scores=tuple(sign * value for value in outcome.rung_scores),
+            train_scores=tuple(sign * value for value in outcome.train_scores),
             extras=_with_precision(candidate, outcome),
         )
 

@@ -45,6 +45,7 @@ def frozen_trial(shop: Workshop, priced: Priced, screened: Screened | None) -> T
         state="finished",
         reason=f"a linear head on frozen features{part}{scored}",
         score=score,
+        train_scores=(shop.train_score(screened.train_predictions, screened.train_labels),),
         score_se=shop.validation_se(screened.predictions),
         train_seconds=screened.seconds,
         finished_at_s=shop.clock.run_s(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -34,7 +35,7 @@ _STATES: Mapping[OptunaState, TrialState] = {
 }
 _TESTED = ("test_score", "test_score_low", "test_score_high")
 _FOLDED = ("fold_score", "fold_se")
-_NOT_STORED = ("number", "state", "on_front", *_TESTED, *_FOLDED, "folder")
+_NOT_STORED = ("number", "state", "on_front", "overfits", *_TESTED, *_FOLDED, "folder")
 
 
 def open_study(
@@ -206,7 +207,10 @@ def end_sitting(study: optuna.Study, opened: Ledger, run_s: float, *, is_complet
 
 def facts_of(trial: Trial) -> dict[str, Any]:
     """What the study stores of a trial: everything that it does not know already."""
-    return {name: value for name, value in asdict(trial).items() if name not in _NOT_STORED}
+    # JSON knows no NaN, as a training score may be.
+    train_scores = [value if math.isfinite(value) else None for value in trial.train_scores]
+    stored = {name: value for name, value in asdict(trial).items() if name not in _NOT_STORED}
+    return stored | {"train_scores": train_scores}
 
 
 def _read(trial: FrozenTrial, noted: Mapping[str, Any]) -> Trial:
@@ -223,6 +227,7 @@ def _read(trial: FrozenTrial, noted: Mapping[str, Any]) -> Trial:
     facts["image_size"] = tuple(facts["image_size"])
     for name in ("rung_scores", "rung_at_s"):
         facts[name] = tuple(facts.get(name, ()))
+    facts["train_scores"] = tuple(math.nan if value is None else value for value in facts.get("train_scores", ()))
     for names, where in ((_TESTED, _TEST_SCORES), (_FOLDED, _FOLD_SCORES)):
         facts |= dict(zip(names, noted.get(where, {}).get(str(trial.number), ()), strict=False))
     return Trial(number=trial.number, state=state, **facts)

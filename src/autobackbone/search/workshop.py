@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import optuna
@@ -16,7 +18,7 @@ from autobackbone.backbones.source import TimmSource
 from autobackbone.clock import Clock
 from autobackbone.convexhead import Head
 from autobackbone.data import DataBundle, Survey, pooled, preprocess_ms
-from autobackbone.errors import RunError
+from autobackbone.errors import MetricError, RunError
 from autobackbone.latency.remembered import LatencyBook
 from autobackbone.metrics import Metric, score, standard_error, to_maximised
 from autobackbone.progress import Reporter
@@ -103,6 +105,20 @@ class Workshop:
     def maximised_score(self, predictions: NDArray[np.float32]) -> float:
         """The validation score, turned so that more is better."""
         return to_maximised(self.metric, self.validation_score(predictions))
+
+    def train_score(self, predictions: NDArray[np.float32], labels: NDArray[Any]) -> float:
+        """Of training pictures, in the metric's own sign and unit.
+
+        NaN where it is not defined: no training shall end for want of it.
+        """
+        try:
+            return score(self.metric, predictions, labels)
+        except MetricError:
+            return math.nan
+
+    def maximised_train_score(self, predictions: NDArray[np.float32], labels: NDArray[Any]) -> float:
+        """That score, turned so that more is better."""
+        return to_maximised(self.metric, self.train_score(predictions, labels))
 
     def validation_of(self, trial: Trial) -> NDArray[np.float32]:
         """A finished trial's validation predictions, (n_validation, n_outputs)."""

@@ -25,6 +25,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from autobackbone.errors import EpochTooLongError, TrialError
 from autobackbone.memory import memory_errors_translated
 from autobackbone.training.objective import Objective
+from autobackbone.training.passed import OUTPUTS, PassedScorer, PassedScores
 from autobackbone.training.pausing import Checkpoints, Leg, Moving, Pause
 from autobackbone.training.recipe import Recipe, StepPrecision, lr_factor
 from autobackbone.training.rows import Rows, epoch_seed, in_order, shuffled
@@ -50,6 +51,8 @@ class Outcome:
         is_cut_short: time ran out before the last rung.
         precision: in which its steps multiplied.
         n_planned: epochs at whose end the rate was to have fallen.
+        train_scores: maximised score of the training pictures as they passed in each epoch since the start; NaN where
+            it is not defined.
     """
 
     rung_scores: tuple[float, ...]
@@ -61,6 +64,7 @@ class Outcome:
     is_cut_short: bool
     precision: StepPrecision = "float32"
     n_planned: int = 0
+    train_scores: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +95,13 @@ class Trainee:
 
 
 def fit(
-    trainee: Trainee, recipe: Recipe, score: Scorer, *, until: float | None = None, leg: Leg | None = None
+    trainee: Trainee,
+    recipe: Recipe,
+    score: Scorer,
+    *,
+    score_passed: PassedScorer | None = None,
+    until: float | None = None,
+    leg: Leg | None = None,
 ) -> Outcome:
     """Train the module in place; it ends with the weights of its best rung.
 
@@ -101,6 +111,7 @@ def fit(
         trainee: the module and its rows; `requires_grad` says what trains.
         recipe: numbers of the training.
         score: of validation predictions, maximised.
+        score_passed: of the training pictures as they pass, maximised; `None` to leave them unscored.
         until: `time.monotonic()` after which no step is begun.
         leg: the part of the training; `None` for all of it.
 
@@ -115,6 +126,8 @@ def fit(
     n_steps_an_epoch = math.ceil(math.ceil(len(trainee.train) / recipe.batch_size) / recipe.accumulate)
     loop = _Loop(trainee, recipe, n_steps_an_epoch, is_decaying=pause_at is None)
     rungs = _Rungs(score)
+    passed = None if score_passed is None else PassedScores(score_passed, trainee.objective.predictions)
+    further = [one for one in (passed, None if leg is None else Pause(leg)) if one is not None]
     # The averaging forgets within half an epoch: long enough to smooth steps, short enough to follow a rung's progress.
     decay = 1 - 1 / max(2.0, n_steps_an_epoch / 2)
     # The averaging of many tensors at once goes from one value towards the other, so that frozen weights stay the very
@@ -127,7 +140,7 @@ def fit(
             **_where(trainee.device),
             max_epochs=recipe.n_epochs if pause_at is None else pause_at,
             accumulate_grad_batches=recipe.accumulate,
-            callbacks=[_TimeGuard(until), rungs, averaging, *([] if leg is None else [Pause(leg)])],
+            callbacks=[_TimeGuard(until), rungs, averaging, *further],
             plugins=[Checkpoints()],
             logger=False,
             enable_checkpointing=False,
@@ -162,6 +175,7 @@ def fit(
         is_cut_short=scored is not None and len(rungs.scores) < (recipe.n_epochs if pause_at is None else pause_at),
         precision=recipe.precision,
         n_planned=recipe.n_epochs,
+        train_scores=() if passed is None else tuple(passed.scores),
     )
 
 
@@ -187,13 +201,13 @@ class _Loop(pl.LightningModule):
         # What is dropped out depends on the epoch alone, so that a training which goes on drops what it would have.
         torch.manual_seed(epoch_seed(self.recipe.seed, self.current_epoch))
 
-    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> dict[str, Tensor]:
         stored, labels = batch
         outputs = forward(self._trainee, stored, self.recipe.precision)
         loss = self._trainee.objective.loss(outputs, labels, label_smoothing=self.recipe.label_smoothing)
         if not torch.isfinite(loss):
             raise TrialError(f"the loss became {loss.item()} at lr {self.recipe.lr:.1e}")
-        return loss
+        return {"loss": loss, OUTPUTS: outputs.detach()}
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         outputs = self.module(self._trainee.prepare(batch[0]))

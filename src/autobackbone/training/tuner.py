@@ -26,6 +26,7 @@ from autobackbone.memory import memory_errors_translated
 from autobackbone.records import Body, Candidate, Normalisation
 from autobackbone.training.fit import Outcome, Scorer, Trainee, fit
 from autobackbone.training.objective import Objective
+from autobackbone.training.passed import PassedScorer
 from autobackbone.training.pausing import Leg
 from autobackbone.training.recipe import Recipe, StepPrecision
 from autobackbone.training.rows import Rows
@@ -53,11 +54,13 @@ class Tuner:
         score: of validation predictions, maximised.
         batch_norm: `"fixed"` keeps running statistics still (batch statistics cost ten points, measured from a good
             head on a tail of one stage).
+        score_passed: of the training pictures as they pass, maximised; `None` to leave them unscored.
     """
 
     stores: Stores
     score: Scorer
     batch_norm: BatchNormMode = "fixed"
+    score_passed: PassedScorer | None = None
     _warm: dict[tuple[Path, int], _Bench] = field(default_factory=dict, init=False, repr=False, compare=False)
     _step_s: dict[tuple[Any, ...], float] = field(default_factory=dict, init=False, repr=False, compare=False)
     _n_at_once: dict[tuple[Body, int], int] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -136,7 +139,7 @@ class Tuner:
             bench = _Bench(network, trainee, key, self._precision(key, trainee, recipe, _settled(candidate, leg)))
         step_s = self._step_s[*bench.key, bench.precision]
         recipe = _fitted(replace(recipe, precision=bench.precision), bench.trainee, step_s, until, leg)
-        outcome = fit(bench.trainee, recipe, self.score, until=until, leg=leg)
+        outcome = fit(bench.trainee, recipe, self.score, score_passed=self.score_passed, until=until, leg=leg)
         _take_buffers(bench.network, bench.trainee.module)
         if outcome.n_epochs > 0 and not outcome.is_cut_short:
             # What really passed corrects a measurement that other work disturbed.
