@@ -25,6 +25,7 @@ HEAD = "head.safetensors"
 WEIGHTS = "weights.safetensors"
 VALIDATION = "validation.npy"
 TEST = "test.npy"
+OUT_OF_FOLD = "out_of_fold.npy"
 CHECKPOINT = "checkpoint.ckpt"
 _LABEL = "label"
 
