@@ -175,7 +175,10 @@ def test_help_and_version_are_light():
         assert not {"torch", "timm", "optuna", "pandas", "numpy", "PIL"} & set(done.stdout.split())
     helped = command("--help")
     assert helped.code == 0
-    assert all(word in helped.out for word in ("select", "demo", "show", "predict", "catalogue", "shortlist", "doctor"))
+    assert all(
+        word in helped.out
+        for word in ("select", "demo", "show", "predict", "suspects", "catalogue", "shortlist", "doctor")
+    )
 
 
 def test_the_catalogue_is_listed_written_and_drawn(tmp_path):

@@ -2,11 +2,13 @@ import time
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
+from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
 from autobackbone.convexhead import fit_head
-from autobackbone.convexhead.logistic import _stratified_part
+from autobackbone.convexhead.ridge import _PENALTIES, fit_ridge
+from autobackbone.convexhead.strength import STRENGTHS, _stratified_part, choose_strength
 
 
 def blobs(n_classes, n=240, n_features=12, noise=1.0, seed=0):
@@ -84,10 +86,10 @@ def test_a_class_with_a_single_picture_is_kept_however_short_the_time():
 
 @pytest.mark.parametrize("n_wanted", range(90, 101))
 def test_a_part_that_is_nearly_all_can_be_had(n_wanted):
-    features, labels = np.arange(100, dtype=np.float32)[:, None], np.arange(100) % 10
-    part, of_part = _stratified_part(features, labels, n_wanted, seed=0)
-    assert n_wanted <= len(part) == len(of_part) <= 100
-    assert len(np.unique(of_part)) == 10
+    labels = np.arange(100) % 10
+    part = _stratified_part(labels, n_wanted, seed=0)
+    assert n_wanted <= len(np.unique(part)) == len(part) <= 100
+    assert len(np.unique(labels[part])) == 10
 
 
 def test_numbers_are_fitted_as_scikit_learn_would_with_the_penalty_that_leaving_one_out_chooses():
@@ -152,3 +154,95 @@ def test_features_that_never_vary_are_fitted_without_them():
     labels = np.arange(20) % 2
     head = fit_head(np.ones((20, 3), np.float32), labels, n_outputs=2, seed=0)
     np.testing.assert_allclose(head.predictions(np.ones((1, 3), np.float32), "classification"), [[0.5, 0.5]], atol=1e-6)
+
+
+def of_folds(features, labels, strength, seed=0):
+    """What heads on the other folds say of each, as scikit-learn fits them."""
+    scaler = StandardScaler().fit(features)
+    scaler.scale_ = np.maximum(scaler.scale_, 0.5 * np.median(scaler.scale_))
+    scaled = scaler.transform(features)
+    nearest = STRENGTHS[np.abs(np.log10(STRENGTHS) - np.log10(strength)).argmin()]
+    found = np.empty((len(labels), labels.max() + 1))
+    for fitted, held_out in StratifiedKFold(3, shuffle=True, random_state=seed).split(features, labels):
+        model = LogisticRegression(C=nearest, max_iter=2000).fit(scaled[fitted], labels[fitted])
+        found[held_out] = model.predict_proba(scaled[held_out])
+    return found
+
+
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_what_is_said_out_of_fold_is_said_by_a_head_on_the_other_folds(n_classes):
+    features, labels = blobs(n_classes, noise=4.0)
+    head = fit_head(features, labels, n_outputs=n_classes, seed=0)
+    np.testing.assert_allclose(head.out_of_fold, of_folds(features, labels, head.strength), atol=0.02)
+
+
+@pytest.mark.parametrize("n", [300, 4500])
+def test_labels_without_meaning_are_guessed_out_of_fold_whatever_the_head_has_learned_by_heart(n):
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(n, 2 * n if n < 1000 else 40)).astype(np.float32)
+    labels = generator.integers(0, 2, n)
+    said = fit_head(features, labels, n_outputs=2, seed=0).out_of_fold
+    assert np.isfinite(said).all()
+    np.testing.assert_allclose(said.sum(axis=1), 1, atol=1e-5)
+    assert abs((said.argmax(axis=1) == labels).mean() - 0.5) < 3 * 0.5 / np.sqrt(n)
+
+
+def test_pictures_beyond_those_of_the_folds_are_judged_by_all_fits_unless_their_class_is_in_none():
+    features, labels = blobs(3, n=5000)
+    labels[1234] = 3
+    head = fit_head(features, labels, n_outputs=4, seed=0)
+    is_judged = np.isfinite(head.out_of_fold).all(axis=1)
+    assert np.flatnonzero(~is_judged).tolist() == [1234]
+    assert (head.out_of_fold[is_judged].argmax(axis=1) == labels[is_judged]).mean() > 0.9
+    assert (head.out_of_fold[is_judged, 3] == 0).all()
+
+
+def test_where_there_is_no_time_for_folds_nothing_is_said_out_of_fold():
+    features, labels = blobs(40, n=4000)
+    assert fit_head(features, labels, n_outputs=40, seed=0, until=time.monotonic() - 1).out_of_fold is None
+    several = np.eye(3, dtype=np.int64)[np.arange(4000) % 3]
+    head = fit_head(features, several, n_outputs=3, task="multilabel", seed=0, until=time.monotonic() - 1)
+    assert head.out_of_fold is None
+
+
+def test_a_deadline_takes_judgement_from_pictures_in_no_fold_before_it_is_late():
+    features, labels = blobs(3, n=9000)
+    _, said = choose_strength(features, labels, n_classes=3, n_most=300, n_others=50, seed=0)
+    assert np.isfinite(said).all(axis=1).sum() == 350
+
+
+def test_each_label_is_judged_out_of_fold_and_one_that_all_pictures_have_is_not():
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(150, 8)).astype(np.float32)
+    labels = (features[:, :3] + 0.3 * generator.normal(size=(150, 3)) > [0, 0.5, -9]).astype(np.int64)
+    said = fit_head(features, labels, n_outputs=3, task="multilabel", seed=0).out_of_fold
+    assert np.isnan(said[:, 2]).all()
+    for k in range(2):
+        alone = fit_head(features, labels[:, k], n_outputs=2, seed=0).out_of_fold
+        np.testing.assert_array_equal(said[:, k], alone[:, 1])
+    assert ((said[:, :2] > 0.5) == labels[:, :2]).mean() > 0.85
+
+
+@pytest.mark.parametrize("n_features", [20, 120])
+def test_numbers_are_said_by_a_ridge_without_the_picture(n_features):
+    generator = np.random.default_rng(0)
+    scaled = StandardScaler().fit_transform(generator.normal(size=(60, n_features))).astype(np.float32)
+    numbers = scaled[:, :2] * [1e-3, 1e4] + generator.normal(size=(60, 2)) * [1e-3, 1e4]
+    said = fit_ridge(scaled, numbers).out_of_fold
+    penalties = np.atleast_1d(
+        RidgeCV(alphas=_PENALTIES, alpha_per_target=True).fit(scaled.astype(float), numbers).alpha_
+    )
+    for left_out in (0, 31, 59):
+        rest = np.arange(60) != left_out
+        for k, penalty in enumerate(penalties):
+            model = Ridge(alpha=penalty).fit(scaled[rest].astype(float), numbers[rest, k])
+            wanted = model.predict(scaled[[left_out]].astype(float))[0]
+            assert said[left_out, k] == pytest.approx(wanted, abs=2e-3 * numbers[:, k].std())
+
+
+def test_numbers_beyond_those_that_chose_the_penalty_are_said_by_a_ridge_of_those():
+    generator = np.random.default_rng(0)
+    scaled = generator.normal(size=(4300, 5)).astype(np.float32)
+    numbers = scaled[:, :1].astype(np.float64) + 0.1 * generator.normal(size=(4300, 1))
+    said = fit_ridge(scaled, numbers).out_of_fold
+    assert np.abs(said - numbers).max() < 0.6

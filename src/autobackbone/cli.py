@@ -199,6 +199,26 @@ def predict(
 
 
 @app.command()
+def suspects(
+    run: Run,
+    *,
+    n: Annotated[int, typer.Option("--n", help="Rows at most.", min=1)] = 50,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a CSV file with a header instead.")] = None,
+) -> None:
+    """List labels that are probably wrong, the most suspect first; nothing is altered."""
+    from autobackbone import open_run
+    from autobackbone.tables import print_suspects
+
+    selection = open_run(run)
+    found = selection.suspects(n)
+    if csv_file is None:
+        print_suspects(selection, found)
+    else:
+        with _writing(csv_file):
+            found.to_csv(csv_file, index=False)
+
+
+@app.command()
 def catalogue(
     *,
     name: Annotated[

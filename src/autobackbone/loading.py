@@ -100,6 +100,17 @@ class RunReader:
         shape = (len(self.labels(part)), len(self.classes))
         return trialfiles.load_predictions(self.run, trial.number, _STORED[part], shape=shape)
 
+    def out_of_fold(self, trial: Trial) -> NDArray[np.float32] | None:
+        """What heads that had not seen a training picture said of it, (n_train, n_outputs); `None` if nothing is kept.
+
+        Raises:
+            RunError: it is damaged.
+        """
+        if not trialfiles.is_kept(self.run, trial.number, trialfiles.OUT_OF_FOLD):
+            return None
+        shape = (len(trialfiles.read_labels(self.run, "train", self.task)), len(self.classes))
+        return trialfiles.load_predictions(self.run, trial.number, trialfiles.OUT_OF_FOLD, shape=shape)
+
     def labels(self, part: ScoredPart) -> NDArray[Any]:
         """The labels of a part, (n_images,) or (n_images, k), in the order of its predictions."""
         return trialfiles.read_labels(self.run, part, self.task)

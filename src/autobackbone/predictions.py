@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 
 from autobackbone.data.pictures import open_picture, picture_suffixes
 from autobackbone.errors import DataError
+from autobackbone.tasks import names_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from autobackbone.selection import Selection
-
-# Between the names of several labels of one picture, as a table of labels may have them.
-_BETWEEN = "|"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,13 +70,9 @@ def _values(selection: Selection, picture: Image, trial: int | None) -> tuple[st
         return tuple(f"{value:.6g}" for value in np.ravel(selection.predict([picture], trial)))
     (row,) = selection.predict_proba([picture], trial)
     if selection.task == "multilabel":
-        return (_labels(selection.classes, row), *(f"{probability:.4f}" for probability in row))
+        return (names_of(row >= 0.5, selection.classes), *(f"{probability:.4f}" for probability in row))
     code = int(row.argmax())
     return str(selection.classes[code]), f"{row[code]:.4f}"
-
-
-def _labels(classes: tuple[Any, ...], row: NDArray[np.float32]) -> str:
-    return _BETWEEN.join(str(name) for name, probability in zip(classes, row, strict=True) if probability >= 0.5)
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
     run.json            facts of the run that no trial knows: format, arguments, target, data
     pictures.csv        name, label and part of each picture
+    similar.csv         validation pictures that look like training pictures
     study.db            the Optuna study: all that is known of the trials
     trials/<number>/    weights and predictions of one trial
     front.png           the picture of the front
@@ -52,6 +53,11 @@ class RunFolder:
     def pictures_file(self) -> Path:
         """Name, label and part of each picture."""
         return self.path / "pictures.csv"
+
+    @property
+    def similar_file(self) -> Path:
+        """Validation pictures that look like training pictures."""
+        return self.path / "similar.csv"
 
     @property
     def study_file(self) -> Path:
@@ -157,7 +163,7 @@ class RunFolder:
 
     def _remove_litter(self) -> None:
         """Remove what killed processes were writing: who holds the lock is alone. Nothing else here is ours."""
-        own = (self.facts_file.name, self.pictures_file.name, "lock.holder")
+        own = (self.facts_file.name, self.pictures_file.name, self.similar_file.name, "lock.holder")
         for pattern in (*(f".{name}.*{_ASIDE}" for name in own), f"trials/*/.*{_ASIDE}"):
             for file in self.path.glob(pattern):
                 file.unlink(missing_ok=True)

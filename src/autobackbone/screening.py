@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from autobackbone.exporting.transform import normalise
 from autobackbone.latency.target import dtype_of
 from autobackbone.memory import memory_errors_translated
 from autobackbone.passes import passes
-from autobackbone.records import ImageSize, Normalisation, Precision
+from autobackbone.records import ImageSize, Normalisation, Part, Precision
 from autobackbone.tasks import can_be_learned, predictions_of
 
 # Training pictures that say how well a head fits them: a copy of their features has to be made for it.
@@ -93,6 +93,8 @@ class Screened:
     Args:
         head: to be folded into the network's own classifier.
         predictions: (n_validation, n_outputs) float32 in the bundle's order; NaN for pictures not reached in time.
+        out_of_fold: (n_train, n_outputs) float32 in the bundle's order, what heads that have not seen a training
+            picture say of it; NaN where there is nothing, `None` where there is nothing of any.
         n_train: training pictures that the head was fitted on.
         train_predictions: (n_judged, n_outputs) float32 of the first of the training pictures that passed.
         train_labels: theirs, (n_judged,) or (n_judged, k).
@@ -102,6 +104,7 @@ class Screened:
 
     head: Head
     predictions: Floats
+    out_of_fold: Floats | None
     n_train: int
     train_predictions: Floats
     train_labels: NDArray[Any]
@@ -123,6 +126,7 @@ def screen(
     n_most: int | None = None,
     on_progress: Callable[[float], None] | None = None,
     taps: Sequence[Tap] = (),
+    on_features: Callable[[Features], None] | None = None,
 ) -> Screened | None:
     """Fit a convex head on the frozen features of a network.
 
@@ -140,6 +144,7 @@ def screen(
         n_most: pictures that pass, the first ones of that order; `None` for all.
         on_progress: told the share of pictures done.
         taps: what else is wanted of the pass, picture after picture in the fair order.
+        on_features: told the features before the head is fitted, which changes them.
 
     Returns:
         The frozen network's head and its validation predictions; `None` if `until` came before there was enough to fit.
@@ -161,6 +166,8 @@ def screen(
         on_progress=on_progress,
         taps=taps,
     )
+    if on_features is not None:
+        on_features(reached)
     return with_head(reached, bundle, seed=seed, until=head_until)
 
 
@@ -196,18 +203,26 @@ def with_head(reached: Features, bundle: DataBundle, *, seed: int, until: float 
             until=until,
             copy=False,
         )
-    validation = bundle.indices("validation")
-    predictions = np.full((len(validation), len(bundle.classes)), np.nan, dtype=np.float32)
-    predictions[np.searchsorted(validation, reached.other_indices)] = head.predictions(reached.others, bundle.task)
+    predictions = head.predictions(reached.others, bundle.task)
+    out_of_fold = head.out_of_fold
     return Screened(
-        head=head,
-        predictions=predictions,
+        head=replace(head, out_of_fold=None),
+        predictions=_of_part(bundle, "validation", reached.other_indices, predictions),
+        out_of_fold=None if out_of_fold is None else _of_part(bundle, "train", reached.train_indices, out_of_fold),
         n_train=head.n_pictures or len(labels),
         train_predictions=head.predictions(judged, bundle.task),
         train_labels=labels[:_N_JUDGED],
         seconds_per_image=reached.seconds / n_reached,
         seconds=reached.seconds + time.monotonic() - begun,
     )
+
+
+def _of_part(bundle: DataBundle, part: Part, indices: Ints, predictions: Floats) -> Floats:
+    """Predictions of some pictures of a part, as rows of all its pictures."""
+    every = bundle.indices(part)
+    found = np.full((len(every), predictions.shape[1]), np.nan, dtype=np.float32)
+    found[np.searchsorted(every, indices)] = predictions
+    return found
 
 
 def extract(

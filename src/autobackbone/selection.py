@@ -35,7 +35,9 @@ from autobackbone.records import Budget, Limits, Task, Trial, counted
 from autobackbone.refitting import Refit, refit, until_of
 from autobackbone.replaying import script_of
 from autobackbone.retraining import RefitOn, Retrainer
+from autobackbone.reviewing import suspects
 from autobackbone.runfolder import RunFolder
+from autobackbone.search.similar import read_similar
 from autobackbone.search.study import load_study, read_trials
 from autobackbone.tasks import require_probabilities
 from autobackbone.trialframe import frame_of
@@ -377,6 +379,42 @@ class Selection:
         """
         usable = [trial for trial in self.front if self._reader.has_network(trial)]
         return ensemble_of(usable, self._predictor, self.metric, max_latency_ms=max_latency_ms)
+
+    def suspects(self, n: int = 50) -> pd.DataFrame:
+        """Labels that are probably wrong, the most suspect first: look at these pictures before you trust a score.
+
+        Judged by the best few frozen networks: of training pictures by heads that were fitted without them, of
+        validation pictures by those that were screened. Nothing is altered.
+
+        Args:
+            n: rows at most.
+
+        Returns:
+            Columns `name`, `part`, `label`, `suggested`, `label_probability`, `suggested_probability` and `score`: the
+            logarithm of how many times likelier the suggestion is, both raised by 0.05. What is as likely as any
+            suggestion is not listed. Of several labels of a picture the most doubtful one is judged. Numbers have no
+            probabilities: those are listed that are further from what is said than three robust standard deviations of
+            all errors, in which `score` counts then.
+
+        Raises:
+            ArgumentError: `n` is no whole number above 0.
+            RunError: nothing is screened yet.
+        """
+        return suspects(self._reader, self.trials, self.metric, n)
+
+    def similar(self) -> pd.DataFrame:
+        """Validation pictures that look much like a training picture, such as crops of it and shots of one object.
+
+        If they show the same object, scores flatter: give `groups=` to keep it in one part.
+
+        Returns:
+            Columns `name`, `part`, `other_name`, `other_part` and `similarity`, up to 1, the most similar first; no row
+            where none are.
+
+        Raises:
+            RunError: the run has not looked for them, or the table is damaged.
+        """
+        return read_similar(self._run)
 
     def __repr__(self) -> str:
         """The front in a few lines."""

@@ -24,7 +24,7 @@ _PUBLISHED = ("name", "top1", "n_params", "gmacs", "cpu_images_per_s", "gpu_imag
 # What a narrow terminal goes without, in this order.
 _INTERVAL = "95 %"
 _DISPENSABLE = ("pictures/s", "p95", "MB", _INTERVAL, "gpu_images_per_s", "cpu_images_per_s", "gmacs")
-_TEXTS = ("backbone", "state", "name", "licence", "loadable")
+_TEXTS = ("backbone", "state", "name", "licence", "loadable", "part", "label", "suggested")
 # Wider than any table: where nobody looks at a window, every row is one line.
 _UNBOUNDED = 10_000
 
@@ -60,6 +60,29 @@ def print_selection(selection: Selection, *, all_trials: bool = False) -> None:
     figure = selection.path / "front.png"
     if figure.is_file():
         console.print(f"picture of the front: {figure}")
+
+
+def print_suspects(selection: Selection, suspects: pd.DataFrame) -> None:
+    """Print labels that are probably wrong, and by whom that is judged.
+
+    Args:
+        selection: of a run.
+        suspects: as it gives them.
+    """
+    from autobackbone.metrics import aligned
+    from autobackbone.search.frozen import judges_of
+
+    console = _console()
+    metric = selection.metric
+    judges = ", ".join(
+        f"trial {judge.number} ({metric.name} {aligned(metric, judge.score or 0.0)})"
+        for judge in judges_of(selection.trials, metric)
+    )
+    console.print(f"judged by {judges}: who is often wrong suspects labels that are right")
+    told = suspects.dropna(axis="columns", how="all")  # numbers have no probabilities
+    rows = told.astype(object).itertuples(index=False)
+    cells = [{column: _cell(value) for column, value in zip(told.columns, row, strict=True)} for row in rows]
+    console.print(_fitting(console, cells) if cells else "no label is contradicted")
 
 
 def print_catalogue(rows: pd.DataFrame, n_all: int) -> None:
@@ -137,6 +160,13 @@ def _range(low: float | None, high: float | None) -> str:
 
 def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
+
+
+def _cell(value: Any) -> str:
+    """A name, a label or a number; empty where there is none."""
+    if not isinstance(value, float):
+        return str(value)
+    return "" if math.isnan(value) else f"{value:.4g}"
 
 
 def _published(value: Any) -> str:

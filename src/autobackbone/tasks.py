@@ -58,6 +58,20 @@ def said_by(predictions: NDArray[np.float32], task: Task, classes: tuple[str | i
     return np.asarray([classes[code] for code in predictions.argmax(axis=1)])
 
 
+def names_of(has_label: NDArray[np.generic], classes: tuple[str | int, ...]) -> str:
+    """The labels of one picture in one text, as a table of labels may have them.
+
+    Args:
+        has_label: (n_labels,) true or 1 for each that it has.
+        classes: the names of all.
+
+    Example:
+        >>> names_of(np.array([1, 0, 1]), ("cat", "dog", "cow"))
+        'cat|cow'
+    """
+    return "|".join(str(name) for name, is_there in zip(classes, has_label, strict=True) if is_there)
+
+
 def require_probabilities(task: Task) -> None:
     """Raises: ArgumentError: numbers are predicted; they have no probabilities."""
     if task == "regression":

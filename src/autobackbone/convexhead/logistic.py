@@ -12,18 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
-from sklearn.model_selection import StratifiedKFold, train_test_split
+from sklearn.linear_model import LogisticRegression
 
 from autobackbone.convexhead.head import Fitted, Floats, Ints
+from autobackbone.convexhead.strength import FALLBACK_STRENGTH, N_FOLDS, STRENGTHS, choose_strength
 
-# Inverse strengths of the penalty on standardised features. On 300 to 2,000 pictures the best of a finer and wider grid
-# lay inside; ends are reached by very easy and very noisy data.
-_STRENGTHS = tuple(float(10.0**power) for power in (-4, -3, -2, -1, 0))
-_FALLBACK_STRENGTH = 1e-2
-# More pictures than this say nothing new about the strength, but cost each of the inner fits its share.
-_MAX_FOR_STRENGTH = 4000
-_N_FOLDS = 3
 _MAX_ITERATIONS = 300
 
 # How the time is shared: choosing the strength may take so much of it.
@@ -36,6 +29,8 @@ _MIN_ITERATIONS = 6
 _TIMED_PICTURES = 1000
 # The first few iterations search for the length of their step, and would alone look twice as slow.
 _TIMED_ITERATIONS = 10
+# Of the time for the last fit, what predicting pictures that are in no inner fold may take; it changes no head.
+_OTHERS_SHARE = 0.1
 
 
 def fit_logistic(scaled: Floats, labels: Ints, *, n_classes: int, seed: int, until: float | None) -> Fitted:
@@ -50,13 +45,20 @@ def fit_logistic(scaled: Floats, labels: Ints, *, n_classes: int, seed: int, unt
     """
     with _tolerating_slow_convergence():
         pace = None if until is None else _Pace.of(scaled, labels, until, seed=seed)
-        strength = _choose_strength(scaled, labels, pace, seed=seed)
+        strength, out_of_fold = choose_strength(
+            scaled,
+            labels,
+            n_classes=n_classes,
+            n_most=None if pace is None else pace.n_for_strength(),
+            n_others=None if pace is None else pace.n_others(),
+            seed=seed,
+        )
         if pace is not None:
             rows = pace.rows_of_last_fit()
             if len(rows) < len(labels):
                 scaled, labels = scaled[rows], labels[rows]
         model = _fit(scaled, labels, strength, pace)
-    return _of_all_classes(model, n_classes=n_classes, n_pictures=len(labels))
+    return _of_all_classes(model, n_classes=n_classes, n_pictures=len(labels), out_of_fold=out_of_fold)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +86,7 @@ class _Pace:
         order = np.concatenate([firsts, others])
         rows = order[: max(_TIMED_PICTURES, len(firsts))]
         begun = time.monotonic()
-        model = LogisticRegression(C=_FALLBACK_STRENGTH, max_iter=_TIMED_ITERATIONS).fit(scaled[rows], labels[rows])
+        model = LogisticRegression(C=FALLBACK_STRENGTH, max_iter=_TIMED_ITERATIONS).fit(scaled[rows], labels[rows])
         seconds = (time.monotonic() - begun) / max(1, int(model.n_iter_.max()))
         return cls(
             until=until, seconds_a_row=seconds / len(rows), order=order, n_fewest=min(len(labels), 2 * len(firsts))
@@ -95,46 +97,17 @@ class _Pace:
 
     def n_for_strength(self) -> int:
         """Pictures on which all inner fits end in their share of the time."""
-        n_iterations = len(_STRENGTHS) * _N_FOLDS * _INNER_ITERATIONS * (_N_FOLDS - 1) / _N_FOLDS
+        n_iterations = len(STRENGTHS) * N_FOLDS * _INNER_ITERATIONS * (N_FOLDS - 1) / N_FOLDS
         return int(_STRENGTH_SHARE * self.left_s() / (n_iterations * self.seconds_a_row))
+
+    def n_others(self) -> int:
+        """Pictures in no fold that the fits of all folds may predict: a prediction is less than half an iteration."""
+        return int(_OTHERS_SHARE * (1 - _STRENGTH_SHARE) * self.left_s() / (N_FOLDS / 2 * self.seconds_a_row))
 
     def rows_of_last_fit(self) -> Ints:
         """All rows in their order, or where even a short fit of all takes too long, a part with every class."""
         n_fitting = int(self.left_s() / (_MIN_ITERATIONS * self.seconds_a_row))
         return np.sort(self.order[: max(self.n_fewest, n_fitting)])
-
-
-def _choose_strength(scaled: Floats, labels: Ints, pace: _Pace | None, *, seed: int) -> float:
-    n_most = _MAX_FOR_STRENGTH if pace is None else min(_MAX_FOR_STRENGTH, pace.n_for_strength())
-    if len(labels) > n_most:
-        if n_most < _N_FOLDS * len(np.unique(labels)):
-            return _FALLBACK_STRENGTH
-        scaled, labels = _stratified_part(scaled, labels, n_most, seed=seed)
-    n_folds = min(_N_FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
-    if n_folds < 2:
-        return _FALLBACK_STRENGTH
-    folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
-    model = LogisticRegressionCV(
-        Cs=_STRENGTHS,
-        cv=folds,
-        l1_ratios=(0.0,),
-        scoring="neg_log_loss",
-        max_iter=100,
-        tol=1e-3,
-        refit=False,
-        use_legacy_attributes=False,
-    )
-    return float(model.fit(scaled, labels).C_)
-
-
-def _stratified_part(scaled: Floats, labels: Ints, n_wanted: int, *, seed: int) -> tuple[Floats, Ints]:
-    is_common = np.bincount(labels)[labels] >= 2
-    common = np.flatnonzero(is_common)
-    # scikit-learn leaves out at least one of each class, or none.
-    if len(common) - n_wanted < len(np.unique(labels[common])):
-        return scaled[common], labels[common]
-    part, _ = train_test_split(common, train_size=n_wanted, stratify=labels[is_common], random_state=seed)
-    return scaled[part], labels[part]
 
 
 def _fit(scaled: Floats, labels: Ints, strength: float, pace: _Pace | None) -> LogisticRegression:
@@ -154,7 +127,9 @@ def _fit(scaled: Floats, labels: Ints, strength: float, pace: _Pace | None) -> L
             return model
 
 
-def _of_all_classes(model: LogisticRegression, *, n_classes: int, n_pictures: int) -> Fitted:
+def _of_all_classes(
+    model: LogisticRegression, *, n_classes: int, n_pictures: int, out_of_fold: Floats | None
+) -> Fitted:
     coef, intercept = model.coef_, model.intercept_
     if len(model.classes_) == 2:  # they come as one row: the log-odds of the second
         coef, intercept = np.concatenate([-coef / 2, coef / 2]), np.concatenate([-intercept / 2, intercept / 2])
@@ -162,7 +137,9 @@ def _of_all_classes(model: LogisticRegression, *, n_classes: int, n_pictures: in
     biases = np.full(n_classes, float(intercept.min()) - 20.0)
     of_all[model.classes_] = coef
     biases[model.classes_] = intercept
-    return Fitted(coef=of_all, intercept=biases, strength=float(model.C), n_pictures=n_pictures)
+    return Fitted(
+        coef=of_all, intercept=biases, strength=float(model.C), n_pictures=n_pictures, out_of_fold=out_of_fold
+    )
 
 
 class _tolerating_slow_convergence(warnings.catch_warnings):  # noqa: N801 — used as a statement, like its parent

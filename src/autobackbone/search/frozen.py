@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from autobackbone.choosing import trial_line
+from autobackbone.choosing import comparable, trial_line
+from autobackbone.convexhead import Floats
+from autobackbone.errors import TrialError
+from autobackbone.metrics import Metric, to_maximised
 from autobackbone.records import Candidate, Priced, Trial
 from autobackbone.screening import Screened
 from autobackbone.search import trialfiles
 from autobackbone.search.study import add_screened, next_number
 from autobackbone.search.workshop import Workshop
+
+# Of planted wrong labels three judges together found more than any of them alone (docs/benchmarks/suspects.md).
+_N_JUDGES = 3
+# What one file of out-of-fold predictions may take of the disk.
+_MOST_BYTES = 100_000_000
 
 
 def keep(shop: Workshop, priced: Priced, screened: Screened | None) -> Trial | None:
@@ -28,7 +37,28 @@ def keep(shop: Workshop, priced: Priced, screened: Screened | None) -> Trial | N
     shop.heads[priced.body] = (trial.number, screened.head)
     shop.costs.forward_s[priced.body] = screened.seconds_per_image
     shop.reporter.say(trial_line(trial, shop.metric))
+    _keep_out_of_fold(shop, trial, screened.out_of_fold)
     return trial
+
+
+def judges_of(trials: Sequence[Trial], metric: Metric) -> list[Trial]:
+    """The frozen trials that judge labels: the few with the best scores, the best first."""
+    frozen = comparable([trial for trial in trials if trial.n_unfrozen == 0])
+    return sorted(frozen, key=lambda one: (-to_maximised(metric, one.score or 0.0), one.number))[:_N_JUDGES]
+
+
+def _keep_out_of_fold(shop: Workshop, trial: Trial, out_of_fold: Floats | None) -> None:
+    """As long as it judges: who does so no more loses its file. No trial fails for it."""
+    judges = {judge.number for judge in judges_of(shop.trials(), shop.metric)}
+    for number, _ in shop.heads.values():
+        if number not in judges:
+            shop.run.remove_trial_files(number, trialfiles.OUT_OF_FOLD)
+    if trial.number not in judges or out_of_fold is None or out_of_fold.nbytes > _MOST_BYTES:
+        return
+    try:
+        trialfiles.save_predictions(shop.run, trial.number, trialfiles.OUT_OF_FOLD, out_of_fold)
+    except TrialError as error:
+        shop.reporter.say(f"trial {trial.number} judges no labels: {error}")
 
 
 def frozen_trial(shop: Workshop, priced: Priced, screened: Screened | None) -> Trial | None:

@@ -18,7 +18,7 @@ from autobackbone.memory import memory_errors_translated
 from autobackbone.metrics import aligned, to_maximised
 from autobackbone.planning import SCREENING_SHARE, screening_order
 from autobackbone.records import Body, Limits, Priced, Trial, counted
-from autobackbone.screening import Screened, Tap, screen
+from autobackbone.screening import Features, Screened, Tap, screen
 from autobackbone.search.cutting import features_of_cuts, screen_cuts
 from autobackbone.search.frozen import frozen_trial, keep
 from autobackbone.search.legs import curve_of
@@ -34,6 +34,7 @@ from autobackbone.search.pricing import (
 )
 from autobackbone.search.rungs import Curve
 from autobackbone.search.scouting import Scouts, scouted
+from autobackbone.search.similar import note_similar
 from autobackbone.search.study import add_screened, next_number
 from autobackbone.search.workshop import Workshop
 
@@ -256,7 +257,11 @@ def _screen_one(shop: Workshop, priced: Priced, until: float | None, head_until:
         depths = () if is_all or is_frozen_only else shop.space.opening_depths(body.backbone)
         cuts = shop.stores.cuts(network, body, () if is_all else shop.space.kept.get(body.backbone, ()))
         with shop.stores.filling(network, body, depths, cuts) as taps:
-            screened = _screened(shop, priced, network, until=until, head_until=head_until, taps=taps)
+            # Who looks alike is seen once, by the first.
+            on_features = None if shop.heads else partial(note_similar, shop)
+            screened = _screened(
+                shop, priced, network, until=until, head_until=head_until, taps=taps, on_features=on_features
+            )
     trial = keep(shop, priced, screened)
     is_whole = trial is not None and trial.extras["scored_share"] == 1
     if cuts and is_whole and all(shop.stores.features(body._replace(n_blocks_kept=k)) is None for k in cuts):
@@ -274,6 +279,7 @@ def _screened(
     head_until: float | None,
     n_most: int | None = None,
     taps: Sequence[Tap] = (),
+    on_features: Callable[[Features], None] | None = None,
 ) -> Screened | None:
     """One pass and one head; as `screening.screen` gives them."""
     return screen(
@@ -289,6 +295,7 @@ def _screened(
         n_most=n_most,
         on_progress=lambda done: shop.reporter.progress(shop.use_share(), f"screening {priced.body}: {done:.0%}"),
         taps=taps,
+        on_features=on_features,
     )
 
 

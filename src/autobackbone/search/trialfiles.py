@@ -27,6 +27,7 @@ WEIGHTS = "weights.safetensors"
 VALIDATION = "validation.npy"
 TEST = "test.npy"
 FOLDS = "folds.npy"
+OUT_OF_FOLD = "out_of_fold.npy"
 CHECKPOINT = "checkpoint.ckpt"
 _LABEL = "label"
 

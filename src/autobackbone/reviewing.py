@@ -1,0 +1,74 @@
+"""What a person should look at again: labels that are probably wrong, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from autobackbone.errors import ArgumentError, RunError
+from autobackbone.loading import RunReader
+from autobackbone.metrics import Metric
+from autobackbone.records import Trial
+from autobackbone.search import trialfiles
+from autobackbone.search.frozen import judges_of
+from autobackbone.suspicion import mean_known, suspicion_of
+from autobackbone.tasks import names_of
+
+
+def suspects(reader: RunReader, trials: Sequence[Trial], metric: Metric, n: int) -> pd.DataFrame:
+    """Labels that are probably wrong, as `Selection.suspects` tells it.
+
+    Raises:
+        ArgumentError: `n` is no whole number above 0.
+        RunError: nothing is screened yet.
+    """
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ArgumentError(f"n is how many suspects are wanted, a whole number above 0; {n!r} came.")
+    judges = judges_of(trials, metric)
+    if not judges:
+        raise RunError("no frozen network is screened yet: let the search go on, and ask again.")
+    pictures = trialfiles.read_pictures(reader.run)
+    labels = trialfiles.read_all_labels(reader.run, reader.task)
+    parts = pictures["part"].to_numpy()
+    said = mean_known([_said(reader, judge, parts) for judge in judges])
+    found = suspicion_of(said, labels, reader.task)
+    rows = found.pictures[:n]
+    shown = [_shown(reader, labels[row], said[row], found.outputs[place]) for place, row in enumerate(rows)]
+    return pd.DataFrame(
+        {
+            "name": pictures["name"].to_numpy()[rows],
+            "part": parts[rows],
+            "label": pd.Series([label for label, _ in shown], dtype=None if shown else "object"),
+            "suggested": pd.Series([suggested for _, suggested in shown], dtype=None if shown else "object"),
+            "label_probability": found.given[:n],
+            "suggested_probability": found.suggested[:n],
+            "score": found.scores[:n],
+        }
+    )
+
+
+def _said(reader: RunReader, judge: Trial, parts: NDArray[Any]) -> NDArray[np.float32]:
+    """What a judge says of pictures that it has not seen, (n_images, n_outputs); NaN of all others."""
+    said = np.full((len(parts), len(reader.classes)), np.nan, np.float32)
+    said[parts == "validation"] = reader.predictions(judge, "validation")
+    out_of_fold = reader.out_of_fold(judge)
+    if out_of_fold is not None:
+        said[parts == "train"] = out_of_fold
+    return said
+
+
+def _shown(reader: RunReader, label: Any, said: NDArray[np.float64], output: int) -> tuple[Any, Any]:
+    """A label and what is suggested instead, as users write them."""
+    classes = reader.classes
+    if reader.task == "classification":
+        return classes[label], classes[output]
+    if reader.task == "multilabel":
+        suggested = np.where(np.arange(len(classes)) == output, 1 - label, label)
+        return names_of(label, classes), names_of(suggested, classes)
+    if len(classes) == 1:
+        return float(label[0]), float(said[0])
+    return f"{classes[output]} {label[output]:.6g}", f"{classes[output]} {said[output]:.6g}"
