@@ -16,7 +16,8 @@ from autobackbone.progress import Reporter, Silent
 from autobackbone.records import Budget, Limits, Resize, Target, Task
 from autobackbone.runfacts import known
 from autobackbone.runfolder import RunFolder, new_run_path
-from autobackbone.search.space import Setting, as_space_settings
+from autobackbone.search.extras import Setting
+from autobackbone.search.space import as_space_settings
 from autobackbone.selection import Selection
 from autobackbone.settings import BatchNorm, Groups, Rare, Times, as_settings
 

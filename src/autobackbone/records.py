@@ -26,6 +26,8 @@ TrialState = Literal["waiting", "running", "finished", "stopped", "failed"]
 Part = Literal["train", "validation", "test"]
 Task = Literal["classification", "regression", "multilabel"]
 """What the labels of a picture are: one class, one or several numbers, or several labels, each there or not."""
+Balancing = Literal["none", "balanced"]
+"""Whether classes that have fewer pictures are made to count as much as the others."""
 
 _UNIT_SECONDS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "hour": 3600, "hours": 3600, "d": 86400}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
@@ -314,6 +316,7 @@ class Trial:
         train_seconds: over all parts of its training.
         finished_at_s: seconds since the run began.
         score_se: standard error of the score, in its unit: how far other validation pictures could move it.
+        balanced_score: balanced accuracy on the same pictures, where uneven classes flatter the score.
         test_score: on pictures that the search has not seen, in the same unit.
         test_score_low: lower end of its 95 % interval.
         test_score_high: upper end of the same.
@@ -347,6 +350,7 @@ class Trial:
     extras: Mapping[str, Any] = field(default_factory=dict)
     on_front: bool = False
     score_se: float | None = None
+    balanced_score: float | None = None
     test_score: float | None = None
     test_score_low: float | None = None
     test_score_high: float | None = None

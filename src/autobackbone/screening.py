@@ -27,7 +27,7 @@ from autobackbone.exporting.transform import normalise
 from autobackbone.latency.target import dtype_of
 from autobackbone.memory import memory_errors_translated
 from autobackbone.passes import passes
-from autobackbone.records import ImageSize, Normalisation, Precision
+from autobackbone.records import Balancing, ImageSize, Normalisation, Precision
 from autobackbone.tasks import can_be_learned, predictions_of
 
 
@@ -115,6 +115,7 @@ def screen(
     n_most: int | None = None,
     on_progress: Callable[[float], None] | None = None,
     taps: Sequence[Tap] = (),
+    class_weights: Balancing = "none",
 ) -> Screened | None:
     """Fit a convex head on the frozen features of a network.
 
@@ -132,6 +133,7 @@ def screen(
         n_most: pictures that pass, the first ones of that order; `None` for all.
         on_progress: told the share of pictures done.
         taps: what else is wanted of the pass, picture after picture in the fair order.
+        class_weights: of the head, see `fit_head`.
 
     Returns:
         The frozen network's head and its validation predictions; `None` if `until` came before there was enough to fit.
@@ -153,10 +155,17 @@ def screen(
         on_progress=on_progress,
         taps=taps,
     )
-    return with_head(reached, bundle, seed=seed, until=head_until)
+    return with_head(reached, bundle, seed=seed, until=head_until, class_weights=class_weights)
 
 
-def with_head(reached: Features, bundle: DataBundle, *, seed: int, until: float | None = None) -> Screened | None:
+def with_head(
+    reached: Features,
+    bundle: DataBundle,
+    *,
+    seed: int,
+    until: float | None = None,
+    class_weights: Balancing = "none",
+) -> Screened | None:
     """Fit a convex head on features, and score it on validation pictures.
 
     Args:
@@ -165,6 +174,7 @@ def with_head(reached: Features, bundle: DataBundle, *, seed: int, until: float 
         bundle: whose pictures they are.
         seed: of the inner folds.
         until: `time.monotonic()` by which the head is fitted, as well as the time allows.
+        class_weights: see `fit_head`.
 
     Returns:
         `None` if too little was reached to fit.
@@ -186,6 +196,7 @@ def with_head(reached: Features, bundle: DataBundle, *, seed: int, until: float 
             seed=seed,
             until=until,
             copy=False,
+            class_weights=class_weights,
         )
     validation = bundle.indices("validation")
     predictions = np.full((len(validation), len(bundle.classes)), np.nan, dtype=np.float32)

@@ -294,8 +294,9 @@ class Selection:
 
         Times in milliseconds or seconds as the names say; `score` with its standard error and `test_score` with its
         95 % interval in the metric's own sign and unit;
-        `lr` is NaN where nothing was trained by gradient, `n_blocks_kept` where the whole backbone is used; further
-        searched parameters have a column of their own.
+        `lr` is NaN where nothing was trained by gradient, `n_blocks_kept` where the whole backbone is used;
+        `balanced_score`, the balanced accuracy on the same pictures as `score`, where classes are even or the metric is
+        none that uneven ones flatter; further searched parameters have a column of their own.
         """
         return frame_of(self.trials)
 

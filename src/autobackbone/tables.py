@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from autobackbone.selection import Selection
 
 _PUBLISHED = ("name", "top1", "n_params", "gmacs", "cpu_images_per_s", "gpu_images_per_s", "licence", "loadable")
+# Where classes are uneven.
+_BALANCED = "balanced"
 # What a narrow terminal goes without, in this order.
 _INTERVAL = "95 %"
 _DISPENSABLE = ("pictures/s", "p95", "MB", _INTERVAL, "gpu_images_per_s", "cpu_images_per_s", "gmacs")
@@ -42,7 +44,10 @@ def print_selection(selection: Selection, *, all_trials: bool = False) -> None:
     chosen = selection.best.number if selection.front else None
     form = ".4g" if selection.metric.unit == "target" else ".4f"
     trials = selection.trials if all_trials else selection.front
-    console.print(_fitting(console, [_facts(trial, chosen, form=form, has_state=all_trials) for trial in trials]))
+    rows = [_facts(trial, chosen, form=form, has_state=all_trials) for trial in trials]
+    if all(trial.balanced_score is None for trial in trials):
+        rows = [{name: cell for name, cell in row.items() if name != _BALANCED} for row in rows]
+    console.print(_fitting(console, rows))
     if selection.front:
         console.print(f"choose: {selection.choice.reason}")
         if selection.optimism is not None:
@@ -113,6 +118,7 @@ def _facts(trial: Trial, chosen: int | None, *, form: str, has_state: bool) -> d
         "unfrozen": f"{trial.n_unfrozen}/{trial.n_blocks}",
         "lr": _number(trial.lr, ".1e"),
         "score": _number(trial.score, form),
+        _BALANCED: _number(trial.balanced_score, form),
         "test": _number(trial.test_score, form),
         _INTERVAL: _range(trial.test_score_low, trial.test_score_high),
         "ms": _number(trial.latency_ms, ".2f"),

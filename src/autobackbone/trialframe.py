@@ -36,6 +36,7 @@ _COLUMNS = (
     "latency_noise_ms",
     "resize",
     "n_blocks_kept",
+    "balanced_score",
 )
 # Also where no trial has them.
 _NUMERIC = (
@@ -46,6 +47,7 @@ _NUMERIC = (
     "images_per_s",
     "preprocess_ms",
     "score_se",
+    "balanced_score",
     "test_score",
     "test_score_low",
     "test_score_high",

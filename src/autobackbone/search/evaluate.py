@@ -135,6 +135,7 @@ class NetworkEvaluator:
             reason=reason,
             score=score,
             score_se=self.shop.validation_se(predictions),
+            balanced_score=self.shop.balanced_score(predictions),
             n_epochs=n_epochs,
             rung_scores=tuple(sign * value for value in outcome.rung_scores),
             extras=_with_precision(candidate, outcome),

@@ -289,6 +289,7 @@ def _screened(
         n_most=n_most,
         on_progress=lambda done: shop.reporter.progress(shop.use_share(), f"screening {priced.body}: {done:.0%}"),
         taps=taps,
+        class_weights=shop.space.head_weights,
     )
 
 
