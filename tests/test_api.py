@@ -295,20 +295,31 @@ def test_continuing_adds_trials_and_keeps_the_old_ones(search, pictures, tmp_pat
         search(pictures, run_dir=tmp_path / "run")
 
 
-def test_uneven_classes_are_told_scored_and_answered(search, tmp_path):
+def _validation(result):
+    return np.flatnonzero(trialfiles.read_pictures(result._run)["part"] == "validation")
+
+
+@pytest.fixture(scope="module")
+def uneven():
+    """Seven times as many pictures of two classes as of the third, in noise, so that it is missed."""
     pictures, labels = make_pictures(n_per_class=40)
+    pictures = (pictures + np.random.default_rng(1).normal(0, 200, pictures.shape)).clip(0, 255).astype(np.uint8)
     kept = (labels < 2) | (np.arange(len(labels)) % 7 == 0)
-    uneven, lines = (pictures[kept], labels[kept]), []
+    return pictures[kept], labels[kept]
+
+
+def test_uneven_classes_are_told_scored_and_answered(search, uneven, cache, tmp_path):
+    lines = []
     words = ["none", "balanced"]
     space = {"n_epochs": 2, "n_blocks_kept": None, "class_weights": words, "sampling": words}
     given = {"space": space, "image_sizes": 32, "run_dir": tmp_path / "run", "progress": Listens(lines)}
     search(uneven, Budget(n_trials=6), **given)
     result = search(uneven, Budget(n_trials=10), **given)
-    assert any("uneven classes: 26 pictures to train on of 0, 4 of 2" in line for line in lines)
+    assert any(re.search(r"uneven classes: 2\d pictures to train on of 1, 3 of 2; plain", line) for line in lines)
     assert any("uneven classes" in note for note in result.notes)
     for trial in result.trials:
         if trial.score is not None:
-            predicted = trialfiles.load_predictions(RunFolder(path=result.path), trial.number, trialfiles.VALIDATION)
+            predicted = trialfiles.load_predictions(result._run, trial.number, trialfiles.VALIDATION)
             truth = result._reader.labels("validation")
             assert trial.balanced_score == pytest.approx(balanced_accuracy_score(truth, predicted.argmax(1)))
     frame = result.to_frame()
@@ -316,6 +327,11 @@ def test_uneven_classes_are_told_scored_and_answered(search, tmp_path):
     tuned = frame[frame["n_unfrozen"] > 0]
     assert set(tuned["class_weights"]) == set(tuned["sampling"]) == set(words)
     assert set(frame.loc[frame["n_unfrozen"] == 0, "class_weights"]) == {"none"}
+    drawn = next(t for t in result.trials if t.state == "finished" and t.extras.get("sampling") == "balanced")
+    again = result._reader.predicted(result.retrain(drawn, cache_dir=cache), uneven[0][_validation(result)])
+    kept = trialfiles.load_predictions(result._run, drawn.number, trialfiles.VALIDATION)
+    # A tail is fed half-precision activations.
+    np.testing.assert_allclose(again, kept, atol=2e-3)
     asked = [trial for trial in result.study.trials if "sampling" in trial.params]
     assert {trial.params["sampling"] for trial in asked} == set(words)
     with pytest.raises(RunError, match="begun with space="):
@@ -324,10 +340,7 @@ def test_uneven_classes_are_told_scored_and_answered(search, tmp_path):
     assert re.search(r"score\s+balanced\s+test", shown.out)
 
 
-def test_a_weight_that_is_fixed_weighs_heads_and_is_there_when_they_are_fitted_again(search, cache, tmp_path):
-    pictures, labels = make_pictures(n_per_class=40)
-    kept = (labels < 2) | (np.arange(len(labels)) % 7 == 0)
-    uneven = (pictures[kept], labels[kept])
+def test_a_weight_that_is_fixed_weighs_heads_and_is_there_when_they_are_fitted_again(search, uneven, cache, tmp_path):
     given = {"image_sizes": 32, "budget": Budget(n_trials=0)}
     plain = search(uneven, **given, space={"n_blocks_kept": 4}, run_dir=tmp_path / "plain")
     space = {"n_blocks_kept": 4, "class_weights": "balanced"}
@@ -340,7 +353,7 @@ def test_a_weight_that_is_fixed_weighs_heads_and_is_there_when_they_are_fitted_a
         assert rare[0] > rare[1]
     assert set(weighed.to_frame()["class_weights"]) == {"balanced"}
     again = weighed.retrain(0, dataset=uneven, cache_dir=cache)
-    picture = again.transform(pictures[0])[None]
+    picture = again.transform(uneven[0][0])[None]
     with torch.inference_mode():
         torch.testing.assert_close(again(picture), weighed.model(0)(picture), atol=1e-4, rtol=1e-3)
 

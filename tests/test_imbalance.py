@@ -46,6 +46,8 @@ def test_ten_to_one_is_told_and_four_to_one_is_not():
     (line,) = told(counts(1000, 300, 100), 1400, ACCURACY)
     assert "1,000 pictures to train on of 'c0', 100 of 'c2'" in line
     assert "plain accuracy mostly tells of the large ones: the balanced figure stands beside it" in line
+    assert "space={'class_weights': 'balanced'} makes all count the same" in line
+    assert "space=" not in told(counts(1000, 100), 1100, ACCURACY, is_answered=True)[0]
     for even in (counts(400, 100), counts(500, 100)):
         assert told(even, even.sum(), ACCURACY) == ()
         assert balanced_metric(even, ACCURACY) is None
@@ -67,10 +69,10 @@ def test_the_line_says_what_is_true_of_the_metric():
 def test_rare_labels_are_named_from_the_rarest_on():
     metric = metric_for("map", "multilabel", n_outputs=3)
     (line,) = told(counts(49, 50, 3), 1000, metric)
-    assert line.endswith("1 in 20 of 1,000 pictures to train on: 'c2' (3), 'c0' (49)")
+    assert "1 in 20 of 1,000 pictures to train on: 'c2' (3), 'c0' (49). space={'class_weights': 'balanced'}" in line
     assert told(counts(50, 500), 1000, metric) == ()
     assert balanced_metric(counts(49, 500), metric) is None
-    (line,) = told(pd.Series(range(12)), 1000, metric)
+    (line,) = told(pd.Series(range(12)), 1000, metric, is_answered=True)
     assert line.endswith("9 (9), …")
 
 

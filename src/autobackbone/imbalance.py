@@ -21,24 +21,26 @@ _ONE_IN = 20
 # A label's pictures count at most so many times as the others: beyond that, a handful of them would steer each step.
 _MOST = 20.0
 _N_NAMED = 10
+_ANSWER = ". space={'class_weights': 'balanced'} makes all count the same in training"
 # Means over pictures, in which the large classes have most of the say.
 _OVER_PICTURES = ("accuracy", "top5", "log_loss")
 # Those beside which the balanced figure says the same of all classes alike.
 _WITH_FIGURE = ("accuracy", "top5")
 
 
-def told(counts: pd.Series[int], n_train: int, metric: Metric) -> tuple[str, ...]:
+def told(counts: pd.Series[int], n_train: int, metric: Metric, *, is_answered: bool = False) -> tuple[str, ...]:
     """One line where classes are uneven, or labels rare; none where numbers are predicted.
 
     Args:
         counts: training pictures of each class, or with each label.
         n_train: training pictures.
         metric: of the search.
+        is_answered: whether they are balanced in training; else it is said how.
 
     Example:
         >>> import pandas as pd
         >>> counts = pd.Series({"cat": 400, "lynx": 40})
-        >>> print(*told(counts, 440, metric_for("balanced_accuracy", n_outputs=2)))
+        >>> print(*told(counts, 440, metric_for("balanced_accuracy", n_outputs=2), is_answered=True))
         uneven classes: 400 pictures to train on of 'cat', 40 of 'lynx'
         >>> told(counts * [1, 5], 600, metric_for("balanced_accuracy", n_outputs=2))
         ()
@@ -48,9 +50,9 @@ def told(counts: pd.Series[int], n_train: int, metric: Metric) -> tuple[str, ...
             f"{counts.max():,} pictures to train on of {counts.idxmax()!r}",
             f"{counts.min():,} of {counts.idxmin()!r}",
         )
-        return (f"uneven classes: {most}, {fewest}{_meaning(metric)}",)
+        return (f"uneven classes: {most}, {fewest}{_meaning(metric)}{'' if is_answered else _ANSWER}",)
     if metric.task == "multilabel":
-        return _rare_labels(counts, n_train)
+        return tuple(f"{line}{'' if is_answered else _ANSWER}" for line in _rare_labels(counts, n_train))
     return ()
 
 

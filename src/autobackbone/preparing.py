@@ -23,7 +23,7 @@ from autobackbone.latency.target import describe, resolve
 from autobackbone.metrics import Metric, metric_for
 from autobackbone.planning import Plan, forecast, gmacs, stored_megabytes
 from autobackbone.records import Budget, ImageSize, Target
-from autobackbone.search.extras import balancing_notes, check_balancing
+from autobackbone.search.extras import WORDS, balancing_notes, check_balancing
 from autobackbone.search.space import check_depths, offered_cuts
 from autobackbone.settings import Settings
 
@@ -121,7 +121,7 @@ def prepare(settings: Settings, known: Known | None = None, *, begun: float | No
         found = readable
         expected = foresee(found)
     n_by_class = found.counts()["train"]
-    uneven = told(n_by_class, found.sizes()["train"], metric)
+    uneven = told(n_by_class, found.sizes()["train"], metric, is_answered=bool(WORDS.keys() & settings.space.keys()))
     plan = Plan(
         target_line=describe(target),
         metric=metric.name,

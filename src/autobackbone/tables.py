@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from autobackbone.selection import Selection
 
 _PUBLISHED = ("name", "top1", "n_params", "gmacs", "cpu_images_per_s", "gpu_images_per_s", "licence", "loadable")
-# Where classes are uneven.
-_BALANCED = "balanced"
+_BALANCED, _INTERVAL = "balanced", "95 %"
+# What is not there where no row has it.
+_OPTIONAL = (_BALANCED, _INTERVAL)
 # What a narrow terminal goes without, in this order.
-_INTERVAL = "95 %"
 _DISPENSABLE = ("pictures/s", "p95", "MB", _INTERVAL, "gpu_images_per_s", "cpu_images_per_s", "gmacs")
 _TEXTS = ("backbone", "state", "name", "licence", "loadable")
 # Wider than any table: where nobody looks at a window, every row is one line.
@@ -44,10 +44,7 @@ def print_selection(selection: Selection, *, all_trials: bool = False) -> None:
     chosen = selection.best.number if selection.front else None
     form = ".4g" if selection.metric.unit == "target" else ".4f"
     trials = selection.trials if all_trials else selection.front
-    rows = [_facts(trial, chosen, form=form, has_state=all_trials) for trial in trials]
-    if all(trial.balanced_score is None for trial in trials):
-        rows = [{name: cell for name, cell in row.items() if name != _BALANCED} for row in rows]
-    console.print(_fitting(console, rows))
+    console.print(_fitting(console, [_facts(trial, chosen, form=form, has_state=all_trials) for trial in trials]))
     if selection.front:
         console.print(f"choose: {selection.choice.reason}")
         if selection.optimism is not None:
@@ -86,9 +83,8 @@ def _console() -> Console:
 
 def _fitting(console: Console, rows: Sequence[Mapping[str, str]]) -> Table:
     """All columns, or those that the terminal has room for; what is still too long is folded."""
-    rows = [
-        {name: row[name] for name in row if name != _INTERVAL or any(one[_INTERVAL] for one in rows)} for row in rows
-    ]
+    empty = {name for name in _OPTIONAL if not any(row.get(name) for row in rows)}
+    rows = [{name: row[name] for name in row if name not in empty} for row in rows]
     boundless = console.options.update_width(_UNBOUNDED)
     for n_left_out in range(len(_DISPENSABLE) + 1):
         table = _table([{name: row[name] for name in row if name not in _DISPENSABLE[:n_left_out]} for row in rows])

