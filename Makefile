@@ -43,6 +43,7 @@ bench: setup
 	$(BIN)/python benchmarks/stopping.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/copies.py $(PICTURES)
+	$(BIN)/python benchmarks/imbalance.py $(PICTURES)
 	$(BIN)/python benchmarks/throughput.py $(PICTURES)
 	$(BIN)/python benchmarks/transfer.py $(PICTURES)
 	$(BIN)/python benchmarks/time_to_quality.py $(PICTURES)

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -14,9 +15,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics import balanced_accuracy_score
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
-from tests.conftest import TINY, make_pictures
+from tests.conftest import TINY, command, make_pictures
 
 from autobackbone import Budget, Limits, Target, open_run, plan, select_backbone
 from autobackbone.errors import (
@@ -300,6 +302,69 @@ def test_continuing_adds_trials_and_keeps_the_old_ones(search, pictures, tmp_pat
     (tmp_path / "run" / "trials" / "0000" / "validation.npy").unlink()
     with pytest.raises(RunError, match=r"validation\.npy' is not there"):
         search(pictures, run_dir=tmp_path / "run")
+
+
+def _validation(result):
+    return np.flatnonzero(trialfiles.read_pictures(result._run)["part"] == "validation")
+
+
+@pytest.fixture(scope="module")
+def uneven():
+    """Seven times as many pictures of two classes as of the third, in noise, so that it is missed."""
+    pictures, labels = make_pictures(n_per_class=40)
+    pictures = (pictures + np.random.default_rng(1).normal(0, 200, pictures.shape)).clip(0, 255).astype(np.uint8)
+    kept = (labels < 2) | (np.arange(len(labels)) % 7 == 0)
+    return pictures[kept], labels[kept]
+
+
+def test_uneven_classes_are_told_scored_and_answered(search, uneven, cache, tmp_path):
+    lines = []
+    words = ["none", "balanced"]
+    space = {"n_epochs": 2, "n_blocks_kept": None, "class_weights": words, "sampling": words}
+    given = {"space": space, "image_sizes": 32, "run_dir": tmp_path / "run", "progress": Listens(lines)}
+    search(uneven, Budget(n_trials=6), **given)
+    result = search(uneven, Budget(n_trials=10), **given)
+    assert any(re.search(r"uneven classes: 2\d pictures to train on of 1, 3 of 2; plain", line) for line in lines)
+    assert any("uneven classes" in note for note in result.notes)
+    for trial in result.trials:
+        if trial.score is not None:
+            predicted = trialfiles.load_predictions(result._run, trial.number, trialfiles.VALIDATION)
+            truth = result._reader.labels("validation")
+            assert trial.balanced_score == pytest.approx(balanced_accuracy_score(truth, predicted.argmax(1)))
+    frame = result.to_frame()
+    assert (frame["balanced_score"] != frame["score"]).any()
+    tuned = frame[frame["n_unfrozen"] > 0]
+    assert set(tuned["class_weights"]) == set(tuned["sampling"]) == set(words)
+    assert set(frame.loc[frame["n_unfrozen"] == 0, "class_weights"]) == {"none"}
+    drawn = next(t for t in result.trials if t.state == "finished" and t.extras.get("sampling") == "balanced")
+    again = result._reader.predicted(result.retrain(drawn, cache_dir=cache), uneven[0][_validation(result)])
+    kept = trialfiles.load_predictions(result._run, drawn.number, trialfiles.VALIDATION)
+    # A tail is fed half-precision activations.
+    np.testing.assert_allclose(again, kept, atol=2e-3)
+    asked = [trial for trial in result.study.trials if "sampling" in trial.params]
+    assert {trial.params["sampling"] for trial in asked} == set(words)
+    with pytest.raises(RunError, match="begun with space="):
+        search(uneven, **given | {"space": space | {"sampling": "balanced"}})
+    shown = command("show", result.path)
+    assert re.search(r"score\s+balanced\s+test", shown.out)
+
+
+def test_a_weight_that_is_fixed_weighs_heads_and_is_there_when_they_are_fitted_again(search, uneven, cache, tmp_path):
+    given = {"image_sizes": 32, "budget": Budget(n_trials=0)}
+    plain = search(uneven, **given, space={"n_blocks_kept": 4}, run_dir=tmp_path / "plain")
+    space = {"n_blocks_kept": 4, "class_weights": "balanced"}
+    weighed = search(uneven, **given, space=space, run_dir=tmp_path / "weighed")
+    for one, other in zip(weighed.trials, plain.trials, strict=True):  # the whole network and its cut
+        rare = [
+            np.load(run.path / "trials" / f"{trial.number:04d}" / "validation.npy")[:, 2].mean()
+            for run, trial in ((weighed, one), (plain, other))
+        ]
+        assert rare[0] > rare[1]
+    assert set(weighed.to_frame()["class_weights"]) == {"balanced"}
+    again = weighed.retrain(0, dataset=uneven, cache_dir=cache)
+    picture = again.transform(uneven[0][0])[None]
+    with torch.inference_mode():
+        torch.testing.assert_close(again(picture), weighed.model(0)(picture), atol=1e-4, rtol=1e-3)
 
 
 def test_where_not_all_pairs_can_pass_a_part_of_the_pictures_says_which_ones_do(

@@ -31,6 +31,35 @@ def test_the_folded_head_is_scaler_and_regression_in_one(n_classes):
     )
 
 
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_a_balanced_head_is_scikit_learns(n_classes):
+    features, labels = blobs(n_classes, noise=4.0)
+    kept = (labels > 0) | (np.arange(len(labels)) % 10 == 0)
+    features, labels = features[kept], labels[kept]
+    heads = {
+        weights: fit_head(features, labels, n_outputs=n_classes, seed=0, class_weights=weights)
+        for weights in ("none", "balanced")
+    }
+    scaler = StandardScaler().fit(features)
+    scaler.scale_ = np.maximum(scaler.scale_, 0.5 * np.median(scaler.scale_))
+    model = LogisticRegression(C=heads["balanced"].strength, max_iter=2000, class_weight="balanced")
+    wanted = model.fit(scaler.transform(features), labels).predict_proba(scaler.transform(features))
+    np.testing.assert_allclose(heads["balanced"].predictions(features, "classification"), wanted, atol=5e-3)
+    rare = {weights: head.predictions(features, "classification")[:, 0].mean() for weights, head in heads.items()}
+    assert rare["balanced"] > 1.5 * rare["none"]
+
+
+def test_a_balanced_head_of_labels_weighs_each_for_itself():
+    features, classes = blobs(2, noise=4.0)
+    labels = np.stack([(classes == 0) & (np.arange(len(classes)) % 10 == 0), classes == 1], axis=1).astype(np.int64)
+    given = {"n_outputs": 2, "task": "multilabel", "seed": 0}
+    plain, balanced = (fit_head(features, labels, **given, class_weights=weights) for weights in ("none", "balanced"))
+    rare = [head.predictions(features, "multilabel")[:, 0].mean() for head in (plain, balanced)]
+    assert rare[1] > 2 * rare[0]
+    # Half of the pictures have the other one: there is nothing to weigh.
+    np.testing.assert_allclose(balanced.weight[1], plain.weight[1], rtol=1e-4, atol=1e-5)
+
+
 def test_a_class_that_training_never_saw_is_never_predicted():
     features, labels = blobs(3)
     head = fit_head(features, labels + (labels > 0), n_outputs=4, seed=0)

@@ -130,6 +130,31 @@ def test_a_plan_refuses_what_a_search_would(broken, pictures, space):
         plan(pictures, "1min", space=space, **broken)
 
 
+@pytest.mark.parametrize(("n_rare", "is_told"), [(10, True), (24, False)])
+def test_a_plan_tells_of_uneven_classes(broken, n_rare, is_told):
+    images = np.random.default_rng(0).integers(0, 256, (100 + n_rare, 8, 8), np.uint8)
+    made = plan((images, ["common"] * 100 + ["rare"] * n_rare), "1min", **broken)
+    lines = [line for line in made.notes if "uneven classes" in line]
+    assert len(lines) == is_told
+    assert all(
+        "64 pictures to train on of 'common', 6 of 'rare'; plain accuracy mostly tells" in line for line in lines
+    )
+
+
+def test_balancing_needs_classes_and_says_what_it_leaves(broken):
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)
+    numbers, several = np.linspace(0, 1, 40), np.tile([[0, 1], [1, 0], [1, 1], [0, 0]], (10, 1))
+    for space in ({"class_weights": "balanced"}, {"sampling": ["none", "balanced"]}):
+        with pytest.raises(SpaceError, match=r"balances classes, and numbers to predict have none\. Leave it out"):
+            plan((images, numbers), "1min", space=space, **broken)
+    with pytest.raises(SpaceError, match=r"several labels at once\. Take 'class_weights' instead"):
+        plan((images, several), "1min", space={"sampling": "balanced"}, **broken)
+    notes = plan((images, several), "1min", space={"class_weights": ["none", "balanced"]}, **broken).notes
+    assert any("class_weights is searched for fine-tuned trials; frozen ones keep unweighted heads" in x for x in notes)
+    notes = plan((images, ["a", "b"] * 20), "1min", space={"sampling": "balanced"}, **broken).notes
+    assert any("sampling concerns fine-tuned trials" in line for line in notes)
+
+
 def test_where_nothing_is_tuned_screening_has_the_time(broken, pictures):
     heads, tuned = (plan(pictures, "30s", space=space, **broken) for space in ({"n_unfrozen": 0}, {}))
     assert heads.stage_seconds["search"] == 0

@@ -74,6 +74,15 @@ def test_scores_by_folds_have_a_column_where_there_are_any(monkeypatch):
     assert "0.8765" in out
 
 
+def test_a_balanced_figure_has_a_column_where_there_is_one(monkeypatch):
+    known = replace(TRIAL, number=1, balanced_score=0.5)
+    assert "balanced" not in shown([TRIAL], [TRIAL], monkeypatch)
+    header, _, without, with_one = shown([TRIAL, known], [TRIAL], monkeypatch).splitlines()[2:6]
+    assert re.search(r"score\s+balanced\s+test", header)
+    assert "0.9123 0.5000" in " ".join(with_one.split())
+    assert "0.5000" not in without
+
+
 @pytest.mark.parametrize(
     ("columns", "is_shown", "is_left_out"),
     [(130, ("pictures/s", "p95", "MB"), ()), (110, ("MB",), ("pictures/s", "p95")), (60, (), ("p95", "MB"))],

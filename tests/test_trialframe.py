@@ -10,7 +10,7 @@ def test_no_trials_make_a_table_with_the_same_columns_and_types():
     none, some = frame_of([]), frame_of([trial(0, 0.9, 1.0), trial(1, None, 2.0, state="failed")])
     assert list(none.columns) == list(some.columns)
     assert some["number"].tolist() == [0, 1]
-    numeric = ["lr", "score", "latency_ms", "test_score", "n_blocks_kept", "fold_score", "fold_se"]
+    numeric = ["lr", "score", "latency_ms", "test_score", "n_blocks_kept", "fold_score", "fold_se", "balanced_score"]
     assert {str(frame[name].dtype) for frame in (none, some) for name in numeric} == {"float64"}
 
 

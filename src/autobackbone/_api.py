@@ -16,7 +16,8 @@ from autobackbone.progress import Reporter, Silent
 from autobackbone.records import Budget, Limits, Resize, Target, Task
 from autobackbone.runfacts import known
 from autobackbone.runfolder import RunFolder, new_run_path
-from autobackbone.search.space import Setting, as_space_settings
+from autobackbone.search.extras import Setting
+from autobackbone.search.space import as_space_settings
 from autobackbone.selection import Selection
 from autobackbone.settings import BatchNorm, Groups, Rare, Times, as_settings
 
@@ -79,10 +80,15 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
         image_sizes: pixels, or (height, width) each; `None` for each backbone's own size and smaller ones.
         target: where the model will run; latency is measured there.
         limits: what deployment allows; candidates beyond it are left out before any training.
-        space: fixes (`{"n_unfrozen": 0}`), bounds (`{"lr": (1e-5, 1e-3)}`) or adds (`{"weight_decay": (1e-4, 1e-1)}`)
-            searched parameters: lr, n_unfrozen, n_blocks_kept (how many first blocks alone may be used instead of all;
-            the three longest cuts if it is not named, `None` for none), weight_decay, label_smoothing, batch_size,
-            n_epochs.
+        space: fixes (`{"n_unfrozen": 0}`), bounds (`{"lr": (1e-5, 1e-3)}`) or adds (`{"weight_decay": (1e-4, 1e-1)}`,
+            `{"sampling": ["none", "balanced"]}`) searched parameters: lr, n_unfrozen, n_blocks_kept (how many first
+            blocks alone may be used instead of all; the three longest cuts if it is not named, `None` for none),
+            weight_decay, label_smoothing, batch_size, n_epochs, class_weights, sampling. The last two are `"none"` or
+            `"balanced"`, for uneven classes. Balanced `class_weights` make a picture count by how rare its class is,
+            or one with a label by how rare that is, at most 20 times; fixed so, heads on frozen features are weighed,
+            too, while a searched weight concerns fine-tuned trials alone. Balanced `sampling` draws each class equally
+            often in the epochs of fine-tuned trials, where weights then change nothing more. Neither goes with numbers
+            to predict, nor `sampling` with several labels a picture.
         groups: one entry a picture, or a function of its name; pictures of one group stay in one part of the split.
         times: one entry a picture, a function of its name, or the name of a table's column: the split is made in this
             order, the first 64 % to train on, the last 20 % to test.

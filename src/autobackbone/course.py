@@ -107,6 +107,7 @@ def _open_workshop(prepared: Prepared, space: Space, run: RunFolder, reporter: R
         study=study,
         space=space,
         metric=prepared.metric,
+        balanced_metric=prepared.balanced_metric,
         limits=settings.limits,
         clock=Clock(
             budget=settings.budget,

@@ -197,7 +197,15 @@ class _Bench:
         if not can_be_learned(labels, self.pool.task):
             raise TrialError(f"without fold {fold + 1} all labels are the same")
         classes, task = self.pool.classes, self.pool.task
-        return fit_head(features[order], labels, n_outputs=len(classes), task=task, seed=self.shop.seed, copy=False)
+        return fit_head(
+            features[order],
+            labels,
+            n_outputs=len(classes),
+            task=task,
+            seed=self.shop.seed,
+            copy=False,
+            class_weights=self.shop.space.head_weights,
+        )
 
 
 def _tuner(shop: Workshop, bundle: DataBundle, pool: DataBundle) -> Tuner:

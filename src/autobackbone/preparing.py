@@ -16,12 +16,14 @@ from autobackbone.backbones.weights import WeightSource, find_weights
 from autobackbone.data import Survey, excerpt_for_time, restricted, survey, within_time
 from autobackbone.data.store import threads_for
 from autobackbone.errors import BackboneError, WeightsError
+from autobackbone.imbalance import balanced_metric, told
 from autobackbone.latency.measure import measure
 from autobackbone.latency.remembered import LatencyBook
 from autobackbone.latency.target import describe, resolve
 from autobackbone.metrics import Metric, metric_for
 from autobackbone.planning import Plan, forecast, gmacs, stored_megabytes
 from autobackbone.records import Budget, ImageSize, Target
+from autobackbone.search.extras import WORDS, balancing_notes, check_balancing
 from autobackbone.search.space import check_depths, offered_cuts
 from autobackbone.settings import Settings
 
@@ -42,6 +44,7 @@ class Prepared:
     settings: Settings
     survey: Survey
     metric: Metric
+    balanced_metric: Metric | None
     target: Target
     image_sizes: Mapping[str, tuple[ImageSize, ...]]
     sources: Mapping[str, WeightSource]
@@ -86,6 +89,7 @@ def prepare(settings: Settings, known: Known | None = None, *, begun: float | No
         channels=settings.channels,
     )
     metric = metric_for(settings.metric, found.task, n_outputs=len(found.classes))
+    check_balancing(settings.space, found.task)
     target = resolve(settings.target)
     if isinstance(settings.weights, Mapping):
         resolve_names(tuple(settings.weights))  # a name that nobody knows is told, not passed over
@@ -116,6 +120,8 @@ def prepare(settings: Settings, known: Known | None = None, *, begun: float | No
     if readable is not found:
         found = readable
         expected = foresee(found)
+    n_by_class = found.counts()["train"]
+    uneven = told(n_by_class, found.sizes()["train"], metric, is_answered=bool(WORDS.keys() & settings.space.keys()))
     plan = Plan(
         target_line=describe(target),
         metric=metric.name,
@@ -133,12 +139,13 @@ def prepare(settings: Settings, known: Known | None = None, *, begun: float | No
         first_sizes=expected.first_sizes,
         stage_seconds=expected.stage_seconds,
         n_trials=expected.n_trials,
-        notes=(*notes, *unloadable, *dropped, *refused),
+        notes=(*uneven, *balancing_notes(settings.space), *notes, *unloadable, *dropped, *refused),
     )
     return Prepared(
         settings=settings,
         survey=found,
         metric=metric,
+        balanced_metric=balanced_metric(n_by_class, metric),
         target=target,
         image_sizes=sizes,
         sources=sources,

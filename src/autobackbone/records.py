@@ -26,6 +26,8 @@ TrialState = Literal["waiting", "running", "finished", "stopped", "failed"]
 Part = Literal["train", "validation", "test"]
 Task = Literal["classification", "regression", "multilabel"]
 """What the labels of a picture are: one class, one or several numbers, or several labels, each there or not."""
+Balancing = Literal["none", "balanced"]
+"""Whether classes that have fewer pictures are made to count as much as the others."""
 
 _UNIT_SECONDS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "hour": 3600, "hours": 3600, "d": 86400}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
@@ -317,6 +319,7 @@ class Trial:
         fold_score: by folds over training and validation pictures, each scored by a network that was trained anew
             without it; where pictures are few.
         fold_se: its standard error.
+        balanced_score: balanced accuracy on the same pictures, where uneven classes flatter the score.
         test_score: on pictures that the search has not seen, in the same unit.
         test_score_low: lower end of its 95 % interval.
         test_score_high: upper end of the same.
@@ -355,6 +358,7 @@ class Trial:
     on_front: bool = False
     overfits: bool = False
     score_se: float | None = None
+    balanced_score: float | None = None
     test_score: float | None = None
     test_score_low: float | None = None
     test_score_high: float | None = None

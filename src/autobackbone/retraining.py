@@ -29,6 +29,7 @@ from autobackbone.runfolder import RunFolder, cache_folder
 from autobackbone.screening import extract, fair_order, predict
 from autobackbone.search import trialfiles
 from autobackbone.search.evaluate import LEGS, N_VIEWS
+from autobackbone.search.extras import CLASS_WEIGHTS
 from autobackbone.search.repeating import candidate_again, useful_epochs
 from autobackbone.training.activations import activation_cache
 from autobackbone.training.fit import Scorer
@@ -207,7 +208,17 @@ class Retrainer:
             precision=self._precision,
         )
         labels = bundle.labels[reached.train_indices]
-        return fit_head(reached.train, labels, n_outputs=len(bundle.classes), task=bundle.task, seed=seed, copy=False)
+        # One that is searched concerns what is fine-tuned alone.
+        is_balanced = self.facts["arguments"]["space"].get(CLASS_WEIGHTS) == "balanced"
+        return fit_head(
+            reached.train,
+            labels,
+            n_outputs=len(bundle.classes),
+            task=bundle.task,
+            seed=seed,
+            copy=False,
+            class_weights="balanced" if is_balanced else "none",
+        )
 
     def _source(self, trial: Trial) -> TimmSource:
         weights = {trial.backbone: find_weights(trial.backbone, self.facts["weights"])}

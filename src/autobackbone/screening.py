@@ -28,7 +28,7 @@ from autobackbone.exporting.transform import normalise
 from autobackbone.latency.target import dtype_of
 from autobackbone.memory import memory_errors_translated
 from autobackbone.passes import passes
-from autobackbone.records import ImageSize, Normalisation, Part, Precision
+from autobackbone.records import Balancing, ImageSize, Normalisation, Part, Precision
 from autobackbone.tasks import can_be_learned, predictions_of
 
 # Training pictures that say how well a head fits them: a copy of their features has to be made for it.
@@ -127,6 +127,7 @@ def screen(
     on_progress: Callable[[float], None] | None = None,
     taps: Sequence[Tap] = (),
     on_features: Callable[[Features], None] | None = None,
+    class_weights: Balancing = "none",
 ) -> Screened | None:
     """Fit a convex head on the frozen features of a network.
 
@@ -145,6 +146,7 @@ def screen(
         on_progress: told the share of pictures done.
         taps: what else is wanted of the pass, picture after picture in the fair order.
         on_features: told the features before the head is fitted, which changes them.
+        class_weights: of the head, see `fit_head`.
 
     Returns:
         The frozen network's head and its validation predictions; `None` if `until` came before there was enough to fit.
@@ -168,10 +170,17 @@ def screen(
     )
     if on_features is not None:
         on_features(reached)
-    return with_head(reached, bundle, seed=seed, until=head_until)
+    return with_head(reached, bundle, seed=seed, until=head_until, class_weights=class_weights)
 
 
-def with_head(reached: Features, bundle: DataBundle, *, seed: int, until: float | None = None) -> Screened | None:
+def with_head(
+    reached: Features,
+    bundle: DataBundle,
+    *,
+    seed: int,
+    until: float | None = None,
+    class_weights: Balancing = "none",
+) -> Screened | None:
     """Fit a convex head on features, and score it on validation pictures.
 
     Args:
@@ -180,6 +189,7 @@ def with_head(reached: Features, bundle: DataBundle, *, seed: int, until: float 
         bundle: whose pictures they are.
         seed: of the inner folds.
         until: `time.monotonic()` by which the head is fitted, as well as the time allows.
+        class_weights: see `fit_head`.
 
     Returns:
         `None` if too little was reached to fit.
@@ -202,6 +212,7 @@ def with_head(reached: Features, bundle: DataBundle, *, seed: int, until: float 
             seed=seed,
             until=until,
             copy=False,
+            class_weights=class_weights,
         )
     predictions = head.predictions(reached.others, bundle.task)
     out_of_fold = head.out_of_fold

@@ -295,7 +295,8 @@ class Selection:
         Times in milliseconds or seconds as the names say; `score` and `fold_score` with their standard errors and
         `test_score` with its 95 % interval in the metric's own sign and unit;
         `lr` is NaN where nothing was trained by gradient, `n_blocks_kept` where the whole backbone is used; further
-        searched parameters have a column of their own.
+        searched parameters have a column of their own; `balanced_score` is the balanced accuracy on the pictures of
+        `score`, where uneven classes flatter that, else NaN.
         """
         return frame_of(self.trials)
 

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from autobackbone.selection import Selection
 
 _PUBLISHED = ("name", "top1", "n_params", "gmacs", "cpu_images_per_s", "gpu_images_per_s", "licence", "loadable")
+_BALANCED, _INTERVAL = "balanced", "95 %"
+# What is not there where no row has it.
+_OPTIONAL = (_BALANCED, _INTERVAL)
 # What a narrow terminal goes without, in this order.
-_INTERVAL = "95 %"
 _DISPENSABLE = ("pictures/s", "p95", "MB", _INTERVAL, "gpu_images_per_s", "cpu_images_per_s", "gmacs")
 _TEXTS = ("backbone", "state", "name", "licence", "loadable", "part", "label", "suggested")
 # Wider than any table: where nobody looks at a window, every row is one line.
@@ -109,9 +111,8 @@ def _console() -> Console:
 
 def _fitting(console: Console, rows: Sequence[Mapping[str, str]]) -> Table:
     """All columns, or those that the terminal has room for; what is still too long is folded."""
-    rows = [
-        {name: row[name] for name in row if name != _INTERVAL or any(one[_INTERVAL] for one in rows)} for row in rows
-    ]
+    empty = {name for name in _OPTIONAL if not any(row.get(name) for row in rows)}
+    rows = [{name: row[name] for name in row if name not in empty} for row in rows]
     boundless = console.options.update_width(_UNBOUNDED)
     for n_left_out in range(len(_DISPENSABLE) + 1):
         table = _table([{name: row[name] for name in row if name not in _DISPENSABLE[:n_left_out]} for row in rows])
@@ -142,6 +143,7 @@ def _facts(trial: Trial, chosen: int | None, *, form: str, has_state: bool) -> d
         "lr": _number(trial.lr, ".1e"),
         "score": _number(trial.score, form),
         "folds": _number(trial.fold_score, form),
+        _BALANCED: _number(trial.balanced_score, form),
         "test": _number(trial.test_score, form),
         _INTERVAL: _range(trial.test_score_low, trial.test_score_high),
         "ms": _number(trial.latency_ms, ".2f"),

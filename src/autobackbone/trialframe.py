@@ -39,6 +39,7 @@ _COLUMNS = (
     "fold_score",
     "fold_se",
     "overfits",
+    "balanced_score",
 )
 # Also where no trial has them.
 _NUMERIC = (
@@ -49,6 +50,7 @@ _NUMERIC = (
     "images_per_s",
     "preprocess_ms",
     "score_se",
+    "balanced_score",
     "test_score",
     "test_score_low",
     "test_score_high",

@@ -125,9 +125,45 @@ def test_bounds_and_fixed_values_hold():
     assert space.candidate(asked | {"depth_share": 0}).extras == {"n_epochs": 3, "weight_decay": 0.02}
 
 
+WORDS = as_space_settings({"class_weights": ["balanced", "none"], "sampling": "balanced"})
+
+
+def test_a_word_is_fixed_and_several_are_searched():
+    assert WORDS == {"class_weights": ("none", "balanced"), "sampling": "balanced"}
+    assert as_space_settings({"sampling": ("none", "balanced")}) == {"sampling": ("none", "balanced")}
+    assert as_space_settings({"sampling": ["none"]}) == {"sampling": "none"}
+    space = replace(SPACE, extras=WORDS)
+    assert set(space.distributions()) - set(SPACE.distributions()) == {"class_weights"}
+    assert space.distributions()["class_weights"].choices == ("none", "balanced")
+
+
+@given(candidates, st.sampled_from(["none", "balanced"]))
+def test_a_suggestion_means_the_words_it_was_made_of(candidate, word):
+    space = replace(SPACE, extras=WORDS)
+    asked = replace(candidate, extras={"class_weights": word, "sampling": "balanced"})
+    assert space.candidate(space.suggestion(asked)) == asked
+    assert set(space.suggestion(asked)) == set(space.distributions())
+
+
+def test_only_a_weight_that_is_fixed_concerns_frozen_heads():
+    assert SPACE.head_weights == replace(SPACE, extras=WORDS).head_weights == "none"
+    assert replace(SPACE, extras={"class_weights": "balanced"}).head_weights == "balanced"
+    frozen = Candidate(backbone="small", image_size=(96, 96), n_unfrozen=0)
+    assert replace(SPACE, extras=WORDS).suggestion(frozen)["class_weights"] == "none"
+
+
 @pytest.mark.parametrize(
     ("space", "message"),
     [
+        (
+            {"class_weights": "even"},
+            r"space\['class_weights'\] is 'none' or 'balanced', or a list of both.*'even' came",
+        ),
+        ({"class_weights": {"cat": 2.0}}, "'none' or 'balanced'"),
+        ({"sampling": ["balanced", 1]}, "'none' or 'balanced'"),
+        ({"sampling": []}, "'none' or 'balanced'"),
+        ({"sampling": None}, "'none' or 'balanced'"),
+        ({"class_weight": "balanced"}, "Did you mean 'class_weights'"),
         ({"learning_rate": 1e-3}, "no parameter 'learning_rate'.*it has lr"),
         ({"weight_decai": 1e-3}, "Did you mean 'weight_decay'"),
         ({"lr": (1e-3, 1e-5)}, "number of at least"),

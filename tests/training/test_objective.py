@@ -55,6 +55,34 @@ def test_several_labels_each_have_a_loss_of_their_own():
     assert float(objective.loss(outputs, labels, label_smoothing=0.2)) == pytest.approx(float(smoothed), rel=1e-5)
 
 
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_balanced_classes_count_the_same_however_many_pictures_they_have(label_smoothing):
+    labels = torch.tensor([0] * 8 + [1] * 3 + [2])
+    outputs = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
+    balanced = Objective.of("classification", labels.numpy(), class_weights="balanced")
+    each = functional.cross_entropy(outputs, labels, label_smoothing=label_smoothing, reduction="none")
+    of_classes = torch.stack([each[labels == code].mean() for code in range(3)])
+    found = balanced.loss(outputs, labels, label_smoothing=label_smoothing)
+    torch.testing.assert_close(found, of_classes.mean())
+    # Cut into passes of equal size, it is their mean: a step may be taken in several.
+    halves = [
+        balanced.loss(outputs[rows], labels[rows], label_smoothing=label_smoothing)
+        for rows in ([0, 1, 8, 11, 9, 2], [3, 4, 5, 6, 7, 10])
+    ]
+    torch.testing.assert_close(found, torch.stack(halves).mean())
+
+
+def test_a_balanced_label_counts_as_if_its_pictures_were_there_more_often():
+    labels = torch.tensor([[1, 0], [0, 1], [0, 1], [0, 0]])
+    outputs = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    balanced = Objective.of("multilabel", labels.numpy(), class_weights="balanced")
+    assert balanced.weights.tolist() == [3.0, 1.0]
+    rows = [0, 0, 0, 1, 2, 3]
+    first = functional.binary_cross_entropy_with_logits(outputs[rows, 0], labels[rows, 0].float(), reduction="sum")
+    second = functional.binary_cross_entropy_with_logits(outputs[:, 1], labels[:, 1].float(), reduction="sum")
+    torch.testing.assert_close(balanced.loss(outputs, labels), (first + second) / 8)
+
+
 def test_classes_keep_the_loss_that_they_had():
     objective, labels = Objective.of("classification", np.zeros(4, np.int64)), torch.tensor([0, 1, 1])
     outputs = torch.randn(3, 2)

@@ -13,6 +13,7 @@ from autobackbone.backbones.blocks import blocks_of, trainable_names, unfreeze
 from autobackbone.backbones.build import normalisation
 from autobackbone.backbones.head import classifier_layers
 from autobackbone.backbones.split import Tail
+from autobackbone.data import LEFT_OUT
 from autobackbone.errors import TrialError, TrialMemoryError
 from autobackbone.screening import predict, screen
 from autobackbone.training.pausing import Leg
@@ -169,6 +170,7 @@ def test_a_loss_that_is_no_number_is_a_failed_trial(tuner, screened):
 
 # Left to a clock, either of two trainings may be the one in bfloat16.
 EXACT = {STEP_PRECISION: "float32"}
+BALANCED = {"class_weights": "balanced", "sampling": "balanced"}
 OUT_OF_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     MemoryError(),
@@ -255,12 +257,15 @@ def test_augmented_views_are_stored_beside_the_first_and_only_training_sees_them
 
 
 @pytest.mark.parametrize("is_same_process", [True, False])
-@pytest.mark.parametrize(("is_stored", "batch_norm"), [(True, "fixed"), (False, "batch")])
+@pytest.mark.parametrize(
+    ("is_stored", "batch_norm", "balancing"),
+    [(True, "fixed", {}), (False, "batch", {}), (True, "fixed", {"sampling": "balanced"}), (False, "fixed", BALANCED)],
+)
 def test_a_training_that_pauses_goes_on_as_if_it_had_not(
-    tuner, screened, tmp_path, is_same_process, is_stored, batch_norm
+    tuner, screened, tmp_path, is_same_process, is_stored, batch_norm, balancing
 ):
     tuner = replace(with_cache(tuner, tmp_path / "stored", 10**9 if is_stored else 0), batch_norm=batch_norm)
-    wanted = candidate(n_unfrozen=2, extras={"n_epochs": 5})
+    wanted = candidate(n_unfrozen=2, extras={"n_epochs": 5, **balancing})
     unbroken, whole = tuner.tune(wanted, screened.head, n_views=2)
     checkpoint = tmp_path / "checkpoint.ckpt"
     paused, first = tuner.tune(wanted, screened.head, n_views=2, leg=Leg(checkpoint=checkpoint, pause_at=1))
@@ -281,6 +286,28 @@ def test_a_training_that_pauses_goes_on_as_if_it_had_not(
         assert torch.equal(value, resumed.state_dict()[name]), name
     # What a pause gave is the caller's own.
     assert all(torch.equal(value, of_pause[name]) for name, value in paused.state_dict().items())
+
+
+def test_balancing_trains_another_network_and_what_is_drawn_evenly_is_not_weighed_too(tuner, screened, bundle):
+    # The pictures have even classes: most of one are left out.
+    parts, members = bundle.parts.copy(), bundle.indices("train")
+    parts[members[bundle.labels[members] == 2][1:]] = LEFT_OUT
+    few = replace(bundle, parts=parts, split_digest="uneven")
+    n_scored = itertools.count()
+    uneven = replace(tuner, stores=replace(tuner.stores, bundle=few), score=lambda _: float(next(n_scored)))
+    blank, settings = replace(screened.head, weight=screened.head.weight * 0), {"n_epochs": 8, **EXACT}
+    found = {
+        name: uneven.tune(candidate(n_unfrozen=2, lr=3e-3, extras={**settings, **extras}), blank)[1]
+        for name, extras in {
+            "none": {},
+            "weights": {"class_weights": "balanced"},
+            "sampling": {"sampling": "balanced"},
+            "both": BALANCED,
+        }.items()
+    }
+    rare = {name: outcome.predictions[:, 2].mean() for name, outcome in found.items()}
+    assert min(rare["weights"], rare["sampling"]) > rare["none"], rare
+    np.testing.assert_array_equal(found["both"].predictions, found["sampling"].predictions)
 
 
 @pytest.mark.parametrize("is_stored", [True, False])

@@ -11,9 +11,10 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from autobackbone.convexhead.head import BLOCK, Fitted, Floats, Head
-from autobackbone.convexhead.logistic import fit_logistic
+from autobackbone.convexhead.logistic import ClassWeight, fit_logistic
 from autobackbone.convexhead.ridge import fit_ridge
-from autobackbone.records import Task
+from autobackbone.imbalance import positive_weights
+from autobackbone.records import Balancing, Task
 
 # Of the median spread of all features. A tenth of a network's features may be zero in nearly all pictures. Standardised
 # by their own spread they gave 300 pictures of hands a log loss of 0.58 (accuracy 0.831), so 0.47 (0.846); 300 of waste
@@ -32,6 +33,7 @@ def fit_head(
     seed: int,
     until: float | None = None,
     copy: bool = True,
+    class_weights: Balancing = "none",
 ) -> Head:
     """A convex head on standardised features, its penalty chosen by folds inside the training part.
 
@@ -47,6 +49,7 @@ def fit_head(
         until: `time.monotonic()` by which it has ended, if that is not sooner than a few iterations on the fewest
             pictures take. Where there is time for everything, the head is the one that comes without a deadline.
         copy: `False` standardises the features in place: they are of no use afterwards.
+        class_weights: `balanced` for classes that count the same, or labels whose pictures count as much as all others.
 
     Returns:
         The head with the standardisation folded in: it takes raw features. With it comes what the fits that chose the
@@ -62,9 +65,10 @@ def fit_head(
         if task == "regression":
             fitted = fit_ridge(scaled, labels)
         elif task == "multilabel":
-            fitted = _fit_each(scaled, labels, seed=seed, until=until)
+            fitted = _fit_each(scaled, labels, seed=seed, until=until, class_weights=class_weights)
         else:
-            fitted = fit_logistic(scaled, labels, n_classes=n_outputs, seed=seed, until=until)
+            weights: ClassWeight = "balanced" if class_weights == "balanced" else None
+            fitted = fit_logistic(scaled, labels, n_classes=n_outputs, seed=seed, until=until, class_weight=weights)
     return _folded(fitted, scaler)
 
 
@@ -75,12 +79,15 @@ def _widen(scaler: StandardScaler) -> None:
     scaler.scale_ = np.maximum(spread, floor)
 
 
-def _fit_each(scaled: Floats, labels: NDArray[np.int64], *, seed: int, until: float | None) -> Fitted:
+def _fit_each(
+    scaled: Floats, labels: NDArray[np.int64], *, seed: int, until: float | None, class_weights: Balancing
+) -> Fitted:
     """One logistic regression for each label, each with a fair share of the time that is left."""
     n_labels, fits = labels.shape[1], list[Fitted]()
+    weights = positive_weights(labels) if class_weights == "balanced" else np.ones(n_labels)
     for k in range(n_labels):
         own = None if until is None else time.monotonic() + max(0.0, until - time.monotonic()) / (n_labels - k)
-        fits.append(_fit_label(scaled, labels[:, k], seed=seed, until=own))
+        fits.append(_fit_label(scaled, labels[:, k], seed=seed, until=own, weight=float(weights[k])))
     nothing = np.full((len(labels), 1), np.nan, np.float32)
     held_out = [fit.out_of_fold for fit in fits]
     return Fitted(
@@ -94,7 +101,9 @@ def _fit_each(scaled: Floats, labels: NDArray[np.int64], *, seed: int, until: fl
     )
 
 
-def _fit_label(scaled: Floats, has_label: NDArray[np.int64], *, seed: int, until: float | None) -> Fitted:
+def _fit_label(
+    scaled: Floats, has_label: NDArray[np.int64], *, seed: int, until: float | None, weight: float
+) -> Fitted:
     """The log-odds of one label."""
     if has_label.min() == has_label.max():
         return Fitted(
@@ -104,7 +113,8 @@ def _fit_label(scaled: Floats, has_label: NDArray[np.int64], *, seed: int, until
             n_pictures=len(has_label),
             out_of_fold=None,
         )
-    two = fit_logistic(scaled, has_label, n_classes=2, seed=seed, until=until)
+    class_weight = None if weight == 1 else {0: 1.0, 1: weight}
+    two = fit_logistic(scaled, has_label, n_classes=2, seed=seed, until=until, class_weight=class_weight)
     return Fitted(
         coef=two.coef[1:] - two.coef[:1],
         intercept=two.intercept[1:] - two.intercept[:1],

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -16,6 +18,8 @@ from sklearn.linear_model import LogisticRegression
 
 from autobackbone.convexhead.head import Fitted, Floats, Ints
 from autobackbone.convexhead.strength import FALLBACK_STRENGTH, N_FOLDS, STRENGTHS, choose_strength
+
+ClassWeight = Literal["balanced"] | Mapping[int, float] | None
 
 _MAX_ITERATIONS = 300
 
@@ -33,7 +37,15 @@ _TIMED_ITERATIONS = 10
 _OTHERS_SHARE = 0.1
 
 
-def fit_logistic(scaled: Floats, labels: Ints, *, n_classes: int, seed: int, until: float | None) -> Fitted:
+def fit_logistic(
+    scaled: Floats,
+    labels: Ints,
+    *,
+    n_classes: int,
+    seed: int,
+    until: float | None,
+    class_weight: ClassWeight = None,
+) -> Fitted:
     """Logistic regression, its penalty chosen by inner folds.
 
     Args:
@@ -42,6 +54,9 @@ def fit_logistic(scaled: Floats, labels: Ints, *, n_classes: int, seed: int, unt
         n_classes: rows of the map; those of absent classes are never the likeliest.
         seed: of the inner folds.
         until: `time.monotonic()` by which it has ended, as `fit_head` says it.
+        class_weight: as scikit-learn takes it, in the last fit alone. To weigh the inner folds and their scores, too,
+            changed the balanced accuracy of six heads on uneven photographs of waste by -0.007 to 0.017, 0.004 on
+            average.
     """
     with _tolerating_slow_convergence():
         pace = None if until is None else _Pace.of(scaled, labels, until, seed=seed)
@@ -57,7 +72,7 @@ def fit_logistic(scaled: Floats, labels: Ints, *, n_classes: int, seed: int, unt
             rows = pace.rows_of_last_fit()
             if len(rows) < len(labels):
                 scaled, labels = scaled[rows], labels[rows]
-        model = _fit(scaled, labels, strength, pace)
+        model = _fit(scaled, labels, strength, pace, class_weight)
     return _of_all_classes(model, n_classes=n_classes, n_pictures=len(labels), out_of_fold=out_of_fold)
 
 
@@ -110,9 +125,13 @@ class _Pace:
         return np.sort(self.order[: max(self.n_fewest, n_fitting)])
 
 
-def _fit(scaled: Floats, labels: Ints, strength: float, pace: _Pace | None) -> LogisticRegression:
+def _fit(
+    scaled: Floats, labels: Ints, strength: float, pace: _Pace | None, class_weight: ClassWeight
+) -> LogisticRegression:
     """To the optimum, or in steps towards it: each takes up at most half of the time that is left."""
-    model = LogisticRegression(C=strength, max_iter=_MAX_ITERATIONS, tol=1e-4, warm_start=True)
+    model = LogisticRegression(
+        C=strength, max_iter=_MAX_ITERATIONS, tol=1e-4, warm_start=True, class_weight=class_weight
+    )
     if pace is None:
         return model.fit(scaled, labels)
     n_left, iteration_s = _MAX_ITERATIONS, pace.seconds_a_row * len(labels)

@@ -47,7 +47,13 @@ def screen_cuts(shop: Workshop, whole: Body, features: Mapping[Body, Floats], un
             share = speed(shop.priced[whole].latency, shop.target) / speed(priced.latency, shop.target)
             passed_s = shop.costs.forward_s[whole] * share * len(order)
             reached = Features.of(values, order, shop.bundle, seconds=passed_s)
-            screened = with_head(reached, shop.bundle, seed=shop.seed, until=None if until == math.inf else until)
+            screened = with_head(
+                reached,
+                shop.bundle,
+                seed=shop.seed,
+                until=None if until == math.inf else until,
+                class_weights=shop.space.head_weights,
+            )
         except (BackboneError, TrialError) as error:
             shop.reporter.say(f"left out: {body}: {error}")
             return

@@ -137,6 +137,7 @@ class NetworkEvaluator:
             reason=reason,
             score=score,
             score_se=self.shop.validation_se(predictions),
+            balanced_score=self.shop.balanced_score(predictions),
             n_epochs=n_epochs,
             rung_scores=tuple(sign * value for value in outcome.rung_scores),
             train_scores=tuple(sign * value for value in outcome.train_scores),

@@ -15,6 +15,7 @@ from autobackbone.metrics import Metric, to_maximised
 from autobackbone.records import Candidate, Priced, Trial
 from autobackbone.screening import Screened
 from autobackbone.search import trialfiles
+from autobackbone.search.extras import CLASS_WEIGHTS
 from autobackbone.search.study import add_screened, next_number
 from autobackbone.search.workshop import Workshop
 
@@ -77,12 +78,14 @@ def frozen_trial(shop: Workshop, priced: Priced, screened: Screened | None) -> T
         score=score,
         train_scores=(shop.train_score(screened.train_predictions, screened.train_labels),),
         score_se=shop.validation_se(screened.predictions),
+        balanced_score=shop.balanced_score(screened.predictions),
         train_seconds=screened.seconds,
         finished_at_s=shop.clock.run_s(),
         extras={
             "strength": screened.head.strength,
             "forward_s": screened.seconds_per_image,
             "scored_share": float(is_scored.mean()),
+            **({CLASS_WEIGHTS: shop.space.head_weights} if CLASS_WEIGHTS in shop.space.extras else {}),
         },
     )
 

@@ -296,6 +296,7 @@ def _screened(
         on_progress=lambda done: shop.reporter.progress(shop.use_share(), f"screening {priced.body}: {done:.0%}"),
         taps=taps,
         on_features=on_features,
+        class_weights=shop.space.head_weights,
     )
 
 

@@ -6,31 +6,20 @@ the backbone, and are mapped to each backbone's own lists.
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Literal
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from autobackbone.errors import SpaceError
-from autobackbone.records import Body, Candidate, ImageSize
-
-Bound = tuple[float, float]
-Setting = float | int | Bound | Sequence[float | int] | None
+from autobackbone.records import Balancing, Body, Candidate, ImageSize
+from autobackbone.search.extras import CLASS_WEIGHTS, Bound, Extra, Setting, distribution_of, read_setting, typical
 
 CutSetting = int | tuple[int, int] | Literal["usual"] | None
 USUAL: Literal["usual"] = "usual"
 
-_EXTRAS: Mapping[str, tuple[type, bool]] = {
-    # name: (type, on a log scale)
-    "weight_decay": (float, True),
-    "label_smoothing": (float, False),
-    "batch_size": (int, True),
-    "n_epochs": (int, False),
-}
 # How far the opening trials unfreeze: shares of the blocks, the cheaper first.
 _OPENING_DEPTHS = (0.25, 0.5)
 _DEFAULT_LR: Bound = (3e-5, 1e-3)
@@ -49,7 +38,7 @@ class Space:
         n_blocks: the blocks of each backbone.
         lr: a fixed rate, or bounds of a log scale.
         n_unfrozen: a fixed number, or inclusive bounds; `None` for 1 to all blocks.
-        extras: further parameters: a fixed value, or inclusive bounds.
+        extras: further parameters: a fixed value, inclusive bounds, or words of which one is chosen.
         kept: by backbone, how many first blocks alone may be used instead of all, ascending; none for what is missing.
         reachable: bodies that training can start from; `None` for all whole ones. A suggestion that means another one
             is taken to the nearest reachable size of its backbone, and there to the nearest number of blocks.
@@ -59,7 +48,7 @@ class Space:
     n_blocks: Mapping[str, int]
     lr: float | Bound = _DEFAULT_LR
     n_unfrozen: int | tuple[int, int] | None = None
-    extras: Mapping[str, float | int | Bound] = field(default_factory=dict)
+    extras: Mapping[str, Extra] = field(default_factory=dict)
     kept: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     reachable: frozenset[Body] | None = None
 
@@ -73,6 +62,11 @@ class Space:
     def is_frozen_only(self) -> bool:
         """Whether nothing but heads may train."""
         return self.n_unfrozen == 0
+
+    @property
+    def head_weights(self) -> Balancing:
+        """How heads on frozen features weigh classes: a weight that is searched concerns what is fine-tuned alone."""
+        return "balanced" if self.extras.get(CLASS_WEIGHTS) == "balanced" else "none"
 
     def with_reachable(self, bodies: frozenset[Body]) -> Space:
         """The same space, its suggestions taken to the nearest of these bodies."""
@@ -105,9 +99,7 @@ class Space:
             searched["kept_share"] = FloatDistribution(0.0, 1.0)
         for name, value in self.extras.items():
             if isinstance(value, tuple):
-                kind, is_log = _EXTRAS[name]
-                make = IntDistribution if kind is int else FloatDistribution
-                searched[name] = make(low=kind(value[0]), high=kind(value[1]), log=is_log)
+                searched[name] = distribution_of(name, value)
         return searched
 
     def candidate(self, suggestion: Mapping[str, float | int | str]) -> Candidate:
@@ -155,7 +147,7 @@ class Space:
             suggested["kept_share"] = self._kept_share(candidate.body)
         for name, value in self.extras.items():
             if isinstance(value, tuple):
-                suggested[name] = candidate.extras.get(name, _typical(name, value))
+                suggested[name] = candidate.extras.get(name, typical(name, value))
         return suggested
 
     def _kept_share(self, body: Body) -> float:
@@ -230,46 +222,19 @@ def cuts_to_offer(n_blocks: int, setting: CutSetting = USUAL) -> tuple[int, ...]
     return tuple(range(max(1, lowest), min(highest, n_blocks - 1) + 1))
 
 
-def as_space_settings(value: Mapping[str, Setting] | None) -> dict[str, float | int | Bound | None]:
-    """Check what users write in `space=` and bring it to one form: a fixed value or inclusive bounds.
+def as_space_settings(value: Mapping[str, Setting] | None) -> dict[str, Extra | None]:
+    """Check what users write in `space=` and bring it to one form: a fixed value, inclusive bounds, or words.
 
     Raises:
         SpaceError: an unknown name, or a value that cannot be read.
 
     Example:
-        >>> as_space_settings({"lr": (1e-5, 1e-3), "n_unfrozen": 0})
-        {'lr': (1e-05, 0.001), 'n_unfrozen': 0}
+        >>> as_space_settings({"lr": (1e-5, 1e-3), "n_unfrozen": 0, "class_weights": ["none", "balanced"]})
+        {'lr': (1e-05, 0.001), 'n_unfrozen': 0, 'class_weights': ('none', 'balanced')}
     """
     if value is not None and not isinstance(value, Mapping):
         raise SpaceError(f"space is a mapping such as {{'lr': (1e-5, 1e-3), 'n_unfrozen': 0}}, not {value!r}.")
-    return {name: _setting(name, setting) for name, setting in (value or {}).items()}
-
-
-def _setting(name: str, value: Setting) -> float | int | Bound | None:
-    known = ("lr", "n_unfrozen", "n_blocks_kept", *_EXTRAS)
-    if name not in known:
-        close = difflib.get_close_matches(str(name), known, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise SpaceError(f"space has no parameter {name!r}; it has {', '.join(known)}.{hint}")
-    if name == "n_blocks_kept" and value is None:
-        return None
-    ends: tuple[Any, ...] = (value, value)
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        ends = tuple(value)
-    is_whole = name in ("n_unfrozen", "n_blocks_kept", "batch_size", "n_epochs")
-    lowest = {"n_unfrozen": 0, "label_smoothing": 0}.get(name, 1 if is_whole else 1e-12)
-    is_read = (
-        len(ends) == 2
-        and all(isinstance(end, Integral if is_whole else Real) and not isinstance(end, bool) for end in ends)
-        and lowest <= ends[0] <= ends[1] < math.inf
-    )
-    if not is_read or (name == "label_smoothing" and ends[1] >= 1):
-        kind = "whole number" if is_whole else "number"
-        raise SpaceError(
-            f"space[{name!r}] is a {kind} of at least {lowest:g}, or bounds (lowest, highest) of such; {value!r} came."
-        )
-    low, high = map(int if is_whole else float, ends)
-    return low if low == high else (low, high)
+    return {name: read_setting(name, setting) for name, setting in (value or {}).items()}
 
 
 def _step(share: float, n: int) -> int:
@@ -278,9 +243,3 @@ def _step(share: float, n: int) -> int:
 
 def _middle(step: int, n: int) -> float:
     return (min(max(step, 0), n - 1) + 0.5) / n
-
-
-def _typical(name: str, bounds: Bound) -> float | int:
-    kind, is_log = _EXTRAS[name]
-    middle = math.sqrt(bounds[0] * bounds[1]) if is_log else (bounds[0] + bounds[1]) / 2
-    return round(middle) if kind is int else middle

@@ -37,6 +37,7 @@ class Workshop:
     """Made once a run; the stages read it, and note in it what they learn.
 
     Args:
+        balanced_metric: scored beside the metric, where uneven classes flatter that; else `None`.
         priced: what each body costs to run.
         heads: of each body the number of its screened trial and its head.
     """
@@ -51,6 +52,7 @@ class Workshop:
     study: optuna.Study
     space: Space
     metric: Metric
+    balanced_metric: Metric | None
     limits: Limits
     clock: Clock
     ledger: Ledger
@@ -92,15 +94,22 @@ class Workshop:
 
     def validation_score(self, predictions: NDArray[np.float32]) -> float:
         """In the metric's own sign and unit; pictures that were not reached (NaN) are left out."""
-        labels = self.bundle.labels[self.bundle.indices("validation")]
-        is_reached = ~np.isnan(predictions).any(axis=1)
-        return score(self.metric, predictions[is_reached], labels[is_reached])
+        return self._scored(self.metric, predictions)
+
+    def balanced_score(self, predictions: NDArray[np.float32]) -> float | None:
+        """Balanced accuracy on the same pictures, where the score is flattered by uneven classes; else `None`."""
+        return None if self.balanced_metric is None else self._scored(self.balanced_metric, predictions)
 
     def validation_se(self, predictions: NDArray[np.float32]) -> float:
         """The standard error of that score."""
         labels = self.bundle.labels[self.bundle.indices("validation")]
         is_reached = ~np.isnan(predictions).any(axis=1)
         return standard_error(self.metric, predictions[is_reached], labels[is_reached], seed=self.seed)
+
+    def _scored(self, metric: Metric, predictions: NDArray[np.float32]) -> float:
+        labels = self.bundle.labels[self.bundle.indices("validation")]
+        is_reached = ~np.isnan(predictions).any(axis=1)
+        return score(metric, predictions[is_reached], labels[is_reached])
 
     def maximised_score(self, predictions: NDArray[np.float32]) -> float:
         """The validation score, turned so that more is better."""

@@ -153,7 +153,7 @@ def fit(
         with contextlib.suppress(_TimeIsUp), memory_errors_translated():
             # A pass without gradients takes less than half of the memory.
             validation = in_order(trainee.validation, min(_VALIDATION_BATCH_SIZE, 2 * recipe.batch_size))
-            training = shuffled(trainee.train, recipe.batch_size, seed=recipe.seed)
+            training = shuffled(trainee.train, recipe.batch_size, seed=recipe.seed, sampling=recipe.sampling)
             begun_at = None if leg is None or leg.n_before == 0 else leg.checkpoint
             scored = None if len(trainee.validation) == 0 else validation
             trainer.fit(loop, training, scored, ckpt_path=begun_at, weights_only=True)

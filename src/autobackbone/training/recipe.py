@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from autobackbone.records import Balancing
+
 StepPrecision = Literal["float32", "bfloat16"]
 """In which a step multiplies matrices; weights, averages and the optimiser stay in float32."""
 
@@ -25,6 +27,7 @@ class Recipe:
         decay_share: share of all steps, the last ones, in which the rate falls to 0.
         seed: order of the pictures, dropout.
         precision: of the steps.
+        sampling: `balanced` draws as many pictures an epoch with replacement, each class equally often.
     """
 
     lr: float
@@ -37,6 +40,7 @@ class Recipe:
     decay_share: float = 0.3
     seed: int = 0
     precision: StepPrecision = "float32"
+    sampling: Balancing = "none"
 
 
 def lr_factor(step: int, n_steps_an_epoch: int, recipe: Recipe, *, is_decaying: bool = True) -> float:

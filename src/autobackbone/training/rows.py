@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler, WeightedRandomSampler
 
 from autobackbone.data import Pixels
+from autobackbone.imbalance import class_weights
+from autobackbone.records import Balancing
 from autobackbone.training.views import Augment
 
 
@@ -64,9 +66,16 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
 Batches = DataLoader[tuple[Tensor, Tensor]]
 
 
-def shuffled(rows: Rows, batch_size: int, *, seed: int) -> Batches:
-    """Each row once an epoch, in an order that the seed tells."""
-    return DataLoader(rows, sampler=_ShuffledBatches(rows, batch_size, seed), batch_size=None)
+def shuffled(rows: Rows, batch_size: int, *, seed: int, sampling: Balancing = "none") -> Batches:
+    """Each row once an epoch, in an order that the seed tells; or as many, drawn with replacement, each class as often.
+
+    Args:
+        rows: their labels are codes of classes where these are balanced.
+        batch_size: rows at once.
+        seed: of the order, of each epoch its own.
+        sampling: whether classes are balanced.
+    """
+    return DataLoader(rows, sampler=_ShuffledBatches(rows, batch_size, seed, sampling), batch_size=None)
 
 
 def in_order(rows: Rows, batch_size: int) -> Batches:
@@ -77,9 +86,15 @@ def in_order(rows: Rows, batch_size: int) -> Batches:
 class _ShuffledBatches(BatchSampler):
     """Each epoch has an order of its own, whatever came before it."""
 
-    def __init__(self, rows: Rows, batch_size: int, seed: int) -> None:
+    def __init__(self, rows: Rows, batch_size: int, seed: int, sampling: Balancing) -> None:
         self.rows, self.seed, self.generator = rows, seed, torch.Generator()
-        super().__init__(RandomSampler(rows, generator=self.generator), batch_size, drop_last=False)
+        super().__init__(self._sampler(sampling), batch_size, drop_last=False)
+
+    def _sampler(self, sampling: Balancing) -> RandomSampler | WeightedRandomSampler:
+        if sampling == "none":
+            return RandomSampler(self.rows, generator=self.generator)
+        weights = class_weights(self.rows.labels)[self.rows.labels]
+        return WeightedRandomSampler(weights.tolist(), len(self.rows), replacement=True, generator=self.generator)
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning tells it at the start of each epoch."""

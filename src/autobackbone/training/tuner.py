@@ -23,7 +23,7 @@ from autobackbone.data import Pixels
 from autobackbone.errors import EpochTooLongError, TrialMemoryError
 from autobackbone.exporting.transform import normalise
 from autobackbone.memory import memory_errors_translated
-from autobackbone.records import Body, Candidate, Normalisation
+from autobackbone.records import Balancing, Body, Candidate, Normalisation
 from autobackbone.training.fit import Outcome, Scorer, Trainee, fit
 from autobackbone.training.objective import Objective
 from autobackbone.training.passed import PassedScorer
@@ -194,7 +194,7 @@ class Tuner:
             train=Rows(views, train, labels["train"], augment=augment, seed=self.stores.seed),
             validation=Rows(views[:1], validation, labels["validation"]),
             device=self.stores.device,
-            objective=Objective.of(self.stores.bundle.task, labels["train"]),
+            objective=Objective.of(self.stores.bundle.task, labels["train"], class_weights=_class_weights(candidate)),
         )
 
     def _recipe(self, candidate: Candidate) -> Recipe:
@@ -211,6 +211,7 @@ class Tuner:
             weight_decay=float(extras.get("weight_decay", 0.01)),
             label_smoothing=float(extras.get("label_smoothing", _SMOOTHING if is_of_classes else 0.0)),
             seed=self.stores.seed,
+            sampling=_balancing(candidate, "sampling"),
         )
 
 
@@ -218,6 +219,15 @@ def training_device() -> torch.device:
     """Where training runs: the best that this machine has."""
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return accelerator or torch.device("cpu")
+
+
+def _class_weights(candidate: Candidate) -> Balancing:
+    """What is drawn equally often counts the same already: twice would turn the odds over."""
+    return "none" if _balancing(candidate, "sampling") == "balanced" else _balancing(candidate, "class_weights")
+
+
+def _balancing(candidate: Candidate, name: str) -> Balancing:
+    return "balanced" if candidate.extras.get(name) == "balanced" else "none"
 
 
 def _in_passes(recipe: Recipe, n_at_once: int | None) -> Recipe:
