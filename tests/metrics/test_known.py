@@ -25,7 +25,7 @@ def test_every_task_has_a_default(task, name):
     ("task", "name", "text"),
     [
         ("classification", "accuracy", "50.0 %"),
-        ("regression", "r2", "50.0 %"),
+        ("regression", "r2", "0.500"),
         ("multilabel", "log_loss", "0.500 nats"),
         ("regression", "mae", "0.5"),
     ],
