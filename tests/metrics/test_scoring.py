@@ -299,3 +299,10 @@ def test_a_thousand_classes_are_resampled_as_few_are():
     probabilities[np.arange(3000), (labels + (labels < 500)) % 1000] = 0.5
     low, high = interval(metric_for("balanced_accuracy", n_outputs=1000), probabilities, labels)
     assert 0.47 < low < 0.5 < high < 0.53
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_r2_does_not_hang_on_the_unit_of_the_labels(unit):
+    predictions, labels = example("regression", 105, 3, digits=1)
+    value = score(found("regression", "r2"), predictions * unit, labels * unit)
+    assert value == pytest.approx(by_scikit_learn("regression", "r2", predictions, labels), rel=1e-6)

@@ -23,6 +23,9 @@ from autobackbone.metrics.resampling import Floats
 from autobackbone.records import Task
 
 
+_FAR_FROM_NOUGHT = 1e4
+
+
 def value_of(metric: Metric, predictions: Floats, labels: NDArray[Any]) -> float:
     """The score of all pictures; known metrics only, and no means over pictures. NaN where all is left out.
 
@@ -76,9 +79,9 @@ def _r2(numbers: Tensor, labels: Tensor) -> float:
     varies = (labels != labels[0]).any(dim=0)
     if not varies.any():
         return math.nan
-    # It takes differences of sums of squares, whose digits far from nought are used up.
-    centre = labels[:, varies].median(dim=0).values
-    return float(r2_score(numbers[:, varies] - centre, labels[:, varies] - centre))
+    # It takes differences of sums of squares, whose digits far from nought are used up, and takes sums below 1e-4 for 0.
+    centre, spread = labels[:, varies].median(dim=0).values, labels[:, varies].std(dim=0) / _FAR_FROM_NOUGHT
+    return float(r2_score((numbers[:, varies] - centre) / spread, (labels[:, varies] - centre) / spread))
 
 
 def _mean(scores: Tensor) -> float:
