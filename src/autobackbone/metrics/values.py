@@ -22,7 +22,6 @@ from autobackbone.metrics.known import Metric
 from autobackbone.metrics.resampling import Floats
 from autobackbone.records import Task
 
-
 _FAR_FROM_NOUGHT = 1e4
 
 
@@ -79,7 +78,7 @@ def _r2(numbers: Tensor, labels: Tensor) -> float:
     varies = (labels != labels[0]).any(dim=0)
     if not varies.any():
         return math.nan
-    # It takes differences of sums of squares, whose digits far from nought are used up, and takes sums below 1e-4 for 0.
+    # It subtracts sums of squares, whose digits are used up far from nought, and takes a sum below 1e-4 for none.
     centre, spread = labels[:, varies].median(dim=0).values, labels[:, varies].std(dim=0) / _FAR_FROM_NOUGHT
     return float(r2_score((numbers[:, varies] - centre) / spread, (labels[:, varies] - centre) / spread))
 
