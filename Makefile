@@ -44,6 +44,7 @@ bench: setup
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/copies.py $(PICTURES)
 	$(BIN)/python benchmarks/imbalance.py $(PICTURES)
+	$(BIN)/python benchmarks/honesty.py $(PICTURES) --kept .honesty
 	$(BIN)/python benchmarks/throughput.py $(PICTURES)
 	$(BIN)/python benchmarks/transfer.py $(PICTURES)
 	$(BIN)/python benchmarks/time_to_quality.py $(PICTURES)
