@@ -191,7 +191,7 @@ def test_a_handful_of_sentences_speaks_of_the_best_of_each_body(drawn):
     named = [number for sentence in sentences for number in range(len(trials)) if f"trial {number} (" in sentence]
     assert len(named) == min(3, len({name for name, _, _ in drawn}))
     n_more = len(trials) - len(named)
-    assert sum("as the table says" in sentence for sentence in sentences) == (n_more > 0)
+    assert sum("column `overfits`" in sentence for sentence in sentences) == (n_more > 0)
     if n_more > 0:
         assert sentences[-1].startswith(f"{n_more} more trial")
     on_front = [one for one in trials if one.on_front]

@@ -127,7 +127,7 @@ def advice(trials: Sequence[Trial], metric: Metric) -> tuple[str, ...]:
     n_more = len(marked) - len(first)
     if n_more > 0:
         verb = "overfits" if n_more == 1 else "overfit"
-        sentences.append(f"{counted(n_more, 'more trial')} {verb}, as the table says.")
+        sentences.append(f"{counted(n_more, 'more trial')} {verb}: see the column `overfits` of to_frame().")
     return (*sentences, *_of_best_head(trials, metric))
 
 
