@@ -50,6 +50,7 @@ class Found:
 
     Args:
         front: its confirmed front, fastest first.
+        choice: the one that it would use, whose validation score chose it; `None` where that is unconfirmed.
         n_unconfirmed: trials of the front that had no time for the test part.
         n_trials: all of its trials.
         seconds: of the call.
@@ -58,6 +59,7 @@ class Found:
 
     seed: int
     front: tuple[Point, ...]
+    choice: Point | None
     n_unconfirmed: int
     n_trials: int
     seconds: float
@@ -133,12 +135,16 @@ def _search(pictures: Path, asked: argparse.Namespace, budget_s: float, seed: in
 
 def _found(result: Selection, seed: int, seconds: float, timeline: Timeline, cells: Sequence[Cell]) -> Found:
     latency_ms = {cell.place.body: cell.latency_ms for cell in cells}
-    confirmed = [(trial, trial.test_score) for trial in result.front if trial.test_score is not None]
-    points = [Point(name=_name(trial), test=test, latency_ms=latency_ms[trial.body]) for trial, test in confirmed]
+    points = {
+        trial.number: Point(name=_name(trial), test=trial.test_score, latency_ms=latency_ms[trial.body])
+        for trial in result.front
+        if trial.test_score is not None
+    }
     return Found(
         seed=seed,
-        front=tuple(sorted(points, key=lambda point: (point.latency_ms, -point.test))),
-        n_unconfirmed=len(result.front) - len(confirmed),
+        front=tuple(sorted(points.values(), key=lambda point: (point.latency_ms, -point.test))),
+        choice=points.get(result.best.number),
+        n_unconfirmed=len(result.front) - len(points),
         n_trials=len(result.trials),
         seconds=round(seconds, 1),
         timeline=tuple(timeline.rows),
@@ -175,14 +181,14 @@ def _volume(points: Sequence[Point], reference: Reference) -> float:
 def _front(points: Sequence[Point]) -> list[Point]:
     """What no other beats, fastest first."""
     mask = front_mask([point.test for point in points], [point.latency_ms for point in points])
-    return sorted((points[row] for row in np.flatnonzero(mask)), key=lambda point: point.latency_ms)
+    return sorted((points[row] for row in np.flatnonzero(mask).tolist()), key=lambda point: point.latency_ms)
 
 
 def _chosen(cells: Sequence[Cell]) -> list[Point]:
     """What the grid's validation scores put on the front, as one who may not look at the test part takes it."""
     validation = [math.nan if cell.validation is None else cell.validation for cell in cells]
     mask = front_mask(validation, [cell.latency_ms for cell in cells])
-    return _points([cells[row] for row in np.flatnonzero(mask)])
+    return _points([cells[row] for row in np.flatnonzero(mask).tolist()])
 
 
 def _text(asked: argparse.Namespace, grid_machine: str, cells: Sequence[Cell], searches: Sequence[Found]) -> str:

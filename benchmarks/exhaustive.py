@@ -62,6 +62,8 @@ class Cell:
         latency_ms: of its backbone at its size, measured once for all cells of the pair.
         seconds: what it cost: of a frozen one the pass and the head; of others the training, and the storing of
             activations for the first one of its pair and depth.
+        hits: of each validation picture, in the bundle's order, 1 where it is named rightly and 0 where not, so that
+            cells can be compared picture by picture.
         reason: why it could not be trained.
     """
 
@@ -74,6 +76,7 @@ class Cell:
     latency_ms: float
     seconds: float
     n_epochs: int = 0
+    hits: str = ""
     reason: str = ""
 
     @property
@@ -219,10 +222,11 @@ class _Runner:
             side=body.image_size[0],
             n_unfrozen=0,
             lr=None,
-            validation=self._scored(screened.probabilities, "validation"),
+            validation=self._scored(screened.predictions, "validation"),
             test=self._on_test(network, body),
             latency_ms=latency_ms,
             seconds=round(seconds, 2),
+            hits=self._hits(screened.predictions),
         )
         return cell, screened.head
 
@@ -234,11 +238,12 @@ class _Runner:
         begun = time.monotonic()
         validation: float | None = None
         test: float | None = None
-        n_epochs, reason = 0, ""
+        n_epochs, hits, reason = 0, "", ""
         try:
             network, outcome = tuner.tune(candidate, head, n_views=N_VIEWS)
             seconds = time.monotonic() - begun
             validation, n_epochs = outcome.rung_scores[outcome.best_epoch], outcome.n_epochs
+            hits = self._hits(outcome.predictions)
             test = self._on_test(network, place.body)
         except TrialError as error:
             seconds, reason = time.monotonic() - begun, str(error)
@@ -249,6 +254,7 @@ class _Runner:
             latency_ms=latency_ms,
             seconds=round(seconds, 2),
             n_epochs=n_epochs,
+            hits=hits,
             reason=reason,
         )
 
@@ -272,6 +278,10 @@ class _Runner:
             precision=self.target.precision,
         )
         return self._scored(answers, "test")
+
+    def _hits(self, answers: NDArray[Any]) -> str:
+        labels = self.stores.bundle.labels[self.stores.bundle.indices("validation")]
+        return "".join("1" if is_right else "0" for is_right in answers.argmax(axis=1) == labels)
 
     def _scored(self, answers: NDArray[Any], part: Part) -> float:
         labels = self.stores.bundle.labels[self.stores.bundle.indices(part)]

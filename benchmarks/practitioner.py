@@ -137,7 +137,7 @@ def _objective(practice: Practice) -> Callable[[optuna.Trial], float]:
 class Loop(pl.LightningModule):
     """The training of one trial."""
 
-    def __init__(self, network: nn.Module, n_unfrozen: int, lr: float, practice: Practice, trial: optuna.Trial) -> None:
+    def __init__(self, network: Any, n_unfrozen: int, lr: float, practice: Practice, trial: optuna.Trial) -> None:
         super().__init__()
         self.network, self.lr, self.practice, self.trial = network, lr, practice, trial
         steps: list[nn.Module] = [
@@ -184,7 +184,7 @@ class Loop(pl.LightningModule):
         if self.trial.should_prune():
             self.is_pruned = self.trainer.should_stop = True
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=self.lr, weight_decay=0.01)
         n_steps = int(self.trainer.estimated_stepping_batches)

@@ -23,9 +23,10 @@ from reporting import write_report
 
 from autobackbone.pareto import front_mask, hypervolume
 from autobackbone.records import Candidate, Trial
-from autobackbone.search.climb import Search, climb
+from autobackbone.search.climb import climb
 from autobackbone.search.legs import candidate_of
 from autobackbone.search.space import Space
+from autobackbone.search.steps import Search
 from autobackbone.search.study import add_screened, open_study, read_trials
 from autobackbone.testing import TableEvaluator
 
@@ -126,7 +127,10 @@ def _rng(one: Candidate, seed: int, what: str) -> np.random.Generator:
 
 def _one(curves: Curves, n_trials: int, seed: int) -> dict[str, float]:
     table = TableEvaluator(
-        latency_ms=LATENCY_MS, n_blocks=N_BLOCKS, score=lambda one: float(curves(one).max()), curve=curves
+        latency_ms=LATENCY_MS,
+        n_blocks=N_BLOCKS,
+        score=lambda one: float(curves(one).max()),
+        curve=lambda one: curves(one).tolist(),
     )
     space = Space(image_sizes=dict.fromkeys(LATENCY_MS, (SIZE,)), n_blocks=N_BLOCKS)
     with tempfile.TemporaryDirectory() as folder:

@@ -103,7 +103,9 @@ def _rows(text: str, n_seeds: int) -> list[Row]:
             for seed in range(n_seeds):
                 labels, wrong = _planted(bundle, planting, list(seen.values()), seed)
                 judged = replace(bundle, labels=labels)
-                said = {judge: _said(judged, features, seed) for judge, features in seen.items()}
+                said: dict[str, NDArray[Any]] = {
+                    judge: _said(judged, features, seed) for judge, features in seen.items()
+                }
                 said["three judges"] = mean_known(list(said.values()))
                 for judge, predictions in said.items():
                     measured.setdefault(judge, []).append(_measured(judged, predictions, wrong))

@@ -88,7 +88,9 @@ def _rows(bundle: DataBundle, size: tuple[int, int], folder: Path) -> list[str]:
         bare_s = min(bare_s, *(_bare_pass(stores, network, size, rounded=parts) for parts in ((), (0, 1))))
         same_s = min(same_s, _bare_pass(stores, network, size, rounded=(0,)))
         with one.filling(network, Body(BACKBONE, size), (DEPTH,)) as taps:
-            passes.append(screen(network, bundle, size, source.normalisation(BACKBONE), seed=0, device=CPU, taps=taps))
+            screened = screen(network, bundle, size, source.normalisation(BACKBONE), seed=0, device=CPU, taps=taps)
+            assert screened is not None
+            passes.append(screened)
     n = len(bundle.indices("train")) + len(bundle.indices("validation"))
     pass_s = min(screened.seconds_per_image for screened in passes) * n
     head_s = min(screened.seconds - screened.seconds_per_image * n for screened in passes)
@@ -157,8 +159,8 @@ def _bare_tail(stores: Stores, size: tuple[int, int], head: object) -> float:
 
     def epoch() -> None:
         set_training_mode(tail)
-        for some in torch.randperm(len(train), generator=generator).split(64):
-            nn.functional.cross_entropy(tail(look(train[some.numpy()])), labels[some]).backward()
+        for some in torch.split(torch.randperm(len(train), generator=generator), 64):
+            torch.autograd.backward(nn.functional.cross_entropy(tail(look(train[some.numpy()])), labels[some]))
             optimizer.step()
             optimizer.zero_grad()
         with torch.inference_mode():
@@ -166,7 +168,11 @@ def _bare_tail(stores: Stores, size: tuple[int, int], head: object) -> float:
             for start in range(0, len(validation), 64):
                 tail(look(validation[start : start + 64]))
 
-    return _timed(lambda: [epoch() for _ in range(N_EPOCHS)])
+    def epochs() -> None:
+        for _ in range(N_EPOCHS):
+            epoch()
+
+    return _timed(epochs)
 
 
 def _timed(work: Callable[[], object]) -> float:

@@ -116,7 +116,7 @@ def _points(result: Selection) -> tuple[Point, ...]:
 
 
 def _baseline(found: Survey, asked: argparse.Namespace, seed: int) -> Side:
-    files = {
+    files: dict[str, list[tuple[str, int]]] = {
         part: [(found.names[i], int(found.labels[i])) for i in np.flatnonzero(found.parts == code).tolist()]
         for part, code in PART_CODES.items()
     }

@@ -10,6 +10,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -93,7 +94,7 @@ def main() -> None:
             answers = predict(network, bundle, indices, size, source.normalisation(BACKBONE), device=CPU)
             return scored(answers, "test")
 
-        facts = [_fact("frozen, convex head", screen_s, 0, scored(screened.probabilities), on_test(frozen))]
+        facts = [_fact("frozen, convex head", screen_s, 0, scored(screened.predictions), on_test(frozen))]
         for name, lr in LEARNING_RATES.items():
             is_scratch = name == "from scratch"
             depth = 2 if name.startswith("2") else n_blocks
@@ -134,11 +135,11 @@ def main() -> None:
     write_report(asked.out, "transfer", text, facts, _figure(facts))
 
 
-def _fact(name: str, seconds: float, n_epochs: int, validation: float, test: float) -> dict[str, object]:
+def _fact(name: str, seconds: float, n_epochs: int, validation: float, test: float) -> dict[str, Any]:
     return {"name": name, "seconds": seconds, "n_epochs": n_epochs, "validation": validation, "test": test}
 
 
-def _figure(facts: list[dict[str, object]]) -> Figure:
+def _figure(facts: list[dict[str, Any]]) -> Figure:
     figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
     for row in facts[1:]:
         axis.plot(row["curve"], label=str(row["name"]))
