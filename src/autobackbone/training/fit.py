@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +28,7 @@ from autobackbone.training.passed import OUTPUTS, PassedScorer, PassedScores
 from autobackbone.training.pausing import Checkpoints, Leg, Moving, Pause
 from autobackbone.training.recipe import Recipe, StepPrecision, lr_factor
 from autobackbone.training.rows import Rows, epoch_seed, in_order, shuffled
+from autobackbone.training.signals import SigtermAsEver, ctrl_c_as_ever
 
 Scorer = Callable[[NDArray[np.float32]], float]
 """Validation predictions (n_validation, n_outputs) to a score that is maximised."""
@@ -125,7 +125,7 @@ def fit(
     pause_at = None if leg is None else leg.pause_at
     n_steps_an_epoch = math.ceil(math.ceil(len(trainee.train) / recipe.batch_size) / recipe.accumulate)
     loop = _Loop(trainee, recipe, n_steps_an_epoch, is_decaying=pause_at is None)
-    rungs = _Rungs(score)
+    rungs, guard = _Rungs(score), _TimeGuard(until, is_scored=len(trainee.validation) > 0)
     passed = None if score_passed is None else PassedScores(score_passed, trainee.objective.predictions)
     further = [one for one in (passed, None if leg is None else Pause(leg)) if one is not None]
     # The averaging forgets within half an epoch: long enough to smooth steps, short enough to follow a rung's progress.
@@ -134,13 +134,13 @@ def fit(
     # same; `EMAWeightAveraging` adds shares of both, which round.
     towards = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
     averaging = WeightAveraging(use_buffers=False, multi_avg_fn=towards)
-    with _quiet_lightning(), _ctrl_c_as_ever(), torch.random.fork_rng():
+    with _quiet_lightning(), ctrl_c_as_ever(), torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         trainer = pl.Trainer(
             **_where(trainee.device),
             max_epochs=recipe.n_epochs if pause_at is None else pause_at,
             accumulate_grad_batches=recipe.accumulate,
-            callbacks=[_TimeGuard(until), rungs, averaging, *further],
+            callbacks=[SigtermAsEver(), guard, rungs, averaging, *further],
             plugins=[Checkpoints()],
             logger=False,
             enable_checkpointing=False,
@@ -157,10 +157,12 @@ def fit(
             begun_at = None if leg is None or leg.n_before == 0 else leg.checkpoint
             scored = None if len(trainee.validation) == 0 else validation
             trainer.fit(loop, training, scored, ckpt_path=begun_at, weights_only=True)
-    if len(trainee.validation) == 0 and trainer.current_epoch == recipe.n_epochs:
+    if not guard.is_scored and trainer.current_epoch > 0:
         # The averaging has put its weights in place.
         rungs.best = _Rung(
-            epoch=recipe.n_epochs - 1, predictions=np.empty((0, 0), np.float32), weights=_copied(loop.moving.tensors())
+            epoch=trainer.current_epoch - 1,
+            predictions=np.empty((0, 0), np.float32),
+            weights=_copied(loop.moving.tensors()),
         )
     if rungs.best is None:
         raise TrialError("time ended before the first epoch did")
@@ -172,7 +174,9 @@ def fit(
         weights=rungs.best.weights,
         seconds=time.monotonic() - begun,
         n_epochs=trainer.current_epoch - rungs.n_before if scored is None else len(rungs.scores) - rungs.n_before,
-        is_cut_short=scored is not None and len(rungs.scores) < (recipe.n_epochs if pause_at is None else pause_at),
+        is_cut_short=guard.has_ended_it
+        if scored is None
+        else len(rungs.scores) < (recipe.n_epochs if pause_at is None else pause_at),
         precision=recipe.precision,
         n_planned=recipe.n_epochs,
         train_scores=() if passed is None else tuple(passed.scores),
@@ -296,10 +300,17 @@ def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class _TimeGuard(Callback):
-    """Begins no epoch that cannot end in time, and no step after the end."""
+    """Begins no epoch that cannot end in time, and no step after the end.
 
-    def __init__(self, until: float | None) -> None:
+    Args:
+        until: `time.monotonic()`; `None` for no end.
+        is_scored: whether each epoch leaves something; without, what is there at the end is kept.
+    """
+
+    def __init__(self, until: float | None, *, is_scored: bool) -> None:
         self.until = until
+        self.is_scored = is_scored
+        self.has_ended_it = False
         self.epoch_begun = 0.0
         self.n_begun = 0
         self.longest_epoch_s = 0.0
@@ -315,15 +326,29 @@ class _TimeGuard(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self.until is not None and time.monotonic() > self.until:
-            if trainer.current_epoch > 0:
+            if trainer.current_epoch > 0 and self.is_scored:
                 raise _TimeIsUp
+            if trainer.current_epoch > 0:
+                self._end(trainer)
+                return
             epoch_s = (time.monotonic() - self.epoch_begun) * float(trainer.num_training_batches) / (batch_idx + 1)
             raise EpochTooLongError(f"time ended inside the first epoch, which takes {epoch_s:.1f} s", epoch_s)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._look_ahead(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self.is_scored and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
+            self._look_ahead(trainer)
+
+    def _look_ahead(self, trainer: pl.Trainer) -> None:
         epoch_s = max(self.longest_epoch_s, time.monotonic() - self.epoch_begun)
         if self.until is not None and time.monotonic() + epoch_s > self.until:
-            trainer.should_stop = True
+            self._end(trainer)
+
+    def _end(self, trainer: pl.Trainer) -> None:
+        trainer.should_stop = True
+        self.has_ended_it = True
 
 
 class _TimeIsUp(Exception):  # noqa: N818 — a way out, not an error
@@ -353,18 +378,3 @@ def _quiet_lightning() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _ctrl_c_as_ever() -> Iterator[None]:
-    """Lightning turns Ctrl-C inside `fit` into `SystemExit` and leaves the signal ignored: undo both."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from error
-        raise
-    finally:
-        with contextlib.suppress(ValueError):  # not the main thread: no signal was touched either
-            signal.signal(signal.SIGINT, handler)
