@@ -8,12 +8,14 @@ drawn from them again and again, so that the truth is known. Usage:
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from heldout import Pool, arguments, pools
 from numpy.typing import NDArray
 from reporting import write_report
 
+import autobackbone.metrics
 from autobackbone.metrics import Metric, interval, metric_for, score, standard_error, to_maximised
 from autobackbone.records import Task
 
@@ -76,6 +79,7 @@ class Row:
         after_error: the standard error of `after`.
         error_ratio: the mean standard error over the spread of what came.
         seconds: of all draws.
+        state: names the code of the metrics that drew the intervals.
     """
 
     name: str
@@ -93,6 +97,7 @@ class Row:
     after_error: float
     error_ratio: float
     seconds: float
+    state: str
 
 
 def main() -> None:
@@ -119,11 +124,18 @@ def main() -> None:
 
 
 def _rows_before(path: Path) -> dict[tuple[str, str, int], Row]:
-    """Of the last report: what is measured now takes their place, the others stay."""
+    """Of the last report, if the same code drew them: what is measured now takes their place, the others stay."""
     if not path.is_file():
         return {}
-    rows = [Row(**fields) for fields in json.loads(path.read_text(encoding="utf-8"))]
+    kept = [fields for fields in json.loads(path.read_text(encoding="utf-8")) if fields.get("state") == _state()]
+    rows = [Row(**fields) for fields in kept]
     return {(row.name, row.metric, row.n): row for row in rows}
+
+
+@cache
+def _state() -> str:
+    files = sorted(Path(autobackbone.metrics.__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
 
 def _row(pool: Pool, metric: Metric, n: int, n_draws: int) -> Row:
@@ -149,6 +161,7 @@ def _row(pool: Pool, metric: Metric, n: int, n_draws: int) -> Row:
         after_error=float(np.std(test - truth) / math.sqrt(n_draws)),
         error_ratio=float(np.mean(error) / np.std(test - truth)),
         seconds=round(time.monotonic() - begun, 1),
+        state=_state(),
     )
 
 

@@ -14,7 +14,7 @@ from autobackbone import Budget, open_run, retraining, select_backbone
 from autobackbone.course import _screening_share
 from autobackbone.data import PART_CODES, decode, folds_of, pooled, survey
 from autobackbone.folding import cross_validate, expected_s, kept_s
-from autobackbone.metrics import score, standard_error
+from autobackbone.metrics import interval, score, standard_error
 from autobackbone.progress import Silent
 from autobackbone.records import Body
 from autobackbone.search import evaluate, trialfiles
@@ -87,6 +87,8 @@ def test_the_front_has_scores_by_folds_and_the_choice_stands_on_them(searched):
         assert predictions.shape == (N_POOLED, 3)
         assert one.fold_score == pytest.approx(score(searched.metric, predictions, labels))
         assert one.fold_se == pytest.approx(standard_error(searched.metric, predictions, labels))
+        ends = (one.fold_score_low, one.fold_score_high)
+        assert ends == pytest.approx(interval(searched.metric, predictions, labels))
         assert one.test_score is not None
     assert f"by folds over {N_POOLED} pictures" in searched.choice.reason
     # What is chosen is a trial of the run, its validation score in place.

@@ -161,6 +161,15 @@ def test_where_nothing_is_tuned_screening_has_the_time(broken, pictures):
     assert heads.stage_seconds["screen"] > tuned.stage_seconds["screen"]
 
 
+def test_folds_are_in_the_plan_where_pictures_are_few(broken, pictures):
+    few = plan(pictures, "60s", **broken).stage_seconds
+    assert 0 < few["folds"] <= 0.25 * 60
+    heads = plan(pictures, "60s", space={"n_unfrozen": 0}, **broken).stage_seconds
+    assert 0 < heads["folds"] <= few["folds"]
+    images = np.random.default_rng(0).integers(0, 256, (700, 8, 8), np.uint8)
+    assert "folds" not in plan((images, ["a", "b"] * 350), "60s", **broken).stage_seconds
+
+
 def test_a_name_of_two_lines_stays_on_one(broken, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)
     made = plan((images, ["a\nb", "c"] * 20), "1min", **broken)

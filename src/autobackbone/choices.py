@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from numpy.typing import NDArray
 
@@ -12,10 +12,7 @@ from autobackbone.choosing import Probabilities, compared_to_top, name_of, toler
 from autobackbone.errors import ArgumentError, LimitsError
 from autobackbone.metrics import Metric, shown, to_maximised
 from autobackbone.pareto import good_enough_mask, knee
-from autobackbone.records import Trial, is_number
-
-Preference = Literal["accuracy", "speed", "balanced", "training_speed"]
-"""What counts most in a trial of the front: see `preferred`."""
+from autobackbone.records import Preference, Trial, is_number
 
 # A limit's name, how its value is written, and the unit behind it.
 _LIMITS: Mapping[str, tuple[str, str]] = {

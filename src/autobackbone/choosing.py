@@ -179,18 +179,17 @@ def choose_under(front: Sequence[Trial], latency_ms: float, metric: Metric) -> C
     Raises:
         ArgumentError: `latency_ms` is no number above 0.
         LimitsError: none is that fast.
+        RunError: no trial has finished.
     """
     if not isinstance(latency_ms, Real) or isinstance(latency_ms, bool) or not latency_ms > 0:
         raise ArgumentError(
             f"latency_ms must be milliseconds above 0, not {latency_ms!r}. Without a limit, take the best of the run."
         )
     fitting = [trial for trial in front if _latency(trial) <= latency_ms]
-    if not fitting:
-        fastest = min(front, key=_latency, default=None)
-        is_known = f"the fastest takes {_latency(fastest):.2f} ms" if fastest else "there is none"
+    if front and not fitting:
         raise LimitsError(
-            f"no trial of the front runs within {latency_ms:g} ms; {is_known}. "
-            "Raise latency_ms, or search again with smaller image_sizes or other backbones."
+            f"no trial of the front runs within {latency_ms:g} ms; the fastest takes {min(map(_latency, front)):.2f} "
+            "ms. Raise latency_ms, or search again with smaller image_sizes or other backbones."
         )
     best = top_of(fitting, metric)
     reason = (

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from autobackbone.errors import TrialError
+from autobackbone.errors import MetricError, TrialError
 from autobackbone.metrics import interval, score
 from autobackbone.records import Trial
 from autobackbone.search import trialfiles
@@ -50,7 +50,7 @@ def confirm(shop: Workshop, front: Sequence[Trial]) -> None:
         shop.reporter.progress(shop.use_share(), f"confirming trial {trial.number}")
         try:
             _confirm_one(shop, trial, indices)
-        except TrialError as error:
+        except (TrialError, MetricError) as error:
             shop.reporter.say(f"trial {trial.number} stays unconfirmed: {error}")
 
 

@@ -12,9 +12,9 @@ from autobackbone.clock import Clock
 from autobackbone.confirm import confirm, expected_s
 from autobackbone.data import DataBundle, decode, look_for_copies, stored_bytes, wants_folds, with_copies_together
 from autobackbone.errors import ArgumentError, TrialError
-from autobackbone.folding import FOLDS_SHARE, cross_validate, judged, kept_s
+from autobackbone.folding import cross_validate, judged, kept_s
 from autobackbone.metrics import to_maximised
-from autobackbone.planning import FROZEN_SHARE, SCREENING_SHARE
+from autobackbone.planning import FOLDS_SHARE, FROZEN_SHARE, SCREENING_SHARE
 from autobackbone.preparing import Prepared, n_workers, prepare
 from autobackbone.progress import Reporter
 from autobackbone.records import Trial, counted

@@ -129,7 +129,7 @@ def ensemble_of(
     chosen = np.flatnonzero(weights)
     members, counts = tuple(fitting[i] for i in chosen), tuple(int(weights[i]) for i in chosen)
     if is_better:
-        reason = _together(members, fitting[top], gain, error, metric)
+        reason = _together(members, counts, fitting[top], gain, error, metric)
     return Ensemble(
         members=members,
         weights=counts,
@@ -176,11 +176,18 @@ def _test_score(members: Sequence[Trial], weights: Sequence[int], voices: Voices
     return score(metric, mean_of(said, weights), labels)
 
 
-def _together(members: Sequence[Trial], top: Trial, gain: float, error: float, metric: Metric) -> str:
+def _together(
+    members: Sequence[Trial], weights: Sequence[int], top: Trial, gain: float, error: float, metric: Metric
+) -> str:
     latency_ms = sum(map(_latency, members))
+    named = ", ".join(
+        f"{one.number}{f' (counted {weight} times)' if weight > 1 else ''}"
+        for one, weight in zip(members, weights, strict=True)
+    )
     return (
-        f"{counted(len(members), 'network')} together, {latency_ms:.1f} ms, are better than the best of them, trial "
-        f"{top.number} with {_latency(top):.1f} ms, by {_said(gain, error, metric)} on pictures that did not pick them."
+        f"{counted(len(members), 'network')} together, trials {named}, {latency_ms:.1f} ms, are better than the best "
+        f"of them, trial {top.number} with {_latency(top):.1f} ms, by {_said(gain, error, metric)} on pictures that "
+        "did not pick them."
     )
 
 

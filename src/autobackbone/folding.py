@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from autobackbone.choosing import front_of
 from autobackbone.convexhead import Floats, Head, fit_head
 from autobackbone.data import LEFT_OUT, N_FOLDS, TRAIN, VALIDATION, Codes, DataBundle, folds_of, pooled, wants_folds
-from autobackbone.errors import TrialError
+from autobackbone.errors import MetricError, TrialError
 from autobackbone.judging import Judged, has_folds
-from autobackbone.metrics import score, standard_error, to_maximised
+from autobackbone.metrics import interval, score, standard_error, to_maximised
+from autobackbone.planning import FOLDS_SHARE
 from autobackbone.records import Body, Trial
 from autobackbone.screening import extract, fair_order
 from autobackbone.search import trialfiles
@@ -26,8 +27,6 @@ from autobackbone.tasks import can_be_learned
 from autobackbone.training.stores import Stores
 from autobackbone.training.tuner import MAX_EPOCHS, Tuner
 
-FOLDS_SHARE = 0.25
-"""Of the budget, what is kept back for folds at most."""
 # Screening rounds where it may; what scores takes up to so much longer.
 _EXACT_FACTOR = 1.6
 # Building a network and reading its weights, beside its forward passes.
@@ -71,7 +70,8 @@ def cross_validate(shop: Workshop, front: Sequence[Trial], *, left_s: Callable[[
     """Score each trial of the front by folds over training and validation pictures, as far as the time goes.
 
     For each fold the candidate is trained anew on the others, as it would be for use: a convex head on frozen features,
-    and then as many epochs as its best rung had. Nothing is chosen on the fold. Nothing happens where pictures are many
+    and then as many epochs as its best rung had. That, its rate and depth were chosen on the validation part, whose
+    pictures lie in the folds, too; nothing further is chosen on them. Nothing happens where pictures are many
     or the validation part was given.
 
     Args:
@@ -94,7 +94,7 @@ def cross_validate(shop: Workshop, front: Sequence[Trial], *, left_s: Callable[[
             continue
         try:
             _score_one(shop, bench, trial, None if own_s == math.inf else time.monotonic() + own_s)
-        except TrialError as error:
+        except (TrialError, MetricError) as error:
             shop.reporter.say(f"trial {trial.number} is not scored by folds: {error}")
 
 
@@ -113,7 +113,9 @@ def _score_one(shop: Workshop, bench: _Bench, trial: Trial, until: float | None)
     if not math.isfinite(value):
         raise TrialError(f"{shop.metric.name} is not defined on them")
     trialfiles.save_predictions(shop.run, trial.number, trialfiles.FOLDS, predictions)
-    note_fold_score(shop.study, trial.number, value, standard_error(shop.metric, predictions, labels, seed=shop.seed))
+    error = standard_error(shop.metric, predictions, labels, seed=shop.seed)
+    between = interval(shop.metric, predictions, labels, seed=shop.seed)
+    note_fold_score(shop.study, trial.number, value, error, between)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +165,7 @@ class _Bench:
         for fold, (tuner, head) in enumerate(zip(self.tuners, heads, strict=True)):
             shop.reporter.progress(shop.use_share(), f"trial {trial.number} without fold {fold + 1} of {len(heads)}")
             network, outcome = tuner.tune(candidate, head, until=until, n_views=views_of(trial))
-            if outcome.n_planned < n_epochs:
+            if outcome.n_planned < n_epochs or outcome.is_cut_short:
                 raise TrialError(f"the time ended in fold {fold + 1} of {len(heads)}")
             is_held = self.folds == fold
             found[is_held] = shop.predict(network, trial, self.members[is_held])

@@ -63,6 +63,11 @@ def optimism_of(front: Sequence[Trial], best: Trial, metric: Metric) -> Optimism
     )
 
 
+def unconfirmed(best: Trial, metric: Metric) -> str:
+    """What to think of a chosen trial that was not scored on the test part."""
+    return f"{name_of(best)} is unconfirmed: the {metric.name} that chose it flatters it, nobody knows by how much."
+
+
 def _gap(trial: Trial, metric: Metric) -> float | None:
     if trial.score is None or trial.test_score is None:
         return None
@@ -78,8 +83,10 @@ def _error(trial: Trial) -> float:
 
 
 def _sentence(best: Trial, gap: float | None, error: float, metric: Metric) -> str:
+    if gap is None and best.test_score is not None:
+        return f"{name_of(best)}: {metric.name} is not defined on the test part, so that its score stays unconfirmed."
     if gap is None:
-        return f"{name_of(best)} is unconfirmed: its validation {metric.name} chose it, and so flatters it."
+        return unconfirmed(best, metric)
     validation, test = shown(metric, best.score or 0.0), shown(metric, best.test_score or 0.0)
     scale, unit = (100, " points") if metric.unit == "points" else (1, " nats" if metric.unit == "nats" else "")
     better = "better" if gap >= 0 else "worse"

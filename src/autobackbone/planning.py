@@ -10,7 +10,7 @@ import pandas as pd
 
 from autobackbone.backbones.catalogue import info
 from autobackbone.backbones.weights import WeightSource
-from autobackbone.data import Survey, bytes_of
+from autobackbone.data import FEW_PICTURES, N_FOLDS, Survey, bytes_of
 from autobackbone.records import Budget, ImageSize, Limits, Part, Task, counted
 
 # Decoding and resizing with Pillow, megapixels of originals a second and thread.
@@ -23,6 +23,11 @@ SCREENING_SHARE = 0.4
 _MOST_SHARE = 0.8
 # Where nothing is fine-tuned, all but what confirming takes.
 FROZEN_SHARE = 0.9
+FOLDS_SHARE = 0.25
+"""Of the budget, what is kept back for folds at most."""
+# What folds are expected to be of, and five heads with the building of a network, seconds.
+_N_FOLDED = 3
+_FOLDED_HEADS_S = 2.5
 # About half the pixels of the own size, nearly all of its accuracy: 91.2 of 92.3 % on 100-px pictures, frozen features.
 _MIDDLE_SHARE = 0.7
 
@@ -145,9 +150,16 @@ def forecast(
     # A trial takes about one forward pass for its activations and as much again for its epochs.
     trial_s = 2 * statistics.median(passes_s[pair] for pair in reached)
     confirm_s = min(0.3 * screen_s + 2, 0.2 * left_s, left_s - screen_s)
-    n_fitting = None if left_s == float("inf") else max(0, int((left_s - screen_s - confirm_s) / trial_s))
+    folds_s = 0.0
+    if "validation" in survey.made and n_screened < FEW_PICTURES:
+        # Half of a trial's seconds are its epochs; one of those on the front is fine-tuned, if anything is.
+        of_tuned_s = 0.0 if is_frozen_only else N_FOLDS * trial_s / 2
+        folds_s = min(_N_FOLDED * (trial_s / 2 + _FOLDED_HEADS_S) + of_tuned_s, FOLDS_SHARE * left_s)
+    n_fitting = None if left_s == float("inf") else max(0, int((left_s - screen_s - confirm_s - folds_s) / trial_s))
     n_tuned = 0 if is_frozen_only else min(n for n in (n_fitting, budget.n_trials) if n is not None)
     stages = {"read": min(read_s, budget.wall_clock_s or read_s), "screen": screen_s, "search": n_tuned * trial_s}
+    if folds_s > 0:
+        stages["folds"] = folds_s
     return Forecast(
         stage_seconds={**stages, "confirm": confirm_s},
         n_trials=len(reached) + n_tuned,

@@ -70,7 +70,7 @@ def _values(selection: Selection, picture: Image, trial: int | None) -> tuple[st
         return tuple(f"{value:.6g}" for value in np.ravel(selection.predict([picture], trial)))
     (row,) = selection.predict_proba([picture], trial)
     if selection.task == "multilabel":
-        return (names_of(row >= 0.5, selection.classes), *(f"{probability:.4f}" for probability in row))
+        return (names_of(row > 0.5, selection.classes), *(f"{probability:.4f}" for probability in row))
     code = int(row.argmax())
     return str(selection.classes[code]), f"{row[code]:.4f}"
 

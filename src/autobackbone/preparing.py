@@ -20,7 +20,7 @@ from autobackbone.imbalance import balanced_metric, told
 from autobackbone.latency.measure import measure
 from autobackbone.latency.remembered import LatencyBook
 from autobackbone.latency.target import describe, resolve
-from autobackbone.metrics import Metric, metric_for
+from autobackbone.metrics import Metric, metric_for, require_scoring
 from autobackbone.planning import Plan, forecast, gmacs, stored_megabytes
 from autobackbone.records import Budget, ImageSize, Target
 from autobackbone.search.extras import WORDS, balancing_notes, check_balancing
@@ -89,6 +89,7 @@ def prepare(settings: Settings, known: Known | None = None, *, begun: float | No
         channels=settings.channels,
     )
     metric = metric_for(settings.metric, found.task, n_outputs=len(found.classes))
+    require_scoring(metric)
     check_balancing(settings.space, found.task)
     target = resolve(settings.target)
     if isinstance(settings.weights, Mapping):

@@ -28,6 +28,10 @@ Task = Literal["classification", "regression", "multilabel"]
 """What the labels of a picture are: one class, one or several numbers, or several labels, each there or not."""
 Balancing = Literal["none", "balanced"]
 """Whether classes that have fewer pictures are made to count as much as the others."""
+Preference = Literal["accuracy", "speed", "balanced", "training_speed"]
+"""What counts most in a trial of the front: see `Selection.select`."""
+RefitOn = Literal["train", "train+val"]
+"""The parts that a trial is trained on once more."""
 
 _UNIT_SECONDS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "hour": 3600, "hours": 3600, "d": 86400}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
@@ -319,6 +323,8 @@ class Trial:
         fold_score: by folds over training and validation pictures, each scored by a network that was trained anew
             without it; where pictures are few.
         fold_se: its standard error.
+        fold_score_low: lower end of its 95 % interval.
+        fold_score_high: upper end of the same.
         balanced_score: balanced accuracy on the same pictures, where uneven classes flatter the score.
         test_score: on pictures that the search has not seen, in the same unit.
         test_score_low: lower end of its 95 % interval.
@@ -366,6 +372,8 @@ class Trial:
     n_blocks_kept: int | None = None
     fold_score: float | None = None
     fold_se: float | None = None
+    fold_score_low: float | None = None
+    fold_score_high: float | None = None
 
     @property
     def body(self) -> Body:

@@ -13,13 +13,12 @@ from torch import nn
 from autobackbone.choosing import name_of
 from autobackbone.errors import ArgumentError
 from autobackbone.loading import RunReader
-from autobackbone.metrics import Metric, interval, paired_loss, score, shown
-from autobackbone.records import Budget, Trial, as_budget, counted
-from autobackbone.retraining import Again, RefitOn, Retrainer
+from autobackbone.metrics import Metric, interval, paired_interval, paired_loss, score, shown
+from autobackbone.records import Budget, RefitOn, Trial, as_budget, counted
+from autobackbone.retraining import Again, Retrainer
 from autobackbone.search.trialfiles import save_weights
 
 # Half a 95 % interval, in standard errors.
-_Z = 1.96
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,11 +89,12 @@ def refit(reader: RunReader, retrainer: Retrainer, trial: Trial, on: RefitOn, un
     path = save_weights(reader.run, trial.number, again.network.state_dict(), name=name)
     before = reader.predictions(trial, "test") if reader.has_predictions(trial, "test") else None
     labels, model = reader.labels("test"), reader.dressed(again.network, trial)
-    test = low = high = gain = error = math.nan
+    test = low = high = gain = gain_low = gain_high = math.nan
     if len(labels):
         test, (low, high) = score(metric, again.test, labels), interval(metric, again.test, labels)
     if len(labels) and before is not None:
-        gain, error = paired_loss(metric, again.test, before, labels)
+        gain, _ = paired_loss(metric, again.test, before, labels)
+        gain_low, gain_high = paired_interval(metric, again.test, before, labels)
     return Refit(
         trial=trial,
         on=on,
@@ -105,14 +105,16 @@ def refit(reader: RunReader, retrainer: Retrainer, trial: Trial, on: RefitOn, un
         test_score_low=low,
         test_score_high=high,
         gain=gain,
-        gain_low=gain - _Z * error,
-        gain_high=gain + _Z * error,
+        gain_low=gain_low,
+        gain_high=gain_high,
         path=path,
-        sentence=_sentence(trial, again, on, metric, test, (gain, _Z * error)),
+        sentence=_sentence(trial, again, on, metric, test, (gain, gain_low, gain_high)),
     )
 
 
-def _sentence(trial: Trial, again: Again, on: RefitOn, metric: Metric, test: float, gain: tuple[float, float]) -> str:
+def _sentence(
+    trial: Trial, again: Again, on: RefitOn, metric: Metric, test: float, gain: tuple[float, float, float]
+) -> str:
     on_what = "training and validation pictures" if on == "train+val" else "the training pictures"
     how = f"in {counted(again.n_epochs, 'epoch')}" if again.n_epochs else "as a frozen network with a new head"
     begun = f"{name_of(trial)}, trained again on {on_what} {how} in {again.seconds:.0f} s"
@@ -122,7 +124,6 @@ def _sentence(trial: Trial, again: Again, on: RefitOn, metric: Metric, test: flo
     if math.isnan(gain[0]):
         return f"{scored}; the trial itself is not confirmed, so that they cannot be compared."
     scale, unit = (100, " points") if metric.unit == "points" else (1, " nats" if metric.unit == "nats" else "")
-    difference, reach = scale * gain[0], scale * gain[1]
-    better = "better" if difference >= 0 else "worse"
-    verdict = "more than chance" if abs(difference) > reach else "which may be chance"
-    return f"{scored}, {abs(difference):.2g} ± {reach:.2g}{unit} {better} than before, {verdict}."
+    difference, low, high = (scale * value for value in gain)
+    verdict = "which may be chance" if low <= 0 <= high else "more than chance"
+    return f"{scored}, {difference:+.2g} ({low:+.2g} to {high:+.2g}){unit} against the network before, {verdict}."

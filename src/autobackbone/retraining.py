@@ -21,10 +21,10 @@ from autobackbone.choosing import name_of
 from autobackbone.convexhead import Head, fit_head
 from autobackbone.data import LEFT_OUT, PART_CODES, DataBundle, PartSource, Preparation, Survey, decode, printable
 from autobackbone.data.surveying import find
-from autobackbone.errors import ArgumentError, RunError
+from autobackbone.errors import ArgumentError, RunError, TrialError
 from autobackbone.latency.target import resolve
 from autobackbone.metrics import Metric, score, to_maximised
-from autobackbone.records import ImageSize, Precision, Target, Trial
+from autobackbone.records import ImageSize, Precision, RefitOn, Target, Trial
 from autobackbone.runfolder import RunFolder, cache_folder
 from autobackbone.screening import extract, fair_order, predict
 from autobackbone.search import trialfiles
@@ -36,8 +36,6 @@ from autobackbone.training.fit import Scorer
 from autobackbone.training.pausing import Leg
 from autobackbone.training.stores import Stores
 from autobackbone.training.tuner import Tuner, training_device
-
-RefitOn = Literal["train", "train+val"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,16 +134,16 @@ class Retrainer:
             until: `time.monotonic()` by which it has ended, in fewer epochs if need be.
 
         Raises:
-            TrialError: not even one epoch fits.
+            TrialError: not even the pass over the pictures and one epoch fit.
         """
         begun, parts = time.monotonic(), self.bundle.parts.copy()
         wanted = parts == PART_CODES["validation"]
         parts[wanted] = PART_CODES["train"] if on == "train+val" else LEFT_OUT
         bundle = replace(self.bundle, parts=parts, split_digest=f"{self.bundle.split_digest}-{on}")
         if trial.n_unfrozen == 0:
-            return self._frozen(trial, bundle, begun)
+            return self._frozen(trial, bundle, begun, until)
         tuner = self._tuner(bundle, trial, lambda _: 0.0)
-        head = self._fitted_head(trial, bundle)
+        head = self._fitted_head(trial, bundle, until)
         candidate = candidate_again(trial, n_epochs=useful_epochs(trial, self.metric))
         network, outcome = tuner.tune(candidate, head, until=until, n_views=N_VIEWS)
         return self._judged(trial, network, outcome.n_epochs, begun)
@@ -154,8 +152,8 @@ class Retrainer:
         stores = self._stores(bundle, trial)
         return Tuner(stores=stores, score=scorer, batch_norm=self.facts["arguments"]["batch_norm"])
 
-    def _frozen(self, trial: Trial, bundle: DataBundle, begun: float) -> Again:
-        network, head = self._source(trial).network(*trial.body), self._fitted_head(trial, bundle)
+    def _frozen(self, trial: Trial, bundle: DataBundle, begun: float, until: float | None = None) -> Again:
+        network, head = self._source(trial).network(*trial.body), self._fitted_head(trial, bundle, until)
         set_head(network, torch.from_numpy(head.weight), torch.from_numpy(head.bias))
         return self._judged(trial, network.eval(), 0, begun)
 
@@ -195,7 +193,7 @@ class Retrainer:
             raise RunError(f"the head that {name_of(trial)} began with is not in the run {str(self.run.path)!r}.")
         return trialfiles.load_head(self.run, whole[-1].number)
 
-    def _fitted_head(self, trial: Trial, bundle: DataBundle) -> Head:
+    def _fitted_head(self, trial: Trial, bundle: DataBundle, until: float | None = None) -> Head:
         source, seed = self._source(trial), int(self.facts["arguments"]["seed"])
         order = fair_order(bundle, seed=seed)
         reached = extract(
@@ -206,8 +204,14 @@ class Retrainer:
             source.normalisation(trial.backbone),
             device=training_device(),
             precision=self._precision,
+            until=until,
         )
         labels = bundle.labels[reached.train_indices]
+        n_wanted = int((bundle.parts == PART_CODES["train"]).sum())
+        if len(labels) < n_wanted:
+            raise TrialError(
+                f"the time ended after {len(labels):,} of {n_wanted:,} training pictures had passed. Raise budget."
+            )
         # One that is searched concerns what is fine-tuned alone.
         is_balanced = self.facts["arguments"]["space"].get(CLASS_WEIGHTS) == "balanced"
         return fit_head(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import replace
 from functools import cached_property
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from autobackbone.calibration import Calibration
-from autobackbone.choices import Preference, best_within, fastest_at_least, preferred
+from autobackbone.choices import best_within, fastest_at_least, preferred
 from autobackbone.choosing import (
     Choice,
     comparable,
@@ -31,10 +32,10 @@ from autobackbone.metrics import Metric, metric_for, score
 from autobackbone.optimism import Optimism, optimism_of
 from autobackbone.overfitting import advice, mark_overfitting
 from autobackbone.predicting import Predictor
-from autobackbone.records import Budget, Limits, Task, Trial, counted
+from autobackbone.records import Budget, Limits, Preference, RefitOn, Task, Trial, counted
 from autobackbone.refitting import Refit, refit, until_of
 from autobackbone.replaying import script_of
-from autobackbone.retraining import RefitOn, Retrainer
+from autobackbone.retraining import Retrainer
 from autobackbone.reviewing import suspects
 from autobackbone.runfolder import RunFolder
 from autobackbone.search.similar import read_similar
@@ -153,6 +154,7 @@ class Selection:
 
         A small network that is slow is on no front of accuracy against latency. So this looks beyond the front, at
         every finished trial whose network can be had: the front's are kept, and a frozen one is built from its head.
+        Validation scores count, since folds are of the front alone.
 
         Args:
             latency_ms: median milliseconds of one forward pass on the target; `None` for no limit, as for the others.
@@ -169,11 +171,13 @@ class Selection:
     def fastest_at_least(self, score: float) -> Trial:
         """The fastest trial of the front with at least a score (0.9, not 90), or at most, where the score is a loss.
 
+        Scores by folds count, where the whole front has them.
+
         Raises:
             ArgumentError: `score` is no number.
             LimitsError: none is that good; it names the best.
         """
-        return fastest_at_least(self.front, score, self.metric)
+        return self._trial(fastest_at_least(self._judged.front, score, self.metric).number)
 
     def knee(self) -> Trial:
         """The trial of the front from which either way costs most: less accuracy, or more latency."""
@@ -212,17 +216,19 @@ class Selection:
             trial: a finished trial or its number; `None` for the best.
 
         Returns:
-            By part that has such pictures, in the metric's own sign and unit; empty where there are none, where they
-            were not looked for, or where the trial was not scored.
+            By part that has such pictures, in the metric's own sign and unit; NaN where nothing is left without them;
+            empty where there are none, where they were not looked for, or where the trial was not scored.
         """
         wanted = self._trial(trial)
         parts = [part for part in get_args(ScoredPart) if self._reader.has_predictions(wanted, part)]
         masks = {part: self._reader.leaked(part) for part in parts}
-        return {
-            part: score(self.metric, self._reader.predictions(wanted, part)[~mask], self._reader.labels(part)[~mask])
-            for part, mask in masks.items()
-            if mask.any() and not mask.all()
-        }
+        return {part: self._scored(wanted, part, ~mask) for part, mask in masks.items() if mask.any()}
+
+    def _scored(self, trial: Trial, part: ScoredPart, is_counted: NDArray[np.bool_]) -> float:
+        """On some pictures of a part, as far as they were reached."""
+        predictions = self._reader.predictions(trial, part)
+        rows = is_counted & ~np.isnan(predictions).any(axis=1)
+        return score(self.metric, predictions[rows], self._reader.labels(part)[rows]) if rows.any() else math.nan
 
     def retrain(
         self, trial: Trial | int | None = None, *, dataset: Any = None, cache_dir: str | Path | None = None
@@ -350,7 +356,7 @@ class Selection:
 
         Returns:
             The likeliest class of each picture, (n_images,); the numbers, (n_images, n_targets) float32, or (n_images,)
-            of a single one; or 1 for each label of probability 0.5 and more, else 0, (n_images, n_labels) int64 in the
+            of a single one; or 1 for each label of a probability above 0.5, else 0, (n_images, n_labels) int64 in the
             order of `classes`.
         """
         return self._predictor.said_by(self._predictor.predictions(images, self._trial(trial)))

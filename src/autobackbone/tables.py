@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from autobackbone.metrics import aligned
+from autobackbone.optimism import unconfirmed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ _BALANCED, _INTERVAL = "balanced", "95 %"
 _OPTIONAL = (_BALANCED, _INTERVAL)
 # What a narrow terminal goes without, in this order.
 _DISPENSABLE = ("pictures/s", "p95", "MB", _INTERVAL, "gpu_images_per_s", "cpu_images_per_s", "gmacs")
-_TEXTS = ("backbone", "state", "name", "licence", "loadable", "part", "label", "suggested")
+_TEXTS = ("backbone", "state", "name", "licence", "loadable", "part", "label", "suggested", "other_name", "other_part")
 # Wider than any table: where nobody looks at a window, every row is one line.
 _UNBOUNDED = 10_000
 
@@ -50,7 +51,9 @@ def print_selection(selection: Selection, *, all_trials: bool = False) -> None:
     console.print(_fitting(console, rows))
     if selection.front:
         console.print(f"choose: {selection.choice.reason}")
-        if selection.optimism is not None:
+        if selection.optimism is None:
+            console.print(f"not confirmed: {unconfirmed(selection.best, selection.metric)}")
+        else:
             console.print(f"confirmed: {selection.optimism}")
         for part, value in selection.scores_without_copies().items():
             console.print(f"without copies of training pictures: {part} {aligned(selection.metric, value)}")
@@ -81,10 +84,16 @@ def print_suspects(selection: Selection, suspects: pd.DataFrame) -> None:
         for judge in judges_of(selection.trials, metric)
     )
     console.print(f"judged by {judges}: who is often wrong suspects labels that are right")
-    told = suspects.dropna(axis="columns", how="all")  # numbers have no probabilities
-    rows = told.astype(object).itertuples(index=False)
-    cells = [{column: _cell(value) for column, value in zip(told.columns, row, strict=True)} for row in rows]
-    console.print(_fitting(console, cells) if cells else "no label is contradicted")
+    # Numbers have no probabilities.
+    print_rows(suspects.dropna(axis="columns", how="all"), otherwise="no label is contradicted")
+
+
+def print_rows(found: pd.DataFrame, *, otherwise: str) -> None:
+    """Print a table's rows, or what to say where there is none."""
+    console = _console()
+    rows = found.astype(object).itertuples(index=False)
+    cells = [{column: _cell(value) for column, value in zip(found.columns, row, strict=True)} for row in rows]
+    console.print(_fitting(console, cells) if cells else otherwise)
 
 
 def print_catalogue(rows: pd.DataFrame, n_all: int) -> None:

@@ -45,7 +45,7 @@ def said_by(predictions: NDArray[np.float32], task: Task, classes: tuple[str | i
 
     Returns:
         The likeliest class of each picture, (n,); the numbers, (n, n_targets) float32, or (n,) of a single one; or 1
-        for each label of probability 0.5 and more, else 0, (n, n_labels) int64.
+        for each label of a probability above 0.5, else 0, (n, n_labels) int64.
 
     Example:
         >>> said_by(np.array([[0.2, 0.8]], np.float32), "classification", ("cat", "dog")).tolist()
@@ -54,7 +54,7 @@ def said_by(predictions: NDArray[np.float32], task: Task, classes: tuple[str | i
     if task == "regression":
         return predictions[:, 0] if predictions.shape[1] == 1 else predictions
     if task == "multilabel":
-        return (predictions >= 0.5).astype(np.int64)
+        return (predictions > 0.5).astype(np.int64)
     return np.asarray([classes[code] for code in predictions.argmax(axis=1)])
 
 

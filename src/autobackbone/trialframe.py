@@ -38,6 +38,8 @@ _COLUMNS = (
     "n_blocks_kept",
     "fold_score",
     "fold_se",
+    "fold_score_low",
+    "fold_score_high",
     "overfits",
     "balanced_score",
 )
@@ -57,6 +59,8 @@ _NUMERIC = (
     "n_blocks_kept",
     "fold_score",
     "fold_se",
+    "fold_score_low",
+    "fold_score_high",
 )
 # Noted by the search for itself.
 _OWN = frozenset({"strength", "forward_s", "scored_share", "n_compared", "legs"})

@@ -9,8 +9,9 @@ Predictions and labels have one row per picture, in the same order:
 | regression | numbers (n_images, n_targets) of any size | (n_images, n_targets) numbers |
 """
 
+from autobackbone.metrics.intervals import interval, paired_interval
 from autobackbone.metrics.known import Metric, Unit, aligned, metric_for, shown, to_maximised
-from autobackbone.metrics.scoring import interval, paired_loss, score, standard_error
+from autobackbone.metrics.scoring import paired_loss, require_scoring, score, standard_error
 
 __all__ = [
     "Metric",
@@ -18,7 +19,9 @@ __all__ = [
     "aligned",
     "interval",
     "metric_for",
+    "paired_interval",
     "paired_loss",
+    "require_scoring",
     "score",
     "shown",
     "standard_error",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ def made_from(text: str) -> torchmetrics.Metric:
     """Make a metric from text.
 
     Args:
-        text: `"package.module:Name"`, a class of a metric or a function that makes one, neither with arguments.
+        text: `"package.module:Name"`, a class of a metric or a function that makes one; without arguments, or with
+            arguments by name as JSON behind it.
 
     Raises:
         MetricError: there is no such name, it needs arguments, or it gives something else.
@@ -48,8 +50,11 @@ def made_from(text: str) -> torchmetrics.Metric:
     Example:
         >>> made_from("torchmetrics:MeanSquaredError")
         MeanSquaredError()
+        >>> made_from('torchmetrics:MinkowskiDistance {"p": 3}')
+        MinkowskiDistance()
     """
-    found = _imported(text)
+    name, _, given = text.partition(" ")
+    found = _imported(name)
     if isinstance(found, torchmetrics.Metric):
         return found
     if not callable(found):
@@ -58,9 +63,10 @@ def made_from(text: str) -> torchmetrics.Metric:
         with warnings.catch_warnings():
             # All pictures are scored at once anyway: that a metric keeps them all until then is no news.
             warnings.filterwarnings("ignore", message="Metric `.*` will save all")
-            made = found()
+            made = found(**_arguments(text, given))
     except (TypeError, ValueError) as error:
-        raise MetricError(f"metric {text!r} cannot be made without arguments: {error}. {_REMEDY}") from error
+        what = "with these arguments" if given else "without arguments"
+        raise MetricError(f"metric {text!r} cannot be made {what}: {error}. {_REMEDY}") from error
     if not isinstance(made, torchmetrics.Metric):
         raise MetricError(f"metric {text!r} gives a {type(made).__name__}, not a metric of torchmetrics. {_REMEDY}")
     return made
@@ -75,22 +81,48 @@ def text_of(made: torchmetrics.Metric) -> str:
     """Text from which `made_from` makes the same metric in another process.
 
     Raises:
-        MetricError: none does: its class is not importable, needs arguments, or makes one with other settings.
+        MetricError: none does: its class is not importable, or its arguments cannot be read from it.
 
     Example:
         >>> text_of(torchmetrics.MeanSquaredError())
         'torchmetrics.regression.mse:MeanSquaredError'
+        >>> text_of(torchmetrics.MinkowskiDistance(p=3))
+        'torchmetrics.regression.minkowski:MinkowskiDistance {"p": 3}'
     """
     kind = type(made)
-    text = f"{kind.__module__}:{kind.__qualname__}"
+    name = f"{kind.__module__}:{kind.__qualname__}"
     if kind.__module__ != "__main__" and "<" not in kind.__qualname__:
-        try:
-            again = made_from(text)
-        except MetricError:
-            again = None
-        if type(again) is kind and _is_alike(_fresh(made), again):
-            return text
+        for text in (name, f"{name} {_settings(made)}"):
+            try:
+                again = made_from(text)
+            except MetricError:
+                continue
+            if type(again) is kind and _is_alike(_fresh(made), again):
+                return text
     raise MetricError(f"another process cannot make this {kind.__name__} again from its class alone. {_REMEDY}")
+
+
+def _arguments(text: str, given: str) -> dict[str, Any]:
+    if not given:
+        return {}
+    try:
+        found = json.loads(given)
+    except ValueError as error:
+        raise MetricError(f"metric {text!r} has arguments that are no JSON: {error}. {_REMEDY}") from error
+    if not isinstance(found, dict):
+        raise MetricError(f"metric {text!r} has no arguments by name behind it, but {given}. {_REMEDY}")
+    return found
+
+
+def _settings(made: torchmetrics.Metric) -> str:
+    """What its class was called with, as far as it keeps that under the same names; whether that is all shows later."""
+    names = inspect.signature(type(made)).parameters
+    kept = {name: getattr(made, name) for name in names if hasattr(made, name)}
+    return json.dumps({name: value for name, value in kept.items() if _is_plain(value)})
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def own_statistic(made: torchmetrics.Metric, predictions: Floats, labels: NDArray[Any], *, task: str) -> Statistic:

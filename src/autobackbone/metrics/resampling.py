@@ -21,7 +21,7 @@ Statistic = Callable[[Counts], Floats]
 # The standard error of a standard error from 300 resamples is about 4 %: enough to compare a loss with.
 _N_FOR_ERROR = 300
 # Ends of an interval are rarer than a spread: 999 put 25 draws beyond each end of 95 %.
-_N_FOR_INTERVAL = 999
+N_FOR_INTERVAL = 999
 # The acceleration, a skewness, is taken from groups of pictures that are left out together; with each picture alone it
 # would cost as many scores as there are pictures. From 400 groups it is right to 0.001 for shares of an exponential
 # distribution and to 0.003 for log-normal ones (1,000 to 20,000 pictures), and moves an end by a hundredth of a spread.
@@ -56,8 +56,8 @@ def resampled_interval(
     Source: Efron 1987, better bootstrap confidence intervals.
     """
     rng = np.random.default_rng(seed)
-    draws = _draws(statistic, n_images, _N_FOR_INTERVAL, rng)
-    if draws.size < _N_FOR_INTERVAL and (draws.size < 2 or np.ptp(draws) == 0):
+    draws = _draws(statistic, n_images, N_FOR_INTERVAL, rng)
+    if draws.size < N_FOR_INTERVAL and (draws.size < 2 or np.ptp(draws) == 0):
         return None
     corrected = None if np.ptp(draws) == 0 else _corrected(statistic, draws, n_images, confidence, rng)
     if corrected is not None:
@@ -67,11 +67,8 @@ def resampled_interval(
 
 
 def _draws(statistic: Statistic, n_images: int, n_draws: int, rng: np.random.Generator) -> Floats:
-    values = [
-        statistic(_counts(rng.integers(0, n_images, (n, n_images)), n_images)) for n in _batches(n_draws, n_images)
-    ]
-    drawn = np.concatenate(values)
-    return drawn[np.isfinite(drawn)]
+    drawn = np.concatenate([statistic(counts) for counts in counted(n_images, n_draws, rng)])
+    return np.asarray(drawn[np.isfinite(drawn)], dtype=np.float64)
 
 
 def _corrected(
@@ -101,10 +98,12 @@ def _corrected(
     return None if math.isnan(low) or math.isnan(high) else (low, high)
 
 
-def _batches(n_draws: int, n_images: int) -> Iterator[int]:
+def counted(n_images: int, n_draws: int, rng: np.random.Generator) -> Iterator[Counts]:
+    """How often each picture counts in each resample, (any, n_images), `n_draws` in all."""
     n_at_once = max(1, _N_AT_ONCE // n_images)
     for begin in range(0, n_draws, n_at_once):
-        yield min(n_at_once, n_draws - begin)
+        n = min(n_at_once, n_draws - begin)
+        yield _counts(rng.integers(0, n_images, (n, n_images)), n_images)
 
 
 def _counts(rows: Ints, n: int) -> Counts:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest
 
-from autobackbone.errors import ArgumentError
+from autobackbone.errors import MetricError
 from autobackbone.metrics.checking import checked
 from autobackbone.metrics.known import Metric, to_maximised
 from autobackbone.metrics.own import made_from, own_score, own_statistic
-from autobackbone.metrics.resampling import Counts, Floats, Statistic, resampled_error, resampled_interval
-from autobackbone.metrics.shares import error_of_mean, is_proportion, mean_of, shares_of
+from autobackbone.metrics.resampling import Counts, Floats, Statistic, resampled_error
+from autobackbone.metrics.shares import error_of_mean, mean_of, shares_of
 from autobackbone.metrics.totals import statistic_of
 from autobackbone.metrics.values import value_of
 
@@ -47,7 +45,7 @@ def score(metric: Metric, predictions: ArrayLike, labels: ArrayLike) -> float:
         0.5
     """
     table, truth = checked(metric, predictions, labels)
-    return _value(metric, table, truth)
+    return value_from(metric, table, truth)
 
 
 def standard_error(metric: Metric, predictions: ArrayLike, labels: ArrayLike, *, seed: int = 0) -> float:
@@ -69,7 +67,7 @@ def standard_error(metric: Metric, predictions: ArrayLike, labels: ArrayLike, *,
     shares = shares_of(metric, table, truth)
     if shares is not None:
         return error_of_mean(shares)
-    return resampled_error(_statistic(metric, table, truth), len(truth), seed=seed)
+    return resampled_error(statistic_from(metric, table, truth), len(truth), seed=seed)
 
 
 def paired_loss(
@@ -96,60 +94,44 @@ def paired_loss(
     if of_top is not None and of_other is not None:
         losses = to_maximised(metric, 1.0) * (of_top - of_other)
         return float(losses.mean()), error_of_mean(losses)
-    first, second = _statistic(metric, top, truth), _statistic(metric, other, truth)
+    first, second = statistic_from(metric, top, truth), statistic_from(metric, other, truth)
 
     def difference(counts: Counts) -> Floats:
         return first(counts) - second(counts)
 
-    loss = to_maximised(metric, _value(metric, top, truth) - _value(metric, other, truth))
+    loss = to_maximised(metric, value_from(metric, top, truth) - value_from(metric, other, truth))
     return loss, resampled_error(difference, len(truth), seed=seed)
 
 
-def interval(
-    metric: Metric, predictions: ArrayLike, labels: ArrayLike, *, confidence: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Tell between which scores the model would be on endlessly many pictures of the same kind.
-
-    `accuracy` and `top5` of a classification count pictures: Wilson's interval. All others are resampled: a
-    bias-corrected and accelerated bootstrap over pictures, with 999 resamples; where the correction is not defined, the
-    percentiles of the resampled scores. `auroc` is resampled in its linear form, by what each picture moves it by. A
-    resample that lacks a class is scored as `score` would; one in which the score is not defined is left out.
-
-    A score that is the same in every resample, as when no picture was missed, is given as both ends: such pictures
-    cannot tell how often another would be missed, only Wilson's interval does. Near the best score few pictures tell
-    little in general: with 12 of 60 pictures having a label, at a true `auroc` of 0.98, 79 of 100 intervals of 95 %
-    held it; with 20 of 100, at 0.92, 90.
-
-    Args:
-        confidence: the share of such intervals that are to hold the truth, between 0 and 1.
-
-    Returns:
-        Low and high in the metric's own sign and unit, never NaN, around the score and within what the metric can be;
-        all that it can be where the score is not defined or stands on a single picture. What a user's own metric can be
-        is not known: then both ends are infinite.
+def require_scoring(metric: Metric) -> None:
+    """Try the user's own metric on made-up pictures, before any time is spent: known ones pass.
 
     Raises:
-        ArgumentError: `confidence` is not between 0 and 1.
-        MetricError: as `score`.
-
-    Example:
-        >>> from autobackbone.metrics import metric_for
-        >>> low, high = interval(metric_for("accuracy", n_outputs=2), [[0.9, 0.1]] * 100, [0] * 95 + [1] * 5)
-        >>> round(low, 3), round(high, 3)
-        (0.888, 0.978)
-
-    Source: Wilson 1927, probable inference; Efron 1987, better bootstrap confidence intervals.
+        MetricError: it refuses what it would be given, or no text makes it again for those who open the run.
     """
-    if not 0 < confidence < 1:
-        raise ArgumentError(f"confidence must lie between 0 and 1, as 0.95 does, not {confidence!r}.")
-    table, truth = checked(metric, predictions, labels)
-    value, (lowest, highest) = _value(metric, table, truth), _bounds(metric)
-    low, high = _interval(metric, table, truth, value, confidence=confidence, seed=seed) or (lowest, highest)
-    # The user's own score may be anything, also where it is not finite; fmin and fmax pass over NaN.
-    return float(np.fmin(max(low, lowest), value)), float(np.fmax(min(high, highest), value))
+    if not metric.is_own:
+        return
+    _ = metric.spec
+    rng, n_images = np.random.default_rng(0), 4 * metric.n_outputs + 4
+    if metric.task == "classification":
+        predictions, labels = rng.dirichlet(np.ones(metric.n_outputs), n_images), np.arange(n_images) % metric.n_outputs
+    elif metric.task == "multilabel":
+        predictions = rng.random((n_images, metric.n_outputs))
+        labels = (np.arange(n_images)[:, None] + np.arange(metric.n_outputs)) % 2
+    else:
+        predictions, labels = rng.normal(size=(2, n_images, metric.n_outputs))
+    try:
+        score(metric, predictions, labels)
+    except MetricError as error:
+        what = "numbers" if metric.task == "regression" else "probabilities"
+        raise MetricError(
+            f"{error}. It is given {what} of every output, here {metric.n_outputs}: of torchmetrics take the form for "
+            "several classes, labels or outputs, also where there are two."
+        ) from error
 
 
-def _value(metric: Metric, table: Floats, truth: NDArray[Any]) -> float:
+def value_from(metric: Metric, table: Floats, truth: NDArray[Any]) -> float:
+    """As `score`, of what was checked."""
     if metric.is_own:
         return own_score(_made(metric), table, truth, task=metric.task)
     shares = shares_of(metric, table, truth)
@@ -158,7 +140,8 @@ def _value(metric: Metric, table: Floats, truth: NDArray[Any]) -> float:
     return value_of(metric, table, truth)
 
 
-def _statistic(metric: Metric, table: Floats, truth: NDArray[Any]) -> Statistic:
+def statistic_from(metric: Metric, table: Floats, truth: NDArray[Any]) -> Statistic:
+    """The score as a function of how often each picture counts."""
     if metric.is_own:
         return own_statistic(_made(metric), table, truth, task=metric.task)
     shares = shares_of(metric, table, truth)
@@ -167,25 +150,3 @@ def _statistic(metric: Metric, table: Floats, truth: NDArray[Any]) -> Statistic:
 
 def _made(metric: Metric) -> Any:
     return metric.live.made if metric.live is not None else made_from(metric.spec)
-
-
-def _interval(
-    metric: Metric, table: Floats, truth: NDArray[Any], value: float, *, confidence: float, seed: int
-) -> tuple[float, float] | None:
-    n_images = len(truth)
-    if n_images < 2 or not math.isfinite(value):
-        return None
-    if is_proportion(metric):
-        found = binomtest(round(value * n_images), n_images).proportion_ci(confidence, method="wilson")
-        return float(found.low), float(found.high)
-    return resampled_interval(_statistic(metric, table, truth), n_images, confidence=confidence, seed=seed)
-
-
-def _bounds(metric: Metric) -> tuple[float, float]:
-    """What a score can be."""
-    # A user's own may lie outside the bounds that it is plotted in, as the R2Score of torchmetrics does.
-    if metric.is_own:
-        return -math.inf, math.inf
-    if metric.name == "r2":
-        return -math.inf, 1.0
-    return 0.0, 1.0 if metric.unit == "points" else math.inf

@@ -74,24 +74,25 @@ def _distances(numbers: Floats, labels: Floats) -> Floats:
     return np.asarray(np.abs(numbers - labels).mean(axis=1), dtype=np.float64)
 
 
-def _class_auroc_shares(probabilities: Floats, labels: Ints) -> Floats:
-    present = np.unique(labels)
-    return _auroc_shares(probabilities[:, present], labels[:, None] == present)
+def auroc_columns(probabilities: Floats, labels: Ints) -> tuple[Floats, NDArray[np.bool_]]:
+    """What `auroc` is the mean over: probabilities, and who has the class or label, both (n_images, k), where some
+    pictures have it and some have not.
+    """
+    is_in = labels == 1 if labels.ndim == 2 else labels[:, None] == np.arange(probabilities.shape[1])
+    both = np.flatnonzero(is_in.any(axis=0) & ~is_in.all(axis=0))
+    return probabilities[:, both], is_in[:, both]
 
 
-def _label_auroc_shares(probabilities: Floats, labels: Ints) -> Floats:
-    return _auroc_shares(probabilities, labels == 1)
-
-
-def _auroc_shares(columns: Floats, is_in: NDArray[np.bool_]) -> Floats:
-    """The score plus what each picture moves it by, the mean over columns whose pictures are not all of one kind.
+def _auroc_shares(probabilities: Floats, labels: Ints) -> Floats:
+    """The score plus what each picture moves it by, the mean over columns.
 
     Source: DeLong, DeLong and Clarke-Pearson 1988.
     """
-    both = np.flatnonzero(is_in.any(axis=0) & ~is_in.all(axis=0))
-    if both.size == 0:
+    columns, is_in = auroc_columns(probabilities, labels)
+    if columns.shape[1] == 0:
         return np.full(len(columns), math.nan)
-    return np.asarray(np.mean([_moves(columns[:, k], is_in[:, k]) for k in both], axis=0), dtype=np.float64)
+    moves = [_moves(column, own) for column, own in zip(columns.T, is_in.T, strict=True)]
+    return np.asarray(np.mean(moves, axis=0), dtype=np.float64)
 
 
 def _moves(column: Floats, is_in: NDArray[np.bool_]) -> Floats:
@@ -110,9 +111,9 @@ _SHARES: dict[tuple[Task, str], Callable[[Floats, NDArray[Any]], Floats]] = {
     ("classification", "accuracy"): _is_first,
     ("classification", "log_loss"): _surprises,
     ("classification", "top5"): _is_among_five,
-    ("classification", "auroc"): _class_auroc_shares,
+    ("classification", "auroc"): _auroc_shares,
     ("regression", "mae"): _distances,
-    ("multilabel", "auroc"): _label_auroc_shares,
+    ("multilabel", "auroc"): _auroc_shares,
     ("multilabel", "log_loss"): _label_surprises,
     ("multilabel", "accuracy"): _share_right,
 }

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, hstack
 
 from autobackbone.metrics.known import Metric
 from autobackbone.metrics.resampling import Counts, Floats, Ints, Statistic
@@ -27,8 +27,15 @@ def statistic_of(metric: Metric, predictions: Floats, labels: NDArray[Any]) -> S
     return _STATISTICS[metric.task, metric.name](predictions, labels)
 
 
+def named(probabilities: Floats, labels: Ints) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which classes or labels are true, and which are predicted, of each picture: (n_images, n_outputs) each."""
+    if labels.ndim == 2:
+        return labels == 1, probabilities > 0.5
+    return _one_hot(labels, probabilities), _one_hot(probabilities.argmax(axis=1), probabilities)
+
+
 def _balanced_accuracy(probabilities: Floats, labels: Ints) -> Statistic:
-    is_true, is_found = _one_hot(labels, probabilities), _one_hot(probabilities.argmax(axis=1), probabilities)
+    is_true, is_found = named(probabilities, labels)
 
     def formula(n_hit: Floats, n_true: Floats) -> Floats:
         return _mean_ratio(n_hit, n_true)
@@ -36,16 +43,8 @@ def _balanced_accuracy(probabilities: Floats, labels: Ints) -> Statistic:
     return _of_totals(formula, is_true & is_found, is_true)
 
 
-def _class_f1_macro(probabilities: Floats, labels: Ints) -> Statistic:
-    return _f1(_one_hot(labels, probabilities), _one_hot(probabilities.argmax(axis=1), probabilities))
-
-
-def _label_f1_macro(probabilities: Floats, labels: Ints) -> Statistic:
-    return _f1(labels == 1, probabilities > 0.5)
-
-
-def _label_f1_micro(probabilities: Floats, labels: Ints) -> Statistic:
-    is_true, is_found = labels == 1, probabilities > 0.5
+def _f1_micro(probabilities: Floats, labels: Ints) -> Statistic:
+    is_true, is_found = named(probabilities, labels)
     n_hit, n_named = (is_true & is_found).sum(axis=1), is_true.sum(axis=1) + is_found.sum(axis=1)
 
     def formula(hits: Floats, named: Floats) -> Floats:
@@ -54,7 +53,9 @@ def _label_f1_micro(probabilities: Floats, labels: Ints) -> Statistic:
     return _of_totals(formula, n_hit[:, None], n_named[:, None])
 
 
-def _f1(is_true: NDArray[np.bool_], is_found: NDArray[np.bool_]) -> Statistic:
+def _f1_macro(probabilities: Floats, labels: Ints) -> Statistic:
+    is_true, is_found = named(probabilities, labels)
+
     def formula(n_hit: Floats, n_true: Floats, n_found: Floats) -> Floats:
         return _mean_ratio(2 * n_hit, n_true + n_found)
 
@@ -131,7 +132,7 @@ def _one_hot(codes: Ints, probabilities: Floats) -> NDArray[np.bool_]:
 def _of_totals(formula: Callable[..., Floats], *terms: NDArray[Any]) -> Statistic:
     """A score from sums over pictures: `terms` (n_images, k) each, whose sums (n_draws, k) the formula takes."""
     # Of a thousand classes a picture has one: products with zeros are left out.
-    joined = csr_array(np.concatenate(terms, axis=1, dtype=np.float64))
+    joined = hstack([csr_array(term, dtype=np.float64) for term in terms], format="csr")
     places = np.cumsum([term.shape[1] for term in terms])[:-1]
 
     def statistic(counts: Counts) -> Floats:
@@ -152,10 +153,10 @@ def _mean_ratio(parts: Floats, wholes: Floats) -> Floats:
 
 _STATISTICS: dict[tuple[Task, str], Callable[[Floats, NDArray[Any]], Statistic]] = {
     ("classification", "balanced_accuracy"): _balanced_accuracy,
-    ("classification", "f1_macro"): _class_f1_macro,
+    ("classification", "f1_macro"): _f1_macro,
     ("regression", "r2"): _r2,
     ("regression", "rmse"): _rmse,
     ("multilabel", "map"): _mean_average_precision,
-    ("multilabel", "f1_micro"): _label_f1_micro,
-    ("multilabel", "f1_macro"): _label_f1_macro,
+    ("multilabel", "f1_micro"): _f1_micro,
+    ("multilabel", "f1_macro"): _f1_macro,
 }

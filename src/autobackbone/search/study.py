@@ -34,7 +34,7 @@ _STATES: Mapping[OptunaState, TrialState] = {
     OptunaState.FAIL: "failed",
 }
 _TESTED = ("test_score", "test_score_low", "test_score_high")
-_FOLDED = ("fold_score", "fold_se")
+_FOLDED = ("fold_score", "fold_se", "fold_score_low", "fold_score_high")
 _NOT_STORED = ("number", "state", "on_front", "overfits", *_TESTED, *_FOLDED, "folder")
 
 
@@ -156,10 +156,12 @@ def note_test_score(study: optuna.Study, number: int, value: float, interval: tu
     study.set_user_attr(_TEST_SCORES, {**known, str(number): [value, *interval]})
 
 
-def note_fold_score(study: optuna.Study, number: int, value: float, standard_error: float) -> None:
-    """Keep a score by folds and its standard error, on the study, too."""
+def note_fold_score(
+    study: optuna.Study, number: int, value: float, standard_error: float, interval: tuple[float, float]
+) -> None:
+    """Keep a score by folds, its standard error and interval, on the study, too."""
     known = study.user_attrs.get(_FOLD_SCORES, {})
-    study.set_user_attr(_FOLD_SCORES, {**known, str(number): [value, standard_error]})
+    study.set_user_attr(_FOLD_SCORES, {**known, str(number): [value, standard_error, *interval]})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

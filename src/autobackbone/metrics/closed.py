@@ -1,0 +1,149 @@
+"""Intervals of shares in closed form: Wilson's, with as many pictures as would have the score's standard error.
+
+A mean over classes stands on some that have few pictures. Of a class without a miss a resample says that there never is
+one; half a hit and half a miss more in each class, as Jeffreys' prior adds them, say how much is not known.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.special import expit, logit
+from scipy.stats import norm, rankdata
+from scipy.stats import t as student
+
+from autobackbone.metrics.resampling import Floats
+
+Flags = NDArray[np.bool_]
+
+
+def wilson(share: float, n: float, confidence: float) -> tuple[float, float]:
+    """Of a share of n, which need not be whole.
+
+    Source: Wilson 1927, probable inference.
+    """
+    quantile = norm.ppf((1 + confidence) / 2)
+    centre = (share + quantile**2 / (2 * n)) / (1 + quantile**2 / n)
+    half = quantile / (1 + quantile**2 / n) * math.sqrt(share * (1 - share) / n + quantile**2 / (4 * n**2))
+    return float(centre - half), float(centre + half)
+
+
+def paired_interval_of_counts(n_won: int, n_lost: int, n_images: int, confidence: float) -> tuple[float, float]:
+    """Of the difference of two proportions of the same pictures.
+
+    Args:
+        n_won: pictures that the first has and the second has not.
+        n_lost: the other way round.
+        n_images: of all.
+        confidence: between 0 and 1.
+
+    Source: Agresti and Min 2005, simple improved confidence intervals for comparing matched proportions: half a picture
+    more in each of the four cells.
+    """
+    n, difference = n_images + 2, n_won - n_lost
+    half = float(norm.ppf((1 + confidence) / 2)) * math.sqrt(n_won + n_lost + 1 - difference**2 / n) / n
+    return difference / n - half, difference / n + half
+
+
+def recall_interval(value: float, is_true: Flags, is_found: Flags, confidence: float) -> tuple[float, float]:
+    """Of `balanced_accuracy`.
+
+    Args:
+        value: the mean recall over classes that have pictures.
+        is_true: (n_images, n_classes), the picture's class.
+        is_found: the same of predictions.
+        confidence: between 0 and 1.
+    """
+    n_true, n_hit = is_true.sum(axis=0), (is_true & is_found).sum(axis=0)
+    recalls = (n_hit + 0.5) / (n_true + 1)
+    return _by_class(value, recalls, recalls * (1 - recalls), n_true, confidence)
+
+
+def f1_interval(value: float, is_true: Flags, is_found: Flags, confidence: float) -> tuple[float, float]:
+    """Of `f1_macro`: a class's F1 is 2 J / (1 + J) of the share J that both name of what either names.
+
+    A picture of one class that is taken for another counts against both: by how much all classes vary together more
+    than each for itself, the variance grows.
+
+    Args:
+        value: the mean F1 over classes, or labels, that are named.
+        is_true: (n_images, n_classes), what is true.
+        is_found: the same of predictions.
+        confidence: between 0 and 1.
+    """
+    n_both, n_either = (is_true & is_found).sum(axis=0), (is_true | is_found).sum(axis=0)
+    shares = (n_both + 0.5) / (n_either + 1)
+    slopes = 2 / (1 + shares) ** 2
+    variances = _together(is_true, is_found) * slopes**2 * shares * (1 - shares)
+    return _by_class(value, 2 * shares / (1 + shares), variances, n_either, confidence)
+
+
+def _together(is_true: Flags, is_found: Flags) -> float:
+    """How many times the variance of a sum over classes is the sum of their variances, at least 1."""
+    # Of thousands of classes a picture has two at most.
+    both, either = csr_array(is_true & is_found), csr_array(is_true, dtype=np.float64) + csr_array(is_found)
+    named = either.sum(axis=0)
+    f1 = np.divide(2.0 * both.sum(axis=0), named, out=np.zeros(len(named)), where=named > 0)
+    weights = np.divide(1.0, named, out=np.zeros(len(named)), where=named > 0)
+    moves = 2.0 * both.multiply(weights) - either.multiply(f1 * weights)
+    apart = float((moves**2).sum())
+    return max(1.0, float((moves.sum(axis=1) ** 2).sum()) / apart) if apart > 0 else 1.0
+
+
+def _by_class(
+    value: float, scores: Floats, variances: Floats, n_of_class: NDArray[np.int64], confidence: float
+) -> tuple[float, float]:
+    """Of a mean over classes, each with a smoothed score and the variance of one picture; absent ones widen it."""
+    is_seen = n_of_class > 0
+    n_seen, share_absent = int(is_seen.sum()), 1 - is_seen.mean()
+    smoothed = float(scores[is_seen].mean())
+    variance = (variances[is_seen] / n_of_class[is_seen]).sum() / n_seen**2
+    variance += share_absent * smoothed * (1 - smoothed) / n_seen
+    return wilson(value, smoothed * (1 - smoothed) / variance, confidence)
+
+
+def auroc_interval(columns: Floats, is_in: Flags, confidence: float) -> tuple[float, float]:
+    """Of `auroc`, the mean over columns whose pictures are not all of one kind.
+
+    DeLong's standard error on the logit scale, with Student's t: few pictures of one kind tell little about how much
+    they differ. Where all are told apart, Wilson's interval of as many pictures as the smaller kinds have.
+
+    Args:
+        columns: (n_images, k) probabilities.
+        is_in: (n_images, k), both values in each column.
+        confidence: between 0 and 1.
+
+    Source: DeLong et al. 1988; Qin and Hotilovac 2008 for the scale; Welch 1947 for the degrees of freedom.
+    """
+    values, of_columns = [], []
+    moves, alone = np.zeros(len(columns)), 0.0
+    for column, own in zip(columns.T, is_in.T, strict=True):
+        ranks, n_in, n_out = rankdata(column), int(own.sum()), int((~own).sum())
+        sides = (
+            (own, (ranks[own] - rankdata(column[own])) / n_out),
+            (~own, 1 - (ranks[~own] - rankdata(column[~own])) / n_in),
+        )
+        values.append(float(sides[0][1].mean()))
+        parts = []
+        for side, right in sides:
+            n, n_free = len(right), max(len(right) - 1, 1)
+            # One picture does not tell by how much two differ; a share with this mean differs by no more.
+            spread = right.var(ddof=1) if n > 1 else values[-1] * (1 - values[-1])
+            parts.append((spread / n, n_free))
+            alone += spread if n == 1 else 0.0
+            moves[side] += (right - right.mean()) / math.sqrt(n * n_free)
+        both = sum(part for part, _ in parts)
+        of_columns.append((both, both**2 / sum(part**2 / n for part, n in parts) if both > 0 else 1.0))
+    value, k = float(np.mean(values)), len(values)
+    # What a picture moves in several columns adds up before it is squared; the single ones moved nothing.
+    variance = ((moves**2).sum() + alone) / k**2
+    if not 0 < value < 1 or variance == 0:
+        is_smaller = np.where(2 * is_in.sum(axis=0) <= len(is_in), is_in, ~is_in)
+        return wilson(value, float(is_smaller.any(axis=1).sum()), confidence)
+    # The same pictures stand in all columns: more of them make no error better known.
+    n_free = np.average([n for _, n in of_columns], weights=[part for part, _ in of_columns])
+    half = student.ppf((1 + confidence) / 2, n_free) * math.sqrt(variance) / (value * (1 - value))
+    return float(expit(logit(value) - half)), float(expit(logit(value) + half))

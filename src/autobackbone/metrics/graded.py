@@ -1,0 +1,74 @@
+"""Scores of any resample with the standard error that the same resample gives, by what each picture moves the score."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autobackbone.metrics.known import Metric
+from autobackbone.metrics.resampling import Counts, Floats
+from autobackbone.metrics.studentised import Graded
+
+
+def graded_mean(shares: Floats) -> Graded:
+    """Of a mean over pictures, whose shares, (n_images,), are given."""
+
+    def graded(counts: Counts) -> tuple[Floats, Floats]:
+        means = counts @ shares / counts.sum(axis=1)
+        return means, _errors(counts, shares[None, :] - means[:, None])
+
+    return graded
+
+
+def graded_numbers(metric: Metric, numbers: Floats, labels: NDArray[Any]) -> Graded:
+    """Of `rmse` or `r2`: the mean over targets of what the mean squared errors, (n_images, n_targets), give."""
+    squares = np.asarray((numbers - labels) ** 2, dtype=np.float64)
+    return _graded_rmse(squares) if metric.name == "rmse" else _graded_r2(squares, np.asarray(labels, np.float64))
+
+
+def _graded_rmse(squares: Floats) -> Graded:
+    def graded(counts: Counts) -> tuple[Floats, Floats]:
+        means = counts @ squares / counts.sum(axis=1, keepdims=True)
+        roots = np.sqrt(means)
+        # A root that is 0 has no error where nothing errs.
+        slopes = np.divide(0.5, roots, out=np.zeros_like(roots), where=roots > 0) / roots.shape[1]
+        moves = slopes @ squares.T - (slopes * means).sum(axis=1, keepdims=True)
+        return np.asarray(roots.mean(axis=1), np.float64), _errors(counts, moves)
+
+    return graded
+
+
+def _graded_r2(squares: Floats, labels: Floats) -> Graded:
+    # Far from nought, squares would lose the digits that their differences need.
+    centred = labels - np.median(labels, axis=0)
+
+    def graded(counts: Counts) -> tuple[Floats, Floats]:
+        n_images = counts.sum(axis=1, keepdims=True)
+        means = counts @ centred / n_images
+        spreads = counts @ centred**2 / n_images - means**2
+        # Targets that do not differ are left out, as where all pictures count once.
+        is_defined = spreads > 1e-12 * np.maximum(counts @ centred**2 / n_images, np.finfo(np.float64).tiny)
+        weights = np.divide(1.0, spreads, out=np.zeros_like(spreads), where=is_defined)
+        n_defined = is_defined.sum(axis=1, keepdims=True)
+        weights = np.divide(weights, n_defined, out=weights, where=n_defined > 0)
+        missing = counts @ squares / n_images * weights * n_defined
+        # A picture moves a target by (error - missing × its squared distance from the mean) / spread.
+        moves = (
+            weights @ squares.T
+            - (weights * missing) @ (centred**2).T
+            + 2 * (weights * missing * means) @ centred.T
+            - (weights * missing * means**2).sum(axis=1, keepdims=True)
+        )
+        with np.errstate(invalid="ignore", divide="ignore"):
+            scores = 1 - missing.sum(axis=1) / n_defined[:, 0]
+        return scores, _errors(counts, moves)
+
+    return graded
+
+
+def _errors(counts: Counts, moves: Floats) -> Floats:
+    """The standard error from what each picture moves a score by, both (n_draws, n_images); those means are 0."""
+    n_images = counts.sum(axis=1)
+    return np.asarray(np.sqrt((counts * moves**2).sum(axis=1) / (n_images - 1) / n_images), np.float64)
