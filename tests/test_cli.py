@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -110,6 +111,39 @@ def test_predict_leaves_out_what_is_no_picture_and_says_so(run_folder, photos, t
     assert [path for path, *_ in rows] == [str(good)]
 
 
+def test_pick_names_the_trial_that_the_library_takes(run_folder):
+    selection = open_run(run_folder[0])
+    for words, wanted in (
+        (("--prefer", "accuracy"), selection.select("accuracy")),
+        (("--at-least", "0"), selection.fastest_at_least(0)),
+        (("--max-latency-ms", "1e6", "--max-params", "1e9"), selection.best_under(1e6, n_params=1e9)),
+    ):
+        number, line = command("pick", run_folder[0], *words).out.rstrip("\n").split("\t")
+        assert int(number) == wanted.number
+        assert TINY in line
+    done = command("pick", run_folder[0], "--at-least", "1.1")
+    assert (done.code, done.out) == (1, "")
+
+
+def test_what_a_run_tells_further_is_printed(run_folder):
+    selection = open_run(run_folder[0])
+    assert command("ensemble", run_folder[0]).out == f"{selection.ensemble().reason}\n"
+    assert command("calibration", run_folder[0]).out == f"{selection.calibration()}\n"
+    assert "select_backbone(" in command("reproduce", run_folder[0]).out
+    similar = command("similar", run_folder[0])
+    assert similar.code == 0
+    assert "training picture" in similar.out or "similarity" in similar.out
+
+
+def test_refit_trains_anew_and_says_where(run_folder, photos):
+    done = command("refit", run_folder[0], "--budget", "60s")
+    assert done.code == 0, done.err
+    *_, last = done.out.splitlines()
+    assert Path(last.removeprefix("weights: ")).is_file()
+    lost = command("refit", run_folder[0], "--data", photos / "nowhere")
+    assert (lost.code, lost.out) == (1, "")
+
+
 def test_a_dry_run_prints_the_plan_and_leaves_nothing(photos, tiny, tmp_path):
     done = command("select", photos, "--dry-run", "--run-dir", tmp_path / "run", *tiny)
     assert done.code == 0
@@ -153,6 +187,11 @@ def test_ctrl_c_prints_what_there_is_and_ends_with_130(photos, tiny, tmp_path, p
         (("select", ".", "--resize", "stretch"), 2, "stretch"),
         (("select", ".", "--image-size", "1x2x3"), 2, "image size"),
         (("nonsense",), 2, "nonsense"),
+        (("pick", "nowhere"), 1, r"^error: pick takes one of --prefer, --at-least, or limits"),
+        (("pick", "nowhere", "--prefer", "speed", "--max-params", "1e6"), 1, "pick takes one of"),
+        (("pick", "nowhere", "--prefer", "beauty"), 2, "beauty"),
+        (("refit", "nowhere", "--on", "test"), 2, "test"),
+        (("ensemble", "nowhere"), 1, r"^error: .*holds no run"),
     ],
 )
 def test_mistakes_are_one_message_and_a_code(arguments, code, message):
@@ -177,7 +216,10 @@ def test_help_and_version_are_light():
     assert helped.code == 0
     assert all(
         word in helped.out
-        for word in ("select", "demo", "show", "predict", "suspects", "catalogue", "shortlist", "doctor")
+        for word in (
+            *("select", "demo", "show", "predict", "suspects", "similar", "pick", "refit", "ensemble", "calibration"),
+            *("reproduce", "catalogue", "shortlist", "doctor"),
+        )
     )
 
 

@@ -54,6 +54,19 @@ class Calibration:
     measured_on: Literal["validation", "test"]
     n_images: int
 
+    def __str__(self) -> str:
+        """What it comes to, in one sentence.
+
+        Example:
+            >>> print(Calibration(temperature=1.3, ece_before=0.041, ece_after=0.012, log_loss_before=0.412,
+            ...                   log_loss_after=0.395, measured_on="test", n_images=503))
+            On 503 test pictures probabilities are off by 4.1 points, corrected (temperature 1.30) by 1.2.
+        """
+        return (
+            f"On {self.n_images:,} {self.measured_on} pictures probabilities are off by {100 * self.ece_before:.1f} "
+            f"points, corrected (temperature {self.temperature:.2f}) by {100 * self.ece_after:.1f}."
+        )
+
 
 def calibration_of(validation: Scored, test: Scored | None = None) -> Calibration:
     """Settle a temperature on the validation pictures, and measure what it does on pictures that did not settle it.

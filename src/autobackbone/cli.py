@@ -6,23 +6,21 @@ command that cannot be read, and 130 after Ctrl-C.
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autobackbone.errors import ArgumentError, AutobackboneError
+from autobackbone.clirun import commands, writing
+from autobackbone.errors import AutobackboneError
 from autobackbone.records import Budget, Limits, Precision, Resize, Target, Task, as_budget
 
 if TYPE_CHECKING:
-    from autobackbone.predictions import Prediction
     from autobackbone.selection import Selection
 
 app = typer.Typer(
@@ -32,11 +30,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(commands)
 
 _DEMO_BACKBONES = ("tf_efficientnet_lite0.in1k", "tf_efficientnet_lite1.in1k", "tf_efficientnet_lite2.in1k")
 
 RunDir = Annotated[Path | None, typer.Option(help="The run folder; one that holds a run is continued.")]
-Run = Annotated[Path, typer.Argument(help="A run folder.")]
 Backbones = Annotated[
     list[str] | None,
     typer.Option("--backbone", "--backbones", help="Names or globs, with commas between; may be given again."),
@@ -161,64 +159,6 @@ def demo(
 
 
 @app.command()
-def show(
-    run: Run, *, all_trials: Annotated[bool, typer.Option("--all", help="All trials, not the front alone.")] = False
-) -> None:
-    """Show the front of a run and which trial to use."""
-    from autobackbone import open_run
-    from autobackbone.tables import print_selection
-
-    print_selection(open_run(run), all_trials=all_trials)
-
-
-@app.command()
-def predict(
-    run: Run,
-    pictures: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
-    *,
-    trial: Annotated[int | None, typer.Option(help="A trial of the front; the chosen one if not given.")] = None,
-    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a CSV file with a header instead.")] = None,
-) -> None:
-    """Predict pictures: one line each, path, class and probability (or labels, or numbers), separated by tabs.
-
-    Pictures that cannot be read are named on standard error, and the exit code is then 1.
-    """
-    from autobackbone import open_run
-    from autobackbone.predictions import columns, predictions
-
-    selection = open_run(run)
-    found = predictions(selection, pictures, trial)
-    if csv_file is None:
-        n_left_out = _each(found, lambda row: typer.echo("\t".join(row)))
-    else:
-        with _writing(csv_file), csv_file.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(("path", *columns(selection)))
-            n_left_out = _each(found, writer.writerow)
-    raise typer.Exit(1 if n_left_out else 0)
-
-
-@app.command()
-def suspects(
-    run: Run,
-    *,
-    n: Annotated[int, typer.Option("--n", help="Rows at most.", min=1)] = 50,
-    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a CSV file with a header instead.")] = None,
-) -> None:
-    """List labels that are probably wrong, the most suspect first; nothing is altered."""
-    from autobackbone import open_run
-    from autobackbone.tables import print_suspects
-
-    selection = open_run(run)
-    found = selection.suspects(n)
-    if csv_file is None:
-        print_suspects(selection, found)
-    else:
-        with _writing(csv_file):
-            found.to_csv(csv_file, index=False)
-
-
-@app.command()
 def catalogue(
     *,
     name: Annotated[
@@ -244,10 +184,10 @@ def catalogue(
     if loadable:
         rows = rows[rows["loadable"].notna()]
     if plot is not None:
-        with _writing(plot):
+        with writing(plot):
             plot_catalogue().savefig(plot, dpi=120)
     if csv_file is not None:
-        with _writing(csv_file):
+        with writing(csv_file):
             rows.to_csv(csv_file, index=False)
     if csv_file is None and plot is None:
         print_catalogue(rows.head(limit) if limit else rows, len(rows))
@@ -287,28 +227,6 @@ def _search(call: Callable[[], Selection]) -> None:
     if not selection.study.user_attrs["ledger"]["is_completed"]:
         typer.echo(f"to go on: the same arguments with --run-dir {selection.path}", err=True)
         raise typer.Exit(130)
-
-
-def _each(found: Iterable[Prediction], write: Callable[[tuple[str, ...]], object]) -> int:
-    """Write what could be read, name the rest; how many that were."""
-    n_left_out = 0
-    for one in found:
-        if one.problem:
-            n_left_out += 1
-            typer.echo(f"left out: {one.path}: {one.problem}", err=True)
-        else:
-            write((str(one.path), *one.values))
-    return n_left_out
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Write a file and say so."""
-    try:
-        yield
-        typer.echo(f"written: {path}")
-    except (OSError, ValueError) as error:  # ValueError: a suffix that no picture has
-        raise ArgumentError(f"cannot write {str(path)!r}: {error}. Name a file in a folder that is there.") from error
 
 
 def _one_or_several(texts: list[str] | None) -> str | list[str] | None:

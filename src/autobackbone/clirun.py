@@ -1,0 +1,202 @@
+"""What the command line does with a run that is there."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autobackbone.errors import ArgumentError
+from autobackbone.records import Preference, RefitOn
+
+if TYPE_CHECKING:
+    from autobackbone.predictions import Prediction
+
+commands = typer.Typer()
+
+Run = Annotated[Path, typer.Argument(help="A run folder.")]
+TrialNumber = Annotated[int | None, typer.Option(help="A trial of the front; the chosen one if not given.")]
+CsvFile = Annotated[Path | None, typer.Option("--csv", help="Write a CSV file with a header instead.")]
+Dataset = Annotated[
+    Path | None, typer.Option("--data", help="The pictures, where they are not any more where the run found them.")
+]
+
+
+@commands.command()
+def show(
+    run: Run, *, all_trials: Annotated[bool, typer.Option("--all", help="All trials, not the front alone.")] = False
+) -> None:
+    """Show the front of a run and which trial to use."""
+    from autobackbone import open_run
+    from autobackbone.tables import print_selection
+
+    print_selection(open_run(run), all_trials=all_trials)
+
+
+@commands.command()
+def predict(
+    run: Run,
+    pictures: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
+    *,
+    trial: Annotated[int | None, typer.Option(help="A trial of the front; the chosen one if not given.")] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a CSV file with a header instead.")] = None,
+) -> None:
+    """Predict pictures: one line each, path, class and probability (or labels, or numbers), separated by tabs.
+
+    Pictures that cannot be read are named on standard error, and the exit code is then 1.
+    """
+    from autobackbone import open_run
+    from autobackbone.predictions import columns, predictions
+
+    selection = open_run(run)
+    found = predictions(selection, pictures, trial)
+    if csv_file is None:
+        n_left_out = _each(found, lambda row: typer.echo("\t".join(row)))
+    else:
+        with writing(csv_file), csv_file.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(("path", *columns(selection)))
+            n_left_out = _each(found, writer.writerow)
+    raise typer.Exit(1 if n_left_out else 0)
+
+
+@commands.command()
+def suspects(
+    run: Run,
+    *,
+    n: Annotated[int, typer.Option("--n", help="Rows at most.", min=1)] = 50,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a CSV file with a header instead.")] = None,
+) -> None:
+    """List labels that are probably wrong, the most suspect first; nothing is altered."""
+    from autobackbone import open_run
+    from autobackbone.tables import print_suspects
+
+    selection = open_run(run)
+    found = selection.suspects(n)
+    if csv_file is None:
+        print_suspects(selection, found)
+    else:
+        with writing(csv_file):
+            found.to_csv(csv_file, index=False)
+
+
+@commands.command()
+def similar(run: Run, *, csv_file: CsvFile = None) -> None:
+    """List validation pictures that look much like a training picture: crops of it, shots of one object."""
+    from autobackbone import open_run
+    from autobackbone.tables import print_rows
+
+    found = open_run(run).similar()
+    if csv_file is None:
+        print_rows(found, otherwise="no validation picture looks much like a training picture")
+    else:
+        with writing(csv_file):
+            found.to_csv(csv_file, index=False)
+
+
+@commands.command()
+def pick(
+    run: Run,
+    *,
+    prefer: Annotated[Preference | None, typer.Option(help="What counts most.")] = None,
+    at_least: Annotated[
+        float | None, typer.Option(help="The fastest with this score, such as 0.9 (of a loss: at most this).")
+    ] = None,
+    max_latency_ms: Annotated[float | None, typer.Option(help="The most accurate that is not slower.")] = None,
+    max_params: Annotated[float | None, typer.Option(help="The most accurate with no more parameters.")] = None,
+    max_megabytes: Annotated[float | None, typer.Option(help="The most accurate that is not larger.")] = None,
+) -> None:
+    """Name another trial than the chosen one: its number, for predict --trial, and what it is, separated by a tab.
+
+    Say what counts: a word, a score, or limits, which may stand together.
+    """
+    from autobackbone import open_run
+    from autobackbone.choosing import trial_line
+
+    limits = {"latency_ms": max_latency_ms, "n_params": max_params, "megabytes": max_megabytes}
+    has_limits = any(limit is not None for limit in limits.values())
+    if (prefer is not None) + (at_least is not None) + has_limits != 1:
+        raise ArgumentError("pick takes one of --prefer, --at-least, or limits (--max-latency-ms and its like).")
+    selection = open_run(run)
+    if prefer is not None:
+        trial = selection.select(prefer)
+    elif at_least is not None:
+        trial = selection.fastest_at_least(at_least)
+    else:
+        trial = selection.best_under(**limits)
+    typer.echo(f"{trial.number}\t{trial_line(trial, selection.metric)}")
+
+
+@commands.command()
+def refit(
+    run: Run,
+    *,
+    trial: TrialNumber = None,
+    on: Annotated[RefitOn, typer.Option(help="Which parts it is trained on.")] = "train+val",
+    budget: Annotated[str, typer.Option(help="Time of the training, such as 90s or 10min.")] = "10min",
+    data: Dataset = None,
+) -> None:
+    """Train a trial once more, on the validation pictures, too, and compare both networks on the test part."""
+    from autobackbone import open_run
+
+    again = open_run(run).refit(trial, on=on, budget=budget, dataset=data)
+    typer.echo(str(again))
+    typer.echo(f"weights: {again.path}")
+
+
+@commands.command()
+def ensemble(
+    run: Run,
+    *,
+    max_latency_ms: Annotated[float | None, typer.Option(help="What latencies may add up to.")] = None,
+) -> None:
+    """Say whether several networks of the front predict together better than one, and which."""
+    from autobackbone import open_run
+
+    typer.echo(open_run(run).ensemble(max_latency_ms).reason)
+
+
+@commands.command()
+def calibration(run: Run, *, trial: TrialNumber = None) -> None:
+    """Say how far a trial's probabilities can be trusted, before and after they are corrected."""
+    from autobackbone import open_run
+
+    typer.echo(str(open_run(run).calibration(trial)))
+
+
+@commands.command()
+def reproduce(run: Run) -> None:
+    """Print the lines of Python that repeat what a run has recorded."""
+    from autobackbone import open_run
+
+    open_run(run).reproduce()
+
+
+def _each(found: Iterable[Prediction], write: Callable[[tuple[str, ...]], object]) -> int:
+    """Write what could be read, name the rest; how many that were."""
+    n_left_out = 0
+    for one in found:
+        if one.problem:
+            n_left_out += 1
+            typer.echo(f"left out: {one.path}: {one.problem}", err=True)
+        else:
+            write((str(one.path), *one.values))
+    return n_left_out
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Write a file and say so.
+
+    Raises:
+        ArgumentError: it cannot be written.
+    """
+    try:
+        yield
+        typer.echo(f"written: {path}")
+    except (OSError, ValueError) as error:  # ValueError: a suffix that no picture has
+        raise ArgumentError(f"cannot write {str(path)!r}: {error}. Name a file in a folder that is there.") from error

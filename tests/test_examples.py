@@ -1,0 +1,51 @@
+"""The examples run as they stand, on the networks that the packages bring."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from tests.conftest import make_pictures
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Pictures of three classes, and a table of how bright each is."""
+    for i, (pixels, label) in enumerate(zip(*make_pictures(n_per_class=20), strict=True)):
+        (tmp_path / "photos" / str(label)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "photos" / str(label) / f"{i}.png")
+    names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png"))
+    brightness = [float(np.asarray(Image.open(tmp_path / name)).mean()) / 7 for name in names]
+    pd.DataFrame({"file": names, "brightness": brightness}).to_csv(tmp_path / "labels.csv", index=False)
+    return tmp_path
+
+
+def run(example, *arguments, folder):
+    environment = os.environ | {"AUTOBACKBONE_CACHE": str(folder / "cache"), "GOMP_SPINCOUNT": "5000"}
+    line = [sys.executable, str(EXAMPLES / example), *map(str, arguments)]
+    done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_example_is_run_here():
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {"folder_of_pictures.py", "labels_in_a_table.py"}
+
+
+def test_a_folder_of_pictures(photos):
+    said = run("folder_of_pictures.py", photos / "photos", "8s", folder=photos)
+    assert "Selection of" in said
+    assert "[[" in said
+    assert "suggested" in said or "Empty DataFrame" in said
+
+
+def test_labels_in_a_table(photos):
+    said = run("labels_in_a_table.py", photos / "labels.csv", "8s", "brightness", folder=photos)
+    assert "the knee:" in said
+    assert "test" in said.splitlines()[-1]
