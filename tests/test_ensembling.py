@@ -66,7 +66,9 @@ def test_networks_that_are_better_together_predict_together():
     rows = np.array([5, 3, 8])
     np.testing.assert_array_equal(found.predict_proba(rows), mean[rows])
     assert found.predict(rows).tolist() == [("a", "b", "c")[code] for code in mean[rows].argmax(axis=1)]
-    assert f"{len(found.members)} networks together, {found.latency_ms:.1f} ms, are better than" in found.reason
+    numbers = ", ".join(str(member.number) for member in found.members)
+    start = f"{len(found.members)} networks together, trials {numbers}, {found.latency_ms:.1f} ms, are better than"
+    assert found.reason.startswith(start)
     assert "points of accuracy on pictures that did not pick them" in found.reason
     assert str(found) == found.reason
 
