@@ -42,8 +42,8 @@ def predict(
     run: Run,
     pictures: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
     *,
-    trial: Annotated[int | None, typer.Option(help="A trial of the front; the chosen one if not given.")] = None,
-    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a CSV file with a header instead.")] = None,
+    trial: TrialNumber = None,
+    csv_file: CsvFile = None,
 ) -> None:
     """Predict pictures: one line each, path, class and probability (or labels, or numbers), separated by tabs.
 
@@ -69,7 +69,7 @@ def suspects(
     run: Run,
     *,
     n: Annotated[int, typer.Option("--n", help="Rows at most.", min=1)] = 50,
-    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a CSV file with a header instead.")] = None,
+    csv_file: CsvFile = None,
 ) -> None:
     """List labels that are probably wrong, the most suspect first; nothing is altered."""
     from autobackbone import open_run

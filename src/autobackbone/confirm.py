@@ -11,14 +11,10 @@ from autobackbone.errors import MetricError, TrialError
 from autobackbone.metrics import interval, score
 from autobackbone.records import Trial
 from autobackbone.search import trialfiles
+from autobackbone.search.costs import EXACT_FACTOR, SETUP_S
 from autobackbone.search.levelling import levelling_s
 from autobackbone.search.study import note_test_score
 from autobackbone.search.workshop import Workshop
-
-# Screening rounds where it may; what scores takes up to so much longer.
-_EXACT_FACTOR = 1.6
-# Building a network and reading its weights, beside its forward passes.
-_SETUP_S = 0.5
 
 
 def expected_s(shop: Workshop, front: Sequence[Trial]) -> float:
@@ -28,7 +24,7 @@ def expected_s(shop: Workshop, front: Sequence[Trial]) -> float:
 
 def _pass_s(shop: Workshop, trial: Trial) -> float:
     n_test = len(shop.bundle.indices("test"))
-    return shop.costs.forward_s.get(trial.body, 0.0) * n_test * _EXACT_FACTOR + _SETUP_S
+    return shop.costs.forward_s.get(trial.body, 0.0) * n_test * EXACT_FACTOR + SETUP_S
 
 
 def confirm(shop: Workshop, front: Sequence[Trial]) -> None:

@@ -20,17 +20,13 @@ from autobackbone.planning import FOLDS_SHARE
 from autobackbone.records import Body, Trial
 from autobackbone.screening import extract, fair_order
 from autobackbone.search import trialfiles
+from autobackbone.search.costs import EXACT_FACTOR, SETUP_S
 from autobackbone.search.repeating import candidate_again, useful_epochs, views_of
 from autobackbone.search.study import note_fold_score
 from autobackbone.search.workshop import Workshop
 from autobackbone.tasks import can_be_learned
 from autobackbone.training.stores import Stores
 from autobackbone.training.tuner import MAX_EPOCHS, Tuner
-
-# Screening rounds where it may; what scores takes up to so much longer.
-_EXACT_FACTOR = 1.6
-# Building a network and reading its weights, beside its forward passes.
-_SETUP_S = 0.5
 
 
 def kept_s(shop: Workshop) -> float:
@@ -54,8 +50,8 @@ def kept_s(shop: Workshop) -> float:
 
 def expected_s(shop: Workshop, trial: Trial, trials: Sequence[Trial]) -> float:
     """Seconds that the folds of one of all trials take; of one that pauses, those of its whole training."""
-    pass_s = _EXACT_FACTOR * _pass_s(shop, trial.body)
-    heads_s = _SETUP_S + pass_s + N_FOLDS * _head_s(shop, trial.body, trials)
+    pass_s = EXACT_FACTOR * _pass_s(shop, trial.body)
+    heads_s = SETUP_S + pass_s + N_FOLDS * _head_s(shop, trial.body, trials)
     if trial.n_unfrozen == 0:
         return heads_s
     whole = int(trial.extras.get("n_epochs", MAX_EPOCHS))

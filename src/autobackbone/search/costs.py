@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 
 from autobackbone.records import Body, Candidate
 
+EXACT_FACTOR = 1.6
+"""Screening rounds where it may; what scores takes up to so much longer."""
+SETUP_S = 0.5
+"""Building a network and reading its weights, beside its forward passes."""
 # A step forward and back costs about three forward passes.
 _TRAINING_FACTOR = 3.0
 # Building a network, splitting it and timing some steps.
-_SETUP_S = 1.5
+_TRAINING_SETUP_S = 1.5
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,7 +53,7 @@ class Costs:
         # What was trained without a store cannot be stored, and its epochs took all of it; a store may have left since.
         needs_none = is_stored or (is_known and known not in self._stored)
         prefix_s = 0.0 if needs_none else self.forward_s[body] * (self.n_train + self.n_validation)
-        return _SETUP_S + prefix_s + n_epochs * epoch_s
+        return _TRAINING_SETUP_S + prefix_s + n_epochs * epoch_s
 
     def learn(self, candidate: Candidate, epoch_s: float, *, is_stored: bool = False) -> None:
         """Remember what an epoch really took, and whether on a store of what its frozen part gives."""
