@@ -13,6 +13,8 @@ from tests.conftest import TINY, make_pictures
 
 from autobackbone import Budget, open_run, select_backbone
 from autobackbone.errors import ArgumentError, RunError
+from autobackbone.metrics import metric_for
+from autobackbone.refitting import _scores
 from autobackbone.search import trialfiles
 
 
@@ -130,7 +132,10 @@ def test_the_lines_that_are_printed_repeat_the_run(searched, capsys):
     compile(search, "search", "exec")
 
 
-def test_scores_without_copies_of_a_given_split(tmp_path, random_weights):
+@pytest.fixture(scope="module")
+def given_split(tmp_path_factory, random_weights):
+    """A run on a split that was given, in which the first two test pictures are copies."""
+    tmp_path = tmp_path_factory.mktemp("given")
     pictures, labels = make_pictures(n_per_class=16)
     table = tmp_path / "pictures"
     table.mkdir()
@@ -142,9 +147,11 @@ def test_scores_without_copies_of_a_given_split(tmp_path, random_weights):
         rows.append((f"{index}.png", part, int(label)))
     # A test picture is a training picture, mirrored.
     Image.fromarray(pictures[0][:, ::-1]).save(table / "3.png")
+    # The next one is a validation picture.
+    Image.fromarray(pictures[2][:, ::-1]).save(table / "7.png")
     frame = pd.DataFrame(rows, columns=["file", "split", "label"])
     frame.to_csv(table / "labels.csv", index=False)
-    result = select_backbone(
+    return select_backbone(
         table / "labels.csv",
         Budget(n_trials=0),
         backbones=TINY,
@@ -155,9 +162,38 @@ def test_scores_without_copies_of_a_given_split(tmp_path, random_weights):
         space={"n_blocks_kept": None},
         progress=False,
     )
+
+
+def test_scores_without_copies_of_a_given_split(given_split):
+    result = given_split
     found = result.scores_without_copies()
     assert set(found) == {"test"}
     predictions, truth = result._reader.predictions(result.best, "test"), result._reader.labels("test")
     is_right = predictions.argmax(axis=1) == truth
     assert found["test"] == pytest.approx(is_right[1:].mean())
     assert any("a copy in the training part" in note for note in result.notes)
+
+
+@pytest.mark.parametrize(("on", "n_copies"), [("train", 1), ("train+val", 2)])
+def test_a_refit_is_compared_without_copies_of_what_it_was_trained_on(given_split, on, n_copies):
+    result = given_split
+    before, truth = result._reader.predictions(result.best, "test"), result._reader.labels("test")
+    was_right = before.argmax(axis=1) == truth
+    refit = result.refit(on=on, cache_dir=result.path.parent / "cache")
+    assert refit.n_test == len(truth) - n_copies == 12 - n_copies
+    assert refit.gain == pytest.approx(refit.test_score - was_right[n_copies:].mean(), abs=1e-9)
+    assert f"on the {12 - n_copies} of 12 test pictures without a copy among those it was trained on" in str(refit)
+
+
+def test_where_every_test_picture_has_a_copy_that_is_said():
+    accuracy = metric_for("accuracy", n_outputs=2)
+    said = _scores(accuracy, 0.9, (0.01, 0.02), np.ones(4, np.bool_))
+    assert said.startswith("test accuracy 90.0 % on test pictures that all have a copy among those it was trained on, ")
+    assert _scores(accuracy, 0.9, (0.01, 0.02), np.zeros(4, np.bool_)).startswith("test accuracy 90.0 %, 1 ± 2 points")
+    assert (
+        _scores(accuracy, math.nan, (math.nan, math.nan), np.zeros(0, np.bool_))
+        == "there is no test part to score it on"
+    )
+    r2 = metric_for("r2", "regression", n_outputs=1)
+    lone = _scores(r2, math.nan, (math.nan, math.inf), np.array([True, False]))
+    assert lone.startswith("its test r2 is not defined on the 1 of 2 test pictures without a copy")

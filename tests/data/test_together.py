@@ -114,11 +114,13 @@ def test_a_given_split_is_told_of_and_not_altered(tmp_path):
     for index in range(4):
         ImageOps.mirror(scene(index)).save(folder / "test" / "ant" / f"copy{index}.png")
     jpeg(scene(5), 60).save(folder / "val" / "ant" / "copy.png")
+    half(scene(1107)).save(folder / "test" / "bee" / "copy.png")
     before, after = checked(folder, tmp_path)
     np.testing.assert_array_equal(before.parts, after.parts)
     assert after.split_digest == before.split_digest
     assert [after.names[index] for index in after.leaked("test")] == [f"test/ant/copy{index}.png" for index in range(4)]
     assert [after.names[index] for index in after.leaked("validation")] == ["val/ant/copy.png"]
+    assert [after.names[index] for index in after.leaked("test", "validation")] == ["test/bee/copy.png"]
     assert before.leaked("test").size == 0  # not looked for
     assert (
         "4 pictures of the test part have a copy in the training part ('test/ant/copy0.png', 'test/ant/copy1.png', "
@@ -126,6 +128,9 @@ def test_a_given_split_is_told_of_and_not_altered(tmp_path):
     )
     assert (
         "1 picture of the validation part has a copy in the training part ('val/ant/copy.png'); the given split is kept"
+    ) in after.skipped
+    assert (
+        "1 picture of the test part has a copy in the validation part ('test/bee/copy.png'); the given split is kept"
     ) in after.skipped
 
 

@@ -167,18 +167,20 @@ def _tell_copies(before: DataBundle, after: DataBundle) -> Iterator[str]:
 
 
 def _tell_leaks(bundle: DataBundle) -> Iterator[str]:
-    parts: tuple[Part, ...] = ("validation", "test")
-    for part in parts:
-        leaked = bundle.leaked(part)
+    """What flatters scores: copies of what is trained on, and test pictures in the part that chooses the network."""
+    pairs: tuple[tuple[Part, Part], ...] = (("validation", "train"), ("test", "train"), ("test", "validation"))
+    for part, into in pairs:
+        leaked = bundle.leaked(part, into)
         if not leaked.size:
             continue
         why = "the given split is kept"
-        if part in bundle.made:
+        if {part, into} <= {"train", *bundle.made}:
             why = "together they would leave a part or a class without pictures"
         named = ", ".join(_quoted(bundle, index) for index in leaked[:3].tolist()) + (", …" if leaked.size > 3 else "")
         have = "has" if leaked.size == 1 else "have"
+        other = "training" if into == "train" else into
         yield (
-            f"{counted(leaked.size, 'picture')} of the {part} part {have} a copy in the training part ({named}); {why}"
+            f"{counted(leaked.size, 'picture')} of the {part} part {have} a copy in the {other} part ({named}); {why}"
         )
 
 
