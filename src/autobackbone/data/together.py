@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 
 from autobackbone.data.bundle import DataBundle, split_digest
 from autobackbone.data.copies import find_copies, groups_of, look
-from autobackbone.data.parts import LEFT_OUT, PART_CODES, TRAIN, Codes, Parts
+from autobackbone.data.parts import LEFT_OUT, PART_CODES, TRAIN, Codes, Labels, Parts
 from autobackbone.data.sources import printable
 from autobackbone.data.surveying import check_parts, count_pictures, part_sizes
 from autobackbone.errors import DataError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from autobackbone.data.encoded import Pixels
-    from autobackbone.records import ImageSize, Part
+    from autobackbone.records import ImageSize, Part, Task
 
 # Of the budget.
 _SHARE = 0.03
@@ -95,6 +95,26 @@ def with_copies_together(bundle: DataBundle, copies: Codes) -> DataBundle:
     after = replace(bundle, parts=parts, split_digest=split_digest(bundle.names, parts), copies=copies)
     notes = (*_tell_copies(bundle, after), *_tell_leaks(after), *_tell_contradictions(after), *notes)
     return replace(after, skipped=tuple(dict.fromkeys((*bundle.skipped, *notes))))
+
+
+def contradicting(copies: Codes, labels: Labels, task: Task) -> list[list[int]]:
+    """List the groups of copies whose labels are not all the same, as `groups_of` lists groups.
+
+    Of classes and labels; two measurements of one thing may differ.
+
+    Args:
+        copies: (n,) int64 codes of groups.
+        labels: (n,) int64 codes of classes, or (n, k), as a bundle holds them.
+        task: what they are.
+
+    Example:
+        >>> contradicting(np.array([0, 1, 1, 2, 0, 0]), np.array([3, 4, 4, 4, 3, 5]), "classification")
+        [[0, 4, 5]]
+    """
+    if task == "regression":
+        return []
+    rows = labels.reshape(len(labels), -1)
+    return [group for group in groups_of(copies) if (rows[group] != rows[group[0]]).any()]
 
 
 def _expected_s(pixels: Pixels, used: Codes) -> float:
@@ -185,20 +205,22 @@ def _tell_leaks(bundle: DataBundle) -> Iterator[str]:
 
 
 def _tell_contradictions(bundle: DataBundle) -> Iterator[str]:
-    """Of classes and labels; two measurements of one thing may differ."""
-    if bundle.task == "regression":
-        return
-    rows = bundle.labels.reshape(len(bundle.labels), -1)
-    found = [group for group in _groups(bundle) if (rows[group] != rows[group[0]]).any()]
+    assert bundle.copies is not None
+    used = np.flatnonzero(bundle.parts != LEFT_OUT)
+    found = contradicting(bundle.copies[used], bundle.labels[used], bundle.task)
     if not found:
         return
     named = []
-    for group in found[:3]:
-        _, different = np.unique(rows[group], axis=0, return_index=True)
-        shown = (group[place] for place in np.sort(different)[:3])
+    for group in (used[places] for places in found[:3]):
+        _, different = np.unique(bundle.labels[group], axis=0, return_index=True)
+        shown = group[np.sort(different)[:3]].tolist()
         named.append(", ".join(f"{_quoted(bundle, at)} ({_label(bundle.labels[at], bundle.classes)})" for at in shown))
     more = "; …" if len(found) > 3 else ""
-    yield f"{sum(map(len, found)):,} copies carry different labels: {'; '.join(named)}{more}"
+    carry = "carries" if len(found) == 1 else "carry"
+    yield (
+        f"{counted(len(found), 'group')} of copies {carry} different labels: {'; '.join(named)}{more}; "
+        "result.contradictions() lists each copy"
+    )
 
 
 def _groups(bundle: DataBundle) -> list[list[int]]:
