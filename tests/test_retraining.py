@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +14,7 @@ import torch
 from PIL import Image
 from tests.conftest import TINY, make_pictures
 
-from autobackbone import Budget, open_run, select_backbone
+from autobackbone import Budget, Limits, Target, open_run, select_backbone
 from autobackbone.errors import ArgumentError, RunError
 from autobackbone.metrics import metric_for
 from autobackbone.refitting import _scores
@@ -162,6 +165,59 @@ def given_split(tmp_path_factory, random_weights):
         space={"n_blocks_kept": None},
         progress=False,
     )
+
+
+def time_of(name):
+    """Pictures of one class follow each other: the first of each are the first."""
+    return int(name) % 14
+
+
+def arguments_printed(result, capsys):
+    """Those of the search anew, as the lines that are printed would call it."""
+    result.reproduce()
+    lines = capsys.readouterr().out.splitlines()
+    begin = lines.index("# selection = select_backbone(")
+    call = "\n".join(line.removeprefix("# ") for line in lines[begin : lines.index("# )", begin) + 1])
+    found = {}
+    names = {"Budget": Budget, "Limits": Limits, "Target": Target, "dataset": None}
+    exec(call, names | {"select_backbone": lambda *_, **arguments: found.update(arguments)})
+    return found, [line for line in lines[begin:] if "=..." in line]
+
+
+def test_the_search_that_is_printed_makes_the_same_split_and_choice(tmp_path, random_weights, capsys):
+    dataset = make_pictures()
+    asked = {"times": time_of, "rare": "error", "tolerance": 2.0, "channels": (2, 1, 0), "value_range": (0.0, 300.0)}
+    folders = {"cache_dir": tmp_path / "cache", "progress": False, "run_dir": tmp_path / "run"}
+    result = select_backbone(
+        dataset,
+        Budget(n_trials=0),
+        backbones=TINY,
+        weights=random_weights(TINY),
+        image_sizes=[32],
+        space={"n_blocks_kept": None},
+        **asked,
+        **folders,
+    )
+    printed, left_open = arguments_printed(result, capsys)
+    assert {name: printed[name] for name in asked} == asked | {"times": ...}
+    assert left_open == ["#     times=...,  # a function of a picture's name, which lay in memory: put the same here"]
+    assert not {"groups", "sampler"} & printed.keys()
+    again = select_backbone(
+        dataset, Budget(n_trials=0), **printed | folders | {"times": time_of, "run_dir": tmp_path / "again"}
+    )
+    assert again._facts["split_digest"] == result._facts["split_digest"]
+    for fact in ("arguments", "asked", "preparation", "tolerance"):
+        assert again._facts[fact] == result._facts[fact]
+
+
+def test_a_run_from_before_they_were_noted_prints_what_it_knows(searched, tmp_path, capsys):
+    result, *_ = searched
+    old = Path(shutil.copytree(result.path, tmp_path / "old"))
+    facts = {name: value for name, value in result._facts.items() if name != "asked"}
+    (old / "run.json").write_text(json.dumps(facts), encoding="utf-8")
+    printed, left_open = arguments_printed(open_run(old), capsys)
+    assert printed["metric"] == "accuracy"
+    assert not left_open
 
 
 def test_scores_without_copies_of_a_given_split(given_split):
