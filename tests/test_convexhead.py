@@ -2,13 +2,15 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
 from autobackbone.convexhead import fit_head
 from autobackbone.convexhead.ridge import _PENALTIES, fit_ridge
-from autobackbone.convexhead.strength import STRENGTHS, _stratified_part, choose_strength
+from autobackbone.convexhead.strength import STRENGTHS, _folds, _stratified_part, choose_strength
 
 
 def blobs(n_classes, n=240, n_features=12, noise=1.0, seed=0):
@@ -224,6 +226,48 @@ def test_pictures_beyond_those_of_the_folds_are_judged_by_all_fits_unless_their_
     assert np.flatnonzero(~is_judged).tolist() == [1234]
     assert (head.out_of_fold[is_judged].argmax(axis=1) == labels[is_judged]).mean() > 0.9
     assert (head.out_of_fold[is_judged, 3] == 0).all()
+
+
+@pytest.mark.parametrize("n", [300, 4500])
+def test_a_class_with_one_picture_takes_neither_penalty_nor_judgement_from_the_others(n):
+    features, labels = blobs(3, n=n, noise=4.0)
+    features, rest = StandardScaler().fit_transform(features), np.arange(n) != 123
+    rare = np.where(rest, labels, 3)
+    strength, said = choose_strength(features, rare, n_classes=4, n_most=None, n_others=None, seed=0)
+    alone, wanted = choose_strength(features[rest], labels[rest], n_classes=3, n_most=None, n_others=None, seed=0)
+    assert strength == alone
+    assert np.isnan(said[123]).all()
+    np.testing.assert_allclose(said[rest][:, :3], wanted, rtol=1e-5)
+    assert (said[rest, 3] == 0).all()
+
+
+def test_where_only_one_class_has_two_pictures_there_are_no_folds():
+    features, labels = blobs(2, n=20)
+    labels = np.where(np.arange(20) == 0, 1, 0)
+    assert choose_strength(features, labels, n_classes=2, n_most=None, n_others=None, seed=0)[1] is None
+
+
+@given(sizes=st.lists(st.integers(2, 7), min_size=2, max_size=6), seed=st.integers(0, 9))
+def test_each_fit_of_the_folds_sees_every_class_and_each_row_is_held_out_once(sizes, seed):
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    folds = _folds(labels, seed=seed)
+    assert len(folds) == min(3, max(sizes))
+    for fitted, held_out in folds:
+        assert set(labels[fitted]) == set(range(len(sizes)))
+        assert not set(fitted) & set(held_out)
+    assert sorted(np.concatenate([held_out for _, held_out in folds])) == list(range(len(labels)))
+
+
+@pytest.mark.filterwarnings("ignore:The least populated class in y has only 2 members")
+@pytest.mark.parametrize("n_classes", [1, 3])
+def test_a_class_of_two_takes_no_fold_from_the_others(n_classes):
+    features, labels = blobs(n_classes + 1, n=90, noise=4.0)
+    small = np.flatnonzero(labels == n_classes)
+    kept = np.sort(np.concatenate([np.flatnonzero(labels != n_classes), small[:2]]))
+    features, labels = features[kept], labels[kept]
+    head = fit_head(features, labels, n_outputs=n_classes + 1, seed=0)
+    # Of three folds, one of which holds out nothing of the small class.
+    np.testing.assert_allclose(head.out_of_fold, of_folds(features, labels, head.strength), atol=0.02)
 
 
 def test_where_there_is_no_time_for_folds_nothing_is_said_out_of_fold():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,8 +14,10 @@ import torch
 from PIL import Image
 from tests.conftest import TINY, make_pictures
 
-from autobackbone import Budget, open_run, select_backbone
+from autobackbone import Budget, Limits, Target, open_run, select_backbone
 from autobackbone.errors import ArgumentError, RunError
+from autobackbone.metrics import metric_for
+from autobackbone.refitting import _scores
 from autobackbone.search import trialfiles
 
 
@@ -130,7 +135,10 @@ def test_the_lines_that_are_printed_repeat_the_run(searched, capsys):
     compile(search, "search", "exec")
 
 
-def test_scores_without_copies_of_a_given_split(tmp_path, random_weights):
+@pytest.fixture(scope="module")
+def given_split(tmp_path_factory, random_weights):
+    """A run on a split that was given, in which the first two test pictures are copies."""
+    tmp_path = tmp_path_factory.mktemp("given")
     pictures, labels = make_pictures(n_per_class=16)
     table = tmp_path / "pictures"
     table.mkdir()
@@ -142,9 +150,11 @@ def test_scores_without_copies_of_a_given_split(tmp_path, random_weights):
         rows.append((f"{index}.png", part, int(label)))
     # A test picture is a training picture, mirrored.
     Image.fromarray(pictures[0][:, ::-1]).save(table / "3.png")
+    # The next one is a validation picture.
+    Image.fromarray(pictures[2][:, ::-1]).save(table / "7.png")
     frame = pd.DataFrame(rows, columns=["file", "split", "label"])
     frame.to_csv(table / "labels.csv", index=False)
-    result = select_backbone(
+    return select_backbone(
         table / "labels.csv",
         Budget(n_trials=0),
         backbones=TINY,
@@ -155,9 +165,89 @@ def test_scores_without_copies_of_a_given_split(tmp_path, random_weights):
         space={"n_blocks_kept": None},
         progress=False,
     )
+
+
+def time_of(name):
+    """Pictures of one class follow each other: the first of each are the first."""
+    return int(name) % 14
+
+
+def arguments_printed(result, capsys):
+    """Those of the search anew, as the lines that are printed would call it."""
+    result.reproduce()
+    lines = capsys.readouterr().out.splitlines()
+    begin = lines.index("# selection = select_backbone(")
+    call = "\n".join(line.removeprefix("# ") for line in lines[begin : lines.index("# )", begin) + 1])
+    found = {}
+    names = {"Budget": Budget, "Limits": Limits, "Target": Target, "dataset": None}
+    exec(call, names | {"select_backbone": lambda *_, **arguments: found.update(arguments)})
+    return found, [line for line in lines[begin:] if "=..." in line]
+
+
+def test_the_search_that_is_printed_makes_the_same_split_and_choice(tmp_path, random_weights, capsys):
+    dataset = make_pictures()
+    asked = {"times": time_of, "rare": "error", "tolerance": 2.0, "channels": (2, 1, 0), "value_range": (0.0, 300.0)}
+    folders = {"cache_dir": tmp_path / "cache", "progress": False, "run_dir": tmp_path / "run"}
+    result = select_backbone(
+        dataset,
+        Budget(n_trials=0),
+        backbones=TINY,
+        weights=random_weights(TINY),
+        image_sizes=[32],
+        space={"n_blocks_kept": None},
+        **asked,
+        **folders,
+    )
+    printed, left_open = arguments_printed(result, capsys)
+    assert {name: printed[name] for name in asked} == asked | {"times": ...}
+    assert left_open == ["#     times=...,  # a function of a picture's name, which lay in memory: put the same here"]
+    assert not {"groups", "sampler"} & printed.keys()
+    again = select_backbone(
+        dataset, Budget(n_trials=0), **printed | folders | {"times": time_of, "run_dir": tmp_path / "again"}
+    )
+    assert again._facts["split_digest"] == result._facts["split_digest"]
+    for fact in ("arguments", "asked", "preparation", "tolerance"):
+        assert again._facts[fact] == result._facts[fact]
+
+
+def test_a_run_from_before_they_were_noted_prints_what_it_knows(searched, tmp_path, capsys):
+    result, *_ = searched
+    old = Path(shutil.copytree(result.path, tmp_path / "old"))
+    facts = {name: value for name, value in result._facts.items() if name != "asked"}
+    (old / "run.json").write_text(json.dumps(facts), encoding="utf-8")
+    printed, left_open = arguments_printed(open_run(old), capsys)
+    assert printed["metric"] == "accuracy"
+    assert not left_open
+
+
+def test_scores_without_copies_of_a_given_split(given_split):
+    result = given_split
     found = result.scores_without_copies()
     assert set(found) == {"test"}
     predictions, truth = result._reader.predictions(result.best, "test"), result._reader.labels("test")
     is_right = predictions.argmax(axis=1) == truth
     assert found["test"] == pytest.approx(is_right[1:].mean())
     assert any("a copy in the training part" in note for note in result.notes)
+
+
+@pytest.mark.parametrize(("on", "n_copies"), [("train", 1), ("train+val", 2)])
+def test_a_refit_is_compared_without_copies_of_what_it_was_trained_on(given_split, on, n_copies):
+    result = given_split
+    before, truth = result._reader.predictions(result.best, "test"), result._reader.labels("test")
+    was_right = before.argmax(axis=1) == truth
+    refit = result.refit(on=on, cache_dir=result.path.parent / "cache")
+    assert refit.n_test == len(truth) - n_copies == 12 - n_copies
+    assert refit.gain == pytest.approx(refit.test_score - was_right[n_copies:].mean(), abs=1e-9)
+    assert f"on the {12 - n_copies} of 12 test pictures without a copy among those it was trained on" in str(refit)
+
+
+def test_where_every_test_picture_has_a_copy_that_is_said():
+    accuracy = metric_for("accuracy", n_outputs=2)
+    said = _scores(accuracy, 0.9, (0.01, -0.01, 0.03), np.ones(4, np.bool_))
+    assert said.startswith("test accuracy 90.0 % on test pictures that all have a copy among those it was trained on, ")
+    said = _scores(accuracy, 0.9, (0.01, -0.01, 0.03), np.zeros(4, np.bool_))
+    assert said.startswith("test accuracy 90.0 %, +1 (-1 to +3) points")
+    assert _scores(accuracy, math.nan, (math.nan,) * 3, np.zeros(0, np.bool_)) == "there is no test part to score it on"
+    r2 = metric_for("r2", "regression", n_outputs=1)
+    lone = _scores(r2, math.nan, (math.nan,) * 3, np.array([True, False]))
+    assert lone.startswith("its test r2 is not defined on the 1 of 2 test pictures without a copy")

@@ -1,15 +1,22 @@
 """A real run on pictures of which a twentieth were given the label of another class."""
 
+import json
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 from tests.conftest import TINY, command, make_pictures
+from tests.test_runfolder import FACTS
 
 from autobackbone import open_run, select_backbone
+from autobackbone.data import Preparation
 from autobackbone.errors import ArgumentError, RunError
+from autobackbone.loading import RunReader
+from autobackbone.reviewing import contradictions
+from autobackbone.runfolder import RunFolder
 from autobackbone.search.frozen import judges_of
+from autobackbone.search.trialfiles import write_pictures
 
 COLUMNS = ["name", "part", "label", "suggested", "label_probability", "suggested_probability", "score"]
 PICTURES, TRUTH = make_pictures(n_per_class=70)
@@ -167,3 +174,56 @@ def test_numbers_far_from_what_is_said_are_judged_in_their_unit(random_weights, 
     printed = command("suspects", selection.path, "--n", "2")
     assert printed.code == 0
     assert "probability" not in printed.out
+
+
+def noted(folder, labels, copies, task="classification"):
+    """What reads a run that has noted copies among ten pictures, the last of them left out."""
+    run = RunFolder(path=folder)
+    run.write_facts(FACTS | {"copies": copies})
+    parts = ["train", "train", "validation", "test", "train", "test", "train", "validation", "train", "left out"]
+    write_pictures(run, [f"{row}.png" for row in range(10)], np.asarray(labels), parts)
+    return RunReader(run=run, task=task, classes=("ant", "bee", "cow"), preparation=Preparation(), weights=None)
+
+
+def test_copies_that_contradict_are_listed_with_those_that_agree(tmp_path):
+    labels = [0, 1, 2, 0, 0, 1, 0, 1, 2, -1]
+    # The second group agrees, and of the third one the other picture is left out.
+    found = contradictions(noted(tmp_path, labels, [[0, 3, 7], [4, 6], [8, 9], [1, 2]]))
+    assert found.to_numpy().tolist() == [
+        ["0.png", "train", "ant", 0],
+        ["3.png", "test", "ant", 0],
+        ["7.png", "validation", "bee", 0],
+        ["1.png", "train", "bee", 1],
+        ["2.png", "validation", "cow", 1],
+    ]
+    assert list(found.columns) == ["name", "part", "label", "group"]
+
+
+def test_several_labels_that_contradict_are_listed_in_one_text(tmp_path):
+    labels = np.zeros((10, 3), np.int64)
+    labels[[1, 5]] = [[1, 0, 1], [1, 0, 0]]
+    found = contradictions(noted(tmp_path, labels, [[1, 5], [2, 3]], "multilabel"))
+    assert found["label"].tolist() == ["ant|cow", "ant"]
+
+
+def test_numbers_of_copies_may_differ(tmp_path):
+    found = contradictions(noted(tmp_path, np.arange(30.0).reshape(10, 3), [[1, 5]], "regression"))
+    assert found.empty
+
+
+def test_a_run_that_has_not_looked_for_copies_lists_none(tmp_path):
+    with pytest.raises(RunError, match="has not looked for copies: its notes tell how much time that takes"):
+        contradictions(noted(tmp_path, [0] * 10, None))
+
+
+def test_copies_of_a_real_run_are_listed(copy_of_run):
+    assert open_run(copy_of_run).contradictions().empty
+    pictures = pd.read_csv(copy_of_run / "pictures.csv", dtype={"name": str})
+    (one, *_), (other, *_) = (np.flatnonzero(pictures["label"] == code).tolist() for code in (0, 1))
+    facts = json.loads((copy_of_run / "run.json").read_text(encoding="utf-8"))
+    copies = {"copies": [[one, other]]}
+    (copy_of_run / "run.json").write_text(json.dumps(facts | copies), encoding="utf-8")
+    found = open_run(copy_of_run).contradictions()
+    assert found["name"].tolist() == [str(one), str(other)]
+    assert found["part"].tolist() == pictures["part"][[one, other]].tolist()
+    assert found["label"].tolist() == facts["classes"][:2]

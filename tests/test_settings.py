@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,23 @@ DATA = (DIGITS.images[:60], DIGITS.target[:60] % 2)
 def test_an_argument_of_the_wrong_kind_is_told_at_the_door(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         plan(DATA, 60, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("given", "noted"),
+    [
+        (None, None),
+        ("taken_at", "taken_at"),
+        (np.arange(60), {"in_memory": "one entry a picture"}),
+        (str.lower, {"in_memory": "a function of a picture's name"}),
+    ],
+)
+def test_what_lives_in_memory_is_noted_by_its_kind(given: Any, noted: Any) -> None:
+    asked = as_settings(DATA, 60, **{**DEFAULTS, "times": given, "channels": [2, 1, 0]}).asked()
+    assert asked["times"] == noted
+    assert json.loads(json.dumps(asked)) == asked
+    assert asked["channels"] == [2, 1, 0]
+    assert asked["groups"] is None
 
 
 def test_a_group_function_that_fails_names_the_picture() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from autobackbone.crossfitting import ScoredPart
 from autobackbone.data import Preparation
 from autobackbone.errors import DataError, RunError
 from autobackbone.exporting.transform import Transform, as_pictures, to_input
-from autobackbone.records import Task, Trial
+from autobackbone.records import Part, Task, Trial
 from autobackbone.runfolder import RunFolder
 from autobackbone.search import trialfiles
 from autobackbone.search.trialfiles import copies_noted
@@ -131,8 +131,12 @@ class RunReader:
         """The labels of training and validation pictures, in the order of `fold_predictions`."""
         return trialfiles.read_pooled_labels(self.run, self.task)
 
-    def leaked(self, part: ScoredPart) -> NDArray[np.bool_]:
-        """Which pictures of a part have a copy in the training part, (n_part,); none where copies were not looked for.
+    def leaked(self, part: ScoredPart, into: Sequence[Part] = ("train",)) -> NDArray[np.bool_]:
+        """Which pictures of a part have a copy in other parts, (n_part,); none where copies were not looked for.
+
+        Args:
+            part: of the pictures.
+            into: the other parts: those that a network was trained on.
 
         Raises:
             RunError: what the run notes of copies is no such thing.
@@ -142,7 +146,7 @@ class RunReader:
         is_part = parts == part
         if groups is None:
             return np.zeros(int(is_part.sum()), dtype=np.bool_)
-        return np.asarray(np.isin(groups[is_part], groups[parts == "train"]))
+        return np.asarray(np.isin(groups[is_part], groups[np.isin(parts, into)]))
 
     def predicted(self, network: nn.Module, images: Any) -> NDArray[np.float32]:
         """What a network of a trial says of pictures in any form that users give, (n_images, n_outputs)."""

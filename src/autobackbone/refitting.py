@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from autobackbone.choosing import name_of
 from autobackbone.errors import ArgumentError
 from autobackbone.loading import RunReader
 from autobackbone.metrics import Metric, interval, paired_interval, paired_loss, score, shown
-from autobackbone.records import Budget, RefitOn, Trial, as_budget, counted
+from autobackbone.records import Budget, Part, RefitOn, Trial, as_budget, counted
 from autobackbone.retraining import Again, Retrainer
 from autobackbone.search.trialfiles import save_weights
 
-# Half a 95 % interval, in standard errors.
+_TRAINED: Mapping[RefitOn, tuple[Part, ...]] = {"train": ("train",), "train+val": ("train", "validation")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +34,9 @@ class Refit:
         model: as `Selection.model` gives one, with `.transform` and `.classes`.
         n_epochs: that it was trained; 0 for a frozen network with a new head.
         seconds: that it took.
-        test_score: on the test part, in the metric's own sign and unit; NaN where there is none.
+        n_test: test pictures that it is scored on: those without a copy in what it was trained on, or all, where each
+            has one.
+        test_score: on these, in the metric's own sign and unit; NaN where there are none.
         test_score_low: lower end of its 95 % interval.
         test_score_high: upper end of the same.
         gain: how much better it is than the trial's own network on the same test pictures, positive where better
@@ -47,6 +52,7 @@ class Refit:
     model: nn.Module = field(repr=False)
     n_epochs: int
     seconds: float
+    n_test: int
     test_score: float
     test_score_low: float
     test_score_high: float
@@ -88,19 +94,23 @@ def refit(reader: RunReader, retrainer: Retrainer, trial: Trial, on: RefitOn, un
     name = f"refit-{on.replace('+', '-')}.safetensors"
     path = save_weights(reader.run, trial.number, again.network.state_dict(), name=name)
     before = reader.predictions(trial, "test") if reader.has_predictions(trial, "test") else None
-    labels, model = reader.labels("test"), reader.dressed(again.network, trial)
+    is_leaked, model = reader.leaked("test", _TRAINED[on]), reader.dressed(again.network, trial)
+    # A copy of what only the second one was trained on would flatter it; where all are copies, there is nothing better.
+    judging = np.ones_like(is_leaked) if is_leaked.all() else ~is_leaked
+    labels, said = reader.labels("test")[judging], again.test[judging]
     test = low = high = gain = gain_low = gain_high = math.nan
     if len(labels):
-        test, (low, high) = score(metric, again.test, labels), interval(metric, again.test, labels)
+        test, (low, high) = score(metric, said, labels), interval(metric, said, labels)
     if len(labels) and before is not None:
-        gain, _ = paired_loss(metric, again.test, before, labels)
-        gain_low, gain_high = paired_interval(metric, again.test, before, labels)
+        gain, _ = paired_loss(metric, said, before[judging], labels)
+        gain_low, gain_high = paired_interval(metric, said, before[judging], labels)
     return Refit(
         trial=trial,
         on=on,
         model=model,
         n_epochs=again.n_epochs,
         seconds=again.seconds,
+        n_test=len(labels),
         test_score=test,
         test_score_low=low,
         test_score_high=high,
@@ -108,22 +118,35 @@ def refit(reader: RunReader, retrainer: Retrainer, trial: Trial, on: RefitOn, un
         gain_low=gain_low,
         gain_high=gain_high,
         path=path,
-        sentence=_sentence(trial, again, on, metric, test, (gain, gain_low, gain_high)),
+        sentence=f"{_training(trial, again, on)}: {_scores(metric, test, (gain, gain_low, gain_high), is_leaked)}.",
     )
 
 
-def _sentence(
-    trial: Trial, again: Again, on: RefitOn, metric: Metric, test: float, gain: tuple[float, float, float]
-) -> str:
+def _training(trial: Trial, again: Again, on: RefitOn) -> str:
     on_what = "training and validation pictures" if on == "train+val" else "the training pictures"
     how = f"in {counted(again.n_epochs, 'epoch')}" if again.n_epochs else "as a frozen network with a new head"
-    begun = f"{name_of(trial)}, trained again on {on_what} {how} in {again.seconds:.0f} s"
+    return f"{name_of(trial)}, trained again on {on_what} {how} in {again.seconds:.0f} s"
+
+
+def _scores(metric: Metric, test: float, gain: tuple[float, float, float], is_leaked: NDArray[np.bool_]) -> str:
+    if not is_leaked.size:
+        return "there is no test part to score it on"
+    on_which = _on_which(is_leaked)
     if math.isnan(test):
-        return f"{begun}: there is no test part to score it on."
-    scored = f"{begun}: test {metric.name} {shown(metric, test)}"
+        return f"its test {metric.name} is not defined{on_which}"
+    scored = f"test {metric.name} {shown(metric, test)}{on_which}"
     if math.isnan(gain[0]):
-        return f"{scored}; the trial itself is not confirmed, so that they cannot be compared."
+        return f"{scored}; the trial itself is not confirmed, so that they cannot be compared"
     scale, unit = (100, " points") if metric.unit == "points" else (1, " nats" if metric.unit == "nats" else "")
     difference, low, high = (scale * value for value in gain)
     verdict = "which may be chance" if low <= 0 <= high else "more than chance"
-    return f"{scored}, {difference:+.2g} ({low:+.2g} to {high:+.2g}){unit} against the network before, {verdict}."
+    return f"{scored}, {difference:+.2g} ({low:+.2g} to {high:+.2g}){unit} against the network before, {verdict}"
+
+
+def _on_which(is_leaked: NDArray[np.bool_]) -> str:
+    if not is_leaked.any():
+        return ""
+    if is_leaked.all():
+        return " on test pictures that all have a copy among those it was trained on"
+    n_new = int((~is_leaked).sum())
+    return f" on the {n_new:,} of {len(is_leaked):,} test pictures without a copy among those it was trained on"

@@ -9,6 +9,7 @@ from typing import Any
 from autobackbone.choosing import trial_line
 from autobackbone.metrics import Metric
 from autobackbone.records import Limits, Target, Trial
+from autobackbone.settings import IN_MEMORY
 
 _SIZES = "image_sizes"
 
@@ -74,6 +75,8 @@ def _search(facts: Mapping[str, Any], trials: Sequence[Trial]) -> list[str]:
         "weights": None if facts["weights"] is None else repr(facts["weights"]),
     }
     written = [f"#     {name}={value}," for name, value in given.items() if value is not None]
+    # Runs before these were noted have none.
+    written += [_asked(name, value) for name, value in facts.get("asked", {}).items() if value is not None]
     return [
         "# The same search anew. What is tried after screening hangs on what things cost, and so on the clock.",
         "# selection = select_backbone(",
@@ -82,6 +85,13 @@ def _search(facts: Mapping[str, Any], trials: Sequence[Trial]) -> list[str]:
         *written,
         "# )",
     ]
+
+
+def _asked(name: str, value: Any) -> str:
+    """One more argument, or what stood there, to be put there again."""
+    if isinstance(value, dict):
+        return f"#     {name}=...,  # {value[IN_MEMORY]}, which lay in memory: put the same here"
+    return f"#     {name}={(tuple(value) if isinstance(value, list) else value)!r},"
 
 
 def _as_given(space: Mapping[str, Any]) -> dict[str, Any]:

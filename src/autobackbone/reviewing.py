@@ -1,4 +1,4 @@
-"""What a person should look at again: labels that are probably wrong, as a table."""
+"""What a person should look at again, as tables: labels that are probably wrong, and copies that contradict."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from autobackbone.data import PART_CODES, contradicting
 from autobackbone.errors import ArgumentError, RunError
 from autobackbone.loading import RunReader
 from autobackbone.metrics import Metric
@@ -51,6 +52,36 @@ def suspects(reader: RunReader, trials: Sequence[Trial], metric: Metric, n: int)
     )
 
 
+def contradictions(reader: RunReader) -> pd.DataFrame:
+    """Copies of one picture with different labels, as `Selection.contradictions` tells it.
+
+    Raises:
+        RunError: the run has not looked for copies, or what it notes of its pictures is damaged.
+    """
+    pictures = trialfiles.read_pictures(reader.run)
+    labels = trialfiles.read_all_labels(reader.run, reader.task)
+    copies = trialfiles.copies_noted(reader.run, reader.run.read_facts(), len(pictures))
+    if copies is None:
+        raise RunError(
+            f"the run {str(reader.run.path)!r} has not looked for copies: its notes tell how much time that takes. "
+            "Search with more time in another run_dir."
+        )
+    parts = pictures["part"].to_numpy()
+    used = np.flatnonzero(np.isin(parts, list(PART_CODES)))
+    groups = contradicting(copies[used], labels[used], reader.task)
+    sizes = np.array([len(group) for group in groups], np.int64)
+    rows = used[np.array([place for group in groups for place in group], np.int64)]
+    shown = [_named(reader, labels[row]) for row in rows]
+    return pd.DataFrame(
+        {
+            "name": pictures["name"].to_numpy()[rows],
+            "part": parts[rows],
+            "label": pd.Series(shown, dtype=None if shown else "object"),
+            "group": np.repeat(np.arange(len(groups)), sizes),
+        }
+    )
+
+
 def _said(reader: RunReader, judge: Trial, parts: NDArray[Any]) -> NDArray[np.float32]:
     """What a judge says of pictures that it has not seen, (n_images, n_outputs); NaN of all others."""
     said = np.full((len(parts), len(reader.classes)), np.nan, np.float32)
@@ -65,10 +96,15 @@ def _shown(reader: RunReader, label: Any, said: NDArray[np.float64], output: int
     """A label and what is suggested instead, as users write them."""
     classes = reader.classes
     if reader.task == "classification":
-        return classes[label], classes[output]
+        return _named(reader, label), classes[output]
     if reader.task == "multilabel":
         suggested = np.where(np.arange(len(classes)) == output, 1 - label, label)
-        return names_of(label, classes), names_of(suggested, classes)
+        return _named(reader, label), _named(reader, suggested)
     if len(classes) == 1:
         return float(label[0]), float(said[0])
     return f"{classes[output]} {label[output]:.6g}", f"{classes[output]} {said[output]:.6g}"
+
+
+def _named(reader: RunReader, label: Any) -> str | int:
+    """A class, or the labels of one picture in one text."""
+    return reader.classes[label] if reader.task == "classification" else names_of(label, reader.classes)

@@ -113,6 +113,7 @@ def _facts(prepared: Prepared, bundle: DataBundle) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: version(name) for name in _PACKAGES},
         "arguments": settings.decisive(),
+        "asked": settings.asked(),
         "limits": settings.decisive()["limits"],
         "tolerance": settled_tolerance(prepared.metric, settings.tolerance),
         "weights": _plain(settings.weights),

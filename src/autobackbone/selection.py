@@ -36,7 +36,7 @@ from autobackbone.records import Budget, Limits, Preference, RefitOn, Task, Tria
 from autobackbone.refitting import Refit, refit, until_of
 from autobackbone.replaying import script_of
 from autobackbone.retraining import Retrainer
-from autobackbone.reviewing import suspects
+from autobackbone.reviewing import contradictions, suspects
 from autobackbone.runfolder import RunFolder
 from autobackbone.search.similar import read_similar
 from autobackbone.search.study import load_study, read_trials
@@ -422,6 +422,19 @@ class Selection:
             RunError: the run has not looked for them, or the table is damaged.
         """
         return read_similar(self._run)
+
+    def contradictions(self) -> pd.DataFrame:
+        """Copies of one picture that do not all carry the same label: one of these labels is wrong.
+
+        Returns:
+            Columns `name`, `part`, `label` and `group`, a number that all copies of one picture share, those that agree
+            included; several labels of a picture are in one text, with `|` between them. No row where there are no such
+            copies, or where numbers are predicted: two measurements of one thing may differ.
+
+        Raises:
+            RunError: the run has not looked for copies, or what it notes of its pictures is damaged.
+        """
+        return contradictions(self._reader)
 
     def __repr__(self) -> str:
         """The front in a few lines."""

@@ -22,6 +22,8 @@ Groups = Sequence[Any] | Callable[[str], Any] | None
 Times = Sequence[Any] | Callable[[str], Any] | str | None
 Rare = Literal["leave_out", "error"]
 BatchNorm = Literal["fixed", "batch"]
+# In the facts of a run, of an argument that lived in memory alone: what it was.
+IN_MEMORY = "in_memory"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -70,6 +72,21 @@ class Settings:
             "seed": self.seed,
             "resize": self.resize,
             "batch_norm": self.batch_norm,
+        }
+
+    def asked(self) -> dict[str, Any]:
+        """What else decides split, choice and trials, as plain data: for whoever wants the same search again.
+
+        In place of what lives in memory alone stands what it was: `{"in_memory": "one entry a picture"}`.
+        """
+        return {
+            "groups": _noted(self.groups),
+            "times": _noted(self.times),
+            "rare": self.rare,
+            "tolerance": self.tolerance,
+            "value_range": None if self.value_range is None else list(map(float, self.value_range)),
+            "channels": None if self.channels is None else list(self.channels),
+            "sampler": None if self.sampler is None else {IN_MEMORY: f"a {type(self.sampler).__name__} of Optuna"},
         }
 
 
@@ -172,6 +189,13 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
         batch_norm=batch_norm,
         sampler=sampler,
     )
+
+
+def _noted(given: Groups | Times) -> str | dict[str, str] | None:
+    """The name of a column, or what kind of thing was given."""
+    if given is None or isinstance(given, str):
+        return given
+    return {IN_MEMORY: "a function of a picture's name" if callable(given) else "one entry a picture"}
 
 
 def _are_texts(names: object) -> bool:

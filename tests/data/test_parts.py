@@ -76,7 +76,7 @@ def test_a_class_with_fewer_groups_than_parts_is_left_out():
 
 @given(SIZES, st.sets(st.sampled_from([VALIDATION, TEST]), min_size=1), st.integers(0, 3))
 def test_a_given_split_is_kept_exactly(sizes, brought, seed):
-    labels = labels_of([size + 10 for size in sizes])
+    labels = labels_of([*sizes, 10, 10])
     parts = np.random.default_rng(seed).choice([TRAIN, TRAIN, TRAIN, *brought], len(labels)).astype(np.int8)
     for part in brought:
         parts[int(part)] = part
@@ -87,9 +87,66 @@ def test_a_given_split_is_kept_exactly(sizes, brought, seed):
         assert np.array_equal(
             split.parts[~np.isin(labels, split.rare)] == part, (before == part)[~np.isin(labels, split.rare)]
         )
+    n_train = np.bincount(labels[before == TRAIN], minlength=len(sizes) + 2)
+    is_given = np.bincount(labels[np.isin(before, list(brought))], minlength=len(sizes) + 2) > 0
+    if (n_train >= 5).sum() >= 2:
+        assert not (n_train > 0)[is_given & np.isin(np.arange(len(n_train)), split.rare)].any()
     for part, name in ((VALIDATION, "validation"), (TEST, "test")):
         made = [note for note in split.notes if f"no {name} part was given" in note]
         assert len(made) == (part not in brought)
+
+
+def partly_given(sizes: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and parts of classes of which so many pictures were given to train, and so many to test."""
+    labels = np.repeat(np.arange(len(sizes)), [sum(size) for size in sizes])
+    return labels, np.concatenate([np.repeat([TRAIN, TEST], size) for size in sizes]).astype(np.int8)
+
+
+def test_a_class_too_rare_to_train_on_for_a_part_that_is_made_stays_as_it_is_given():
+    labels, parts = partly_given([(30, 10), (30, 10), (4, 20), (1, 1)])
+    split = split_parts(labels, given=parts, groups=None, seed=0)
+    assert (split.rare, split.made) == ((), ("validation",))
+    np.testing.assert_array_equal(split.parts == TEST, parts == TEST)
+    assert counted(labels, split.parts, 0) == {TRAIN: 24, VALIDATION: 6, TEST: 10, LEFT_OUT: 0}
+    assert counted(labels, split.parts, 2) == {TRAIN: 4, VALIDATION: 0, TEST: 20, LEFT_OUT: 0}
+    assert counted(labels, split.parts, 3) == {TRAIN: 1, VALIDATION: 0, TEST: 1, LEFT_OUT: 0}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rare"),
+    [
+        ([(30, 10), (30, 10), (0, 20)], (2,)),  # nothing to learn it from
+        ([(30, 10), (30, 10), (4, 0)], (2,)),  # no given part has it
+        ([(30, 10), (4, 20)], (1,)),  # the made part would have one class
+    ],
+)
+def test_a_rare_class_is_left_out_where_keeping_it_serves_nothing(sizes, rare):
+    labels, parts = partly_given(sizes)
+    split = split_parts(labels, given=parts, groups=None, seed=0)
+    assert split.rare == rare
+    assert (split.parts[np.isin(labels, rare)] == LEFT_OUT).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_shares_a_group_with_a_rare_class_stays_with_it(seed):
+    labels, parts = partly_given([(30, 10), (30, 10), (4, 20)])
+    groups = np.arange(len(labels))
+    rare = np.flatnonzero((labels == 2) & (parts == TRAIN))
+    groups[:8] = np.repeat(groups[rare], 2)
+    split = split_parts(labels, given=parts, groups=groups, seed=seed)
+    assert split.rare == ()
+    assert (split.parts[:8] == TRAIN).all()
+    assert (split.parts[rare] == TRAIN).all()
+    assert counted(labels, split.parts, 0)[VALIDATION] > 0
+
+
+def test_a_rare_class_leaves_where_its_groups_would_take_another_class_along():
+    labels, parts = partly_given([(30, 10), (30, 10), (4, 20)])
+    groups = np.arange(len(labels))
+    is_second = (labels == 1) & (parts == TRAIN)
+    groups[is_second] = np.where(np.arange(30) < 15, 1000, 1001)  # two groups: one to train on, one to validate
+    groups[(labels == 2) & (parts == TRAIN)] = 1000
+    assert split_parts(labels, given=parts, groups=groups, seed=0).rare == (2,)
 
 
 def test_groups_torn_by_a_given_split_are_told():

@@ -137,6 +137,37 @@ def test_a_given_split_needs_no_made_one(tmp_path):
     assert found.skipped == ("no pictures in test of the classes ['b']",)
 
 
+def partly_given(folder, n_train):
+    """A listing with 20 test pictures of z, so many to train on, and no validation part."""
+    rows = [(part, label) for label in "ab" for part in ["train"] * 10 + ["test"] * 3]
+    rows += [("train", "z")] * n_train + [("test", "z")] * 20
+    for index in range(len(rows)):
+        Image.new("L", (9, 9), index).save(folder / f"{index}.png")
+    files = [str(folder / f"{index}.png") for index in range(len(rows))]
+    return pd.DataFrame({"file": files, "split": [part for part, _ in rows], "label": [label for _, label in rows]})
+
+
+@pytest.mark.parametrize("rare", ["leave_out", "error"])
+def test_a_given_part_keeps_a_class_with_few_pictures_to_train_on(tmp_path, rare):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = survey(partly_given(tmp_path, 4), rare=rare)
+    assert found.counts().loc["z"].tolist() == [4, 0, 20]
+    assert "no pictures in validation of the classes ['z']" in found.skipped
+
+
+def test_a_class_that_a_given_part_loses_is_told_with_what_to_do(tmp_path):
+    told = (
+        r"1 classes too rare for the split: 'z' \(0 to train on, 20 in given parts\), left out\. What is missing "
+        r"\(validation\) is made of those to train on, of which a class needs 5 pictures.* Add some, or give it, too\."
+    )
+    table = partly_given(tmp_path, 0)
+    with pytest.warns(DataWarning, match=told):
+        assert survey(table).classes == ("a", "b")
+    with pytest.raises(DataError, match=r"Add some, or give it, too, or leave these classes out with rare='leave_out'"):
+        survey(table, rare="error")
+
+
 def test_digits_need_no_words():
     digits = load_digits()
     found = survey((digits.images, digits.target))

@@ -114,11 +114,13 @@ def test_a_given_split_is_told_of_and_not_altered(tmp_path):
     for index in range(4):
         ImageOps.mirror(scene(index)).save(folder / "test" / "ant" / f"copy{index}.png")
     jpeg(scene(5), 60).save(folder / "val" / "ant" / "copy.png")
+    half(scene(1107)).save(folder / "test" / "bee" / "copy.png")
     before, after = checked(folder, tmp_path)
     np.testing.assert_array_equal(before.parts, after.parts)
     assert after.split_digest == before.split_digest
     assert [after.names[index] for index in after.leaked("test")] == [f"test/ant/copy{index}.png" for index in range(4)]
     assert [after.names[index] for index in after.leaked("validation")] == ["val/ant/copy.png"]
+    assert [after.names[index] for index in after.leaked("test", "validation")] == ["test/bee/copy.png"]
     assert before.leaked("test").size == 0  # not looked for
     assert (
         "4 pictures of the test part have a copy in the training part ('test/ant/copy0.png', 'test/ant/copy1.png', "
@@ -126,6 +128,9 @@ def test_a_given_split_is_told_of_and_not_altered(tmp_path):
     )
     assert (
         "1 picture of the validation part has a copy in the training part ('val/ant/copy.png'); the given split is kept"
+    ) in after.skipped
+    assert (
+        "1 picture of the test part has a copy in the validation part ('test/bee/copy.png'); the given split is kept"
     ) in after.skipped
 
 
@@ -170,7 +175,24 @@ def test_copies_with_different_labels_are_named(tmp_path):
     folder = photos(tmp_path / "photos")
     scene(3).save(folder / "bee" / "stray.png")
     _, after = checked(folder, tmp_path)
-    assert "3 copies carry different labels: 'ant/03.png' (ant), 'bee/stray.png' (bee)" in after.skipped
+    assert (
+        "1 group of copies carries different labels: 'ant/03.png' (ant), 'bee/stray.png' (bee); "
+        "result.contradictions() lists each copy"
+    ) in after.skipped
+
+
+def test_of_many_copies_with_different_labels_the_first_are_named(tmp_path):
+    folder = photos(tmp_path / "photos")
+    for index in (0, 7, 9, 11):
+        scene(index).save(folder / "bee" / f"stray{index:02}.png")
+    _, after = checked(folder, tmp_path)
+    assert any(
+        line.startswith(
+            "4 groups of copies carry different labels: 'ant/00.png' (ant), 'bee/stray00.png' (bee); 'ant/07"
+        )
+        and line.endswith("; …; result.contradictions() lists each copy")
+        for line in after.skipped
+    )
 
 
 def labelled(labels: Any, cache: Path) -> DataBundle:
@@ -187,7 +209,10 @@ def test_several_labels_a_picture_contradict_as_a_whole(tmp_path):
     bundle = labelled(rows, tmp_path)
     assert bundle.task == "multilabel"
     assert all(len(parts) == 1 for parts in parts_by_group(bundle))
-    assert "2 copies carry different labels: '2' (0 and 2), '7' (none)" in bundle.skipped
+    assert any(
+        line.startswith("1 group of copies carries different labels: '2' (0 and 2), '7' (none); ")
+        for line in bundle.skipped
+    )
 
 
 def test_measurements_do_not_contradict(tmp_path):

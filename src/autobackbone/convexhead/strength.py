@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegressionCV
+from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from autobackbone.convexhead.head import BLOCK, Floats, Ints
@@ -44,7 +46,8 @@ def choose_strength(
     Returns:
         The strength, and (n_images, n_classes) probabilities: of the fold that held a picture out, by that fold's fit,
         or of a picture in no fold, by the mean of all fits; at the strength of the grid next to the chosen one. NaN
-        where there is none; `None` where the pictures are too few for folds.
+        where there is none, as for a class with fewer than two pictures among those of the folds; `None` where the
+        pictures are too few for folds.
     """
     n_most = _MAX_FOR_STRENGTH if n_most is None else min(_MAX_FOR_STRENGTH, n_most)
     rows = np.arange(len(labels))
@@ -52,16 +55,16 @@ def choose_strength(
         if n_most < N_FOLDS * len(np.unique(labels)):
             return FALLBACK_STRENGTH, None
         rows = _stratified_part(labels, n_most, seed=seed)
+    rows = rows[np.bincount(labels[rows])[labels[rows]] >= 2]
     part, of_part = (scaled, labels) if len(rows) == len(labels) else (scaled[rows], labels[rows])
-    n_folds = min(N_FOLDS, int(np.unique(of_part, return_counts=True)[1].min()))
-    if n_folds < 2:
+    if len(np.unique(of_part)) < 2:
         return FALLBACK_STRENGTH, None
-    folds = list(StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(part, of_part))
+    folds = _folds(of_part, seed=seed)
     model = LogisticRegressionCV(
         Cs=STRENGTHS,
         cv=folds,
         l1_ratios=(0.0,),
-        scoring="neg_log_loss",
+        scoring=_minus_log_loss,
         max_iter=100,
         tol=1e-3,
         refit=False,
@@ -73,6 +76,24 @@ def choose_strength(
     is_other[rows] = False
     _predict(model, scaled, held_out, np.flatnonzero(is_other)[:n_others], found)
     return float(model.C_), found
+
+
+def _folds(labels: Ints, *, seed: int) -> list[tuple[Ints, Ints]]:
+    """Rows to fit on and rows held out, of two folds or more; each fit sees every class, if each has two rows or more.
+
+    A class is dealt to as many folds as it has rows: what has two lies in two of three, and the fit without either of
+    these sees the other row. So a small class takes no fold from large ones; it is missing among what some fold holds
+    out, and only there.
+    """
+    n_folds = min(N_FOLDS, int(np.bincount(labels).max()))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class in y has only", UserWarning)
+        return list(StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(labels, labels))
+
+
+def _minus_log_loss(model: LogisticRegressionCV, features: Floats, labels: Ints) -> float:
+    """The scorer of that name needs to be told of classes that are not among what is held out: 1.8 does not do so."""
+    return -float(log_loss(labels, model.predict_proba(features), labels=model.classes_))
 
 
 def _predict(

@@ -16,7 +16,7 @@ from autobackbone.data.sources import Fingerprint, Source, printable
 from autobackbone.data.store import bytes_of, stored_bytes
 from autobackbone.data.surveying import DataWarning, Survey, survey
 from autobackbone.data.timing import preprocess_ms
-from autobackbone.data.together import look_for_copies, with_copies_together
+from autobackbone.data.together import contradicting, look_for_copies, with_copies_together
 
 __all__ = [
     "FEW_PICTURES",
@@ -39,6 +39,7 @@ __all__ = [
     "Survey",
     "bytes_of",
     "codes_of",
+    "contradicting",
     "decode",
     "excerpt",
     "excerpt_for_time",

@@ -103,15 +103,15 @@ class DataBundle:
             raise DataError(f"a part is 'train', 'validation' or 'test'; {part!r} came.")
         return np.flatnonzero(self.parts == PART_CODES[part])
 
-    def leaked(self, part: Part) -> Codes:
-        """Give the numbers of a part's pictures that have a copy in the training part, (n_leaked,) int64, ascending.
+    def leaked(self, part: Part, into: Part = "train") -> Codes:
+        """Give the numbers of a part's pictures that have a copy in another part, (n_leaked,) int64, ascending.
 
         Of a split that was given, these are what a score is flattered by. None where copies were not looked for.
         """
         indices = self.indices(part)
-        if self.copies is None or part == "train":
+        if self.copies is None or part == into:
             return indices[:0]
-        return indices[np.isin(self.copies[indices], self.copies[self.indices("train")])]
+        return indices[np.isin(self.copies[indices], self.copies[self.indices(into)])]
 
     def pixels(self, image_size: ImageSize | int) -> Pixels:
         """Open the pixels of one size, decoding it first if it is not stored yet.

@@ -66,7 +66,9 @@ def split_parts(
         seed: same seed, same parts.
 
     Returns:
-        The split; classes with fewer than 5 pictures, or with fewer groups than parts, are left out of it.
+        The split. A class with fewer than 5 pictures in the training part, or with fewer groups there than parts that
+        have pictures of it to get, is left out of it; but where a given part has pictures of it, too, it stays as it is
+        given, and the parts that are made have none of it.
 
     Raises:
         DataError: there are too few pictures, or groups of them, for three parts.
@@ -81,17 +83,14 @@ def split_parts(
     notes = _leaks(parts, groups)
     if not missing:
         return Split(parts=parts, notes=notes)
-    rare = np.zeros(0, np.int64)
+    rare, stays = np.zeros(0, np.int64), np.zeros(len(labels), np.bool_)
     if task == "classification":
-        in_train = parts == TRAIN
-        rare = _rare_classes(
-            labels[in_train], None if groups is None else groups[in_train], int(labels.max()) + 1, missing
-        )
+        rare, stays = _rare_and_staying(labels, parts, groups, missing)
         parts[np.isin(labels, rare)] = LEFT_OUT
     else:
         _check_enough(parts == TRAIN, groups)
     for part in missing:
-        members = np.flatnonzero(parts == TRAIN)
+        members = np.flatnonzero((parts == TRAIN) & ~stays)
         if members.size:
             fifth = _one_fifth(labels[members], task, None if groups is None else groups[members], seed)
             parts[members[fifth]] = PART_CODES[part]
@@ -175,13 +174,41 @@ def _leaks(parts: Parts, groups: Codes | None) -> tuple[str, ...]:
     return (f"{n_torn} groups lie in more than one given part; the given split is kept",) if n_torn else ()
 
 
-def _rare_classes(labels: Codes, groups: Codes | None, n_classes: int, missing: list[Part]) -> Codes:
-    """Find classes too rare to be in every part; `labels` and `groups` are those of the training part."""
-    is_rare = np.bincount(labels, minlength=n_classes) < _N_FOLDS
+def _rare_and_staying(
+    labels: Codes, parts: Parts, groups: Codes | None, missing: list[Part]
+) -> tuple[Codes, np.ndarray[Any, np.dtype[np.bool_]]]:
+    """The classes that are left out, and which pictures, (n,) bool, go to no part that is made.
+
+    A class too rare to go there needs not leave where it can be learned and scored: in given parts. Its pictures stay
+    in the training part, and so does all of their groups. Where that leaves fewer than two classes to make parts of, or
+    makes another class rare, it is left out after all.
+    """
+    n_classes, in_train = int(labels.max()) + 1, parts == TRAIN
+    is_rare = _are_rare(labels, groups, in_train, n_classes, missing)
+    has_both = np.bincount(labels[in_train], minlength=n_classes) > 0
+    has_both &= np.bincount(labels[(parts != TRAIN) & (parts != LEFT_OUT)], minlength=n_classes) > 0
+    stays = in_train & (is_rare & has_both)[labels]
     if groups is not None:
-        pairs = np.unique(np.column_stack([labels, groups]), axis=0)
+        stays = in_train & np.isin(groups, groups[stays])
+    is_still_rare = _are_rare(labels, groups, in_train & ~stays, n_classes, missing)
+    if (~is_rare).sum() < 2 or (is_still_rare & ~is_rare).any():
+        return np.flatnonzero(is_rare), np.zeros(len(labels), np.bool_)
+    return np.flatnonzero(is_rare & ~has_both), stays
+
+
+def _are_rare(
+    labels: Codes,
+    groups: Codes | None,
+    is_dealt: np.ndarray[Any, np.dtype[np.bool_]],
+    n_classes: int,
+    missing: list[Part],
+) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which classes, (n_classes,) bool, have too few of the pictures that are dealt out to be in every part."""
+    is_rare = np.bincount(labels[is_dealt], minlength=n_classes) < _N_FOLDS
+    if groups is not None:
+        pairs = np.unique(np.column_stack([labels, groups])[is_dealt], axis=0)
         is_rare |= np.bincount(pairs[:, 0], minlength=n_classes) < 1 + len(missing)
-    return np.flatnonzero(is_rare)
+    return np.asarray(is_rare)
 
 
 def _check_enough(is_train: np.ndarray[Any, np.dtype[np.bool_]], groups: Codes | None) -> None:

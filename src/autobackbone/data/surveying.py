@@ -18,6 +18,7 @@ from autobackbone.data.listings import column_of, from_listing, is_listing
 from autobackbone.data.parts import (
     LEAST_OF_CLASS,
     PART_CODES,
+    TRAIN,
     Codes,
     Labels,
     Parts,
@@ -126,7 +127,8 @@ def survey(
         seed: same seed, same split.
         resize: see `Preparation`.
         interpolation: see `Preparation`.
-        rare: what to do with classes too rare for the split (fewer than 5 pictures, or too few groups).
+        rare: what to do with classes too rare for the split (fewer than 5 pictures to make parts of, or too few
+            groups), unless a given part has pictures of them, too: then they stay, and what is made has none of them.
         value_range: see `Preparation`; `None` measures it when decoding, where it is needed.
         channels: see `Preparation`.
 
@@ -160,7 +162,7 @@ def survey(
         split = _split_by_time(found, _column(dataset, times), is_grouped=coded is not None)
     notes = found.notes + split.notes
     if split.rare:
-        notes += (_report_rare(found, split.rare, rare),)
+        notes += (_report_rare(found, split, rare),)
     classes, labels = (found.classes, found.labels) if found.task != "classification" else _without(found, split.rare)
     checked = Survey(
         source=found.source,
@@ -297,17 +299,33 @@ def _without_rare_labels(found: Found, choice: Rare) -> Found:
     return replace(found, classes=classes, labels=found.labels[:, kept], notes=(*found.notes, f"{line}, left out"))
 
 
-def _report_rare(found: Found, rare: tuple[int, ...], choice: Rare) -> str:
-    sizes = np.bincount(found.labels, minlength=len(found.classes))
-    named = ", ".join(f"{found.classes[code]!r} ({sizes[code]})" for code in rare[:10])
-    line = f"{len(rare)} classes too rare for the split: {named}{', …' if len(rare) > 10 else ''}"
-    remedy = "A class needs 5 pictures, and with groups as many groups as parts."
+def _report_rare(found: Found, split: Split, choice: Rare) -> str:
+    rare = list(split.rare)
+    named = ", ".join(_with_counts(found, rare[:10])) + (", …" if len(rare) > 10 else "")
+    line = f"{len(rare)} classes too rare for the split: {named}"
+    needs = f"a class needs {LEAST_OF_CLASS} pictures, and with groups as many groups as parts"
+    remedy = f"{needs[0].upper()}{needs[1:]}. Add pictures"
+    if found.given is not None:
+        made = " and ".join(sorted(split.made, reverse=True))
+        remedy = f"What is missing ({made}) is made of those to train on, of which {needs}. Add some, or give it, too"
     if choice == "error":
-        raise DataError(f"{line}. {remedy} Add pictures, or leave them out with rare='leave_out'.")
+        raise DataError(f"{line}. {remedy}, or leave these classes out with rare='leave_out'.")
     if len(found.classes) - len(rare) < 2:
-        raise DataError(f"{line}; fewer than two classes would be left. {remedy}")
-    warnings.warn(f"{line}, left out. {remedy}", DataWarning, stacklevel=3)
+        raise DataError(f"{line}; fewer than two classes would be left. {remedy}.")
+    warnings.warn(f"{line}, left out. {remedy}.", DataWarning, stacklevel=3)
     return f"{line}, left out"
+
+
+def _with_counts(found: Found, codes: list[int]) -> list[str]:
+    """Classes and their pictures; where a split was given, how many of these it has to train on."""
+    sizes = np.bincount(found.labels, minlength=len(found.classes))
+    if found.given is None:
+        return [f"{found.classes[code]!r} ({sizes[code]})" for code in codes]
+    n_train = np.bincount(found.labels[found.given == TRAIN], minlength=len(found.classes))
+    return [
+        f"{found.classes[code]!r} ({n_train[code]} to train on, {sizes[code] - n_train[code]} in given parts)"
+        for code in codes
+    ]
 
 
 def _without(found: Found, rare: tuple[int, ...]) -> tuple[tuple[str | int, ...], Codes]:

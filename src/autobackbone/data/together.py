@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 
 from autobackbone.data.bundle import DataBundle, split_digest
 from autobackbone.data.copies import find_copies, groups_of, look
-from autobackbone.data.parts import LEFT_OUT, PART_CODES, TRAIN, Codes, Parts
+from autobackbone.data.parts import LEFT_OUT, PART_CODES, TRAIN, Codes, Labels, Parts
 from autobackbone.data.sources import printable
 from autobackbone.data.surveying import check_parts, count_pictures, part_sizes
 from autobackbone.errors import DataError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from autobackbone.data.encoded import Pixels
-    from autobackbone.records import ImageSize, Part
+    from autobackbone.records import ImageSize, Part, Task
 
 # Of the budget.
 _SHARE = 0.03
@@ -97,6 +97,26 @@ def with_copies_together(bundle: DataBundle, copies: Codes) -> DataBundle:
     return replace(after, skipped=tuple(dict.fromkeys((*bundle.skipped, *notes))))
 
 
+def contradicting(copies: Codes, labels: Labels, task: Task) -> list[list[int]]:
+    """List the groups of copies whose labels are not all the same, as `groups_of` lists groups.
+
+    Of classes and labels; two measurements of one thing may differ.
+
+    Args:
+        copies: (n,) int64 codes of groups.
+        labels: (n,) int64 codes of classes, or (n, k), as a bundle holds them.
+        task: what they are.
+
+    Example:
+        >>> contradicting(np.array([0, 1, 1, 2, 0, 0]), np.array([3, 4, 4, 4, 3, 5]), "classification")
+        [[0, 4, 5]]
+    """
+    if task == "regression":
+        return []
+    rows = labels.reshape(len(labels), -1)
+    return [group for group in groups_of(copies) if (rows[group] != rows[group[0]]).any()]
+
+
 def _expected_s(pixels: Pixels, used: Codes) -> float:
     """Seconds to look at all, by a few pictures; the first one is not timed, since a library is loaded for it."""
     timed = used[np.linspace(0, len(used) - 1, min(_N_TIMED, len(used)), dtype=np.int64)]
@@ -167,36 +187,40 @@ def _tell_copies(before: DataBundle, after: DataBundle) -> Iterator[str]:
 
 
 def _tell_leaks(bundle: DataBundle) -> Iterator[str]:
-    parts: tuple[Part, ...] = ("validation", "test")
-    for part in parts:
-        leaked = bundle.leaked(part)
+    """What flatters scores: copies of what is trained on, and test pictures in the part that chooses the network."""
+    pairs: tuple[tuple[Part, Part], ...] = (("validation", "train"), ("test", "train"), ("test", "validation"))
+    for part, into in pairs:
+        leaked = bundle.leaked(part, into)
         if not leaked.size:
             continue
         why = "the given split is kept"
-        if part in bundle.made:
+        if {part, into} <= {"train", *bundle.made}:
             why = "together they would leave a part or a class without pictures"
         named = ", ".join(_quoted(bundle, index) for index in leaked[:3].tolist()) + (", …" if leaked.size > 3 else "")
         have = "has" if leaked.size == 1 else "have"
+        other = "training" if into == "train" else into
         yield (
-            f"{counted(leaked.size, 'picture')} of the {part} part {have} a copy in the training part ({named}); {why}"
+            f"{counted(leaked.size, 'picture')} of the {part} part {have} a copy in the {other} part ({named}); {why}"
         )
 
 
 def _tell_contradictions(bundle: DataBundle) -> Iterator[str]:
-    """Of classes and labels; two measurements of one thing may differ."""
-    if bundle.task == "regression":
-        return
-    rows = bundle.labels.reshape(len(bundle.labels), -1)
-    found = [group for group in _groups(bundle) if (rows[group] != rows[group[0]]).any()]
+    assert bundle.copies is not None
+    used = np.flatnonzero(bundle.parts != LEFT_OUT)
+    found = contradicting(bundle.copies[used], bundle.labels[used], bundle.task)
     if not found:
         return
     named = []
-    for group in found[:3]:
-        _, different = np.unique(rows[group], axis=0, return_index=True)
-        shown = (group[place] for place in np.sort(different)[:3])
+    for group in (used[places] for places in found[:3]):
+        _, different = np.unique(bundle.labels[group], axis=0, return_index=True)
+        shown = group[np.sort(different)[:3]].tolist()
         named.append(", ".join(f"{_quoted(bundle, at)} ({_label(bundle.labels[at], bundle.classes)})" for at in shown))
     more = "; …" if len(found) > 3 else ""
-    yield f"{sum(map(len, found)):,} copies carry different labels: {'; '.join(named)}{more}"
+    carry = "carries" if len(found) == 1 else "carry"
+    yield (
+        f"{counted(len(found), 'group')} of copies {carry} different labels: {'; '.join(named)}{more}; "
+        "result.contradictions() lists each copy"
+    )
 
 
 def _groups(bundle: DataBundle) -> list[list[int]]:
