@@ -13,7 +13,7 @@ from tests.metrics.conftest import ALL, example, found
 from autobackbone.errors import ArgumentError
 from autobackbone.metrics import interval, metric_for, paired_interval, paired_loss, score, standard_error
 from autobackbone.metrics.closed import auroc_interval, f1_interval, recall_interval, wilson
-from autobackbone.metrics.graded import graded_mean, graded_numbers
+from autobackbone.metrics.graded import graded, moving_mean, moving_numbers
 from autobackbone.metrics.studentised import LOSS, studentised_interval
 
 every_metric = pytest.mark.parametrize(("task", "name"), ALL)
@@ -218,13 +218,13 @@ def _logit(share):
 def test_a_resample_has_the_score_and_the_error_that_its_pictures_have(name):
     predictions, labels = example("regression", 3, 300)
     metric = found("regression", name)
-    graded = (
-        graded_mean(np.abs(predictions - labels).mean(axis=1))
+    moving = (
+        moving_mean(np.abs(predictions - labels).mean(axis=1))
         if name == "mae"
-        else graded_numbers(metric, predictions, labels)
+        else moving_numbers(metric, predictions, labels)
     )
     rows = np.random.default_rng(1).integers(0, 300, (4, 300))
-    scores, errors = graded(np.stack([np.bincount(row, minlength=300) for row in rows]).astype(float))
+    scores, errors = graded(moving)(np.stack([np.bincount(row, minlength=300) for row in rows]).astype(float))
     for row, value, error in zip(rows, scores, errors, strict=True):
         assert value == pytest.approx(score(metric, predictions[row], labels[row]), rel=1e-6)
         assert error == pytest.approx(standard_error(metric, predictions[row], labels[row]), rel=0.15)
@@ -233,7 +233,7 @@ def test_a_resample_has_the_score_and_the_error_that_its_pictures_have(name):
 def test_an_interval_of_normal_errors_is_students():
     """On a plain scale a studentised mean of normal numbers strays as Student's t does."""
     shares = np.random.default_rng(0).normal(100, 1, 400)
-    low, high = studentised_interval(graded_mean(shares), 400, scale=LOSS, confidence=0.95, seed=0)
+    low, high = studentised_interval(graded(moving_mean(shares)), 400, scale=LOSS, confidence=0.95, seed=0)
     half = student.ppf(0.975, 399) * shares.std(ddof=1) / 20
     assert (high - low) / 2 == pytest.approx(half, rel=0.08)
     assert (high + low) / 2 == pytest.approx(shares.mean(), abs=0.2 * half)
@@ -279,11 +279,43 @@ def test_the_interval_of_a_loss_changes_sign_with_the_roles(task, name):
     assert turned == pytest.approx((-high, -low), abs=0.1 * (high - low))
 
 
+@pytest.mark.parametrize(("n_rest", "n_own"), [(45, 5), (90, 10), (25, 25)])
+@pytest.mark.parametrize("name", ["auroc", "balanced_accuracy"])
+def test_the_interval_of_no_loss_holds_it_with_few_pictures_of_a_class(name, n_rest, n_own):
+    labels = np.repeat([0, 1], [n_rest, n_own])
+
+    def draw(rng):
+        said = 1 / (1 + np.exp(-rng.normal(labels - 0.5, 0.7, (2, len(labels)))))
+        return *(np.stack([1 - one, one], axis=1) for one in said), labels
+
+    assert 0.90 <= held_difference(metric_for(name, n_outputs=2), 0.0, draw) <= 0.995
+
+
+@pytest.mark.parametrize("prevalences", [[0.5, 0.2, 0.06], [0.5, 0.06]])
+def test_the_interval_of_map_holds_the_truth_also_with_a_rare_label(prevalences):
+    """Resamples that lack a label say nothing of it: by them alone the truth is held in 0.79 to 0.87."""
+    rates = np.array(prevalences)
+
+    def draw(rng, n=60):
+        labels = (rng.random((n, len(rates))) < rates).astype(int)
+        labels[0] = 1  # that all are defined
+        return 1 / (1 + np.exp(-rng.normal(1.5 * labels, 1))), labels
+
+    metric = metric_for("map", "multilabel", n_outputs=len(rates))
+    truth = score(metric, *draw(np.random.default_rng(9), 100_000))
+    assert 0.92 <= held(metric, truth, draw)[0] <= 0.995
+
+
 def test_models_that_say_the_same_are_not_surely_the_same():
     metric, same = metric_for("accuracy", n_outputs=2), np.tile([0.9, 0.1], (60, 1))
     low, high = paired_interval(metric, same, same, np.arange(60) % 2)
     assert (low, high) == pytest.approx((-1.96 / 62, 1.96 / 62), rel=1e-3)
     assert paired_interval(metric, same[:1], same[:1], [0]) == (-math.inf, math.inf)
+    labels = np.repeat([0, 1], 6)
+    for name in ("balanced_accuracy", "f1_macro", "auroc"):
+        low, high = paired_interval(metric_for(name, n_outputs=2), np.eye(2)[labels], np.eye(2)[labels], labels)
+        assert -0.4 < low < -0.05
+        assert 0.05 < high < 0.4
     with pytest.raises(ArgumentError, match=r"between 0 and 1, as 0\.95 does"):
         paired_interval(metric, same, same, np.arange(60) % 2, confidence=95)
 

@@ -7,6 +7,7 @@ one; half a hit and half a miss more in each class, as Jeffreys' prior adds them
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,11 +106,28 @@ def _by_class(
     return wilson(value, smoothed * (1 - smoothed) / variance, confidence)
 
 
+def precision_interval(
+    value: float, of_labels: Floats, n_own: NDArray[np.int64], confidence: float
+) -> tuple[float, float]:
+    """Of `map`: a label's average precision varies no more than a share of the pictures that have it.
+
+    Args:
+        value: the mean over labels that some picture has.
+        of_labels: (n_labels,) average precision of each; of those that no picture has, anything.
+        n_own: (n_labels,) pictures that have it.
+        confidence: between 0 and 1.
+
+    Source: Boyd, Eng and Page 2013, area under the precision-recall curve: point estimates and confidence intervals.
+    """
+    smoothed = (np.where(n_own > 0, of_labels, 0.0) * n_own + 0.5) / (n_own + 1)
+    return _by_class(value, smoothed, smoothed * (1 - smoothed), n_own, confidence)
+
+
 def auroc_interval(columns: Floats, is_in: Flags, confidence: float) -> tuple[float, float]:
     """Of `auroc`, the mean over columns whose pictures are not all of one kind.
 
     DeLong's standard error on the logit scale, with Student's t: few pictures of one kind tell little about how much
-    they differ. Where all are told apart, Wilson's interval of as many pictures as the smaller kinds have.
+    they differ. Where all are told apart, Wilson's interval of as many pictures as are of the smaller kind of some column.
 
     Args:
         columns: (n_images, k) probabilities.
@@ -118,32 +136,86 @@ def auroc_interval(columns: Floats, is_in: Flags, confidence: float) -> tuple[fl
 
     Source: DeLong et al. 1988; Qin and Hotilovac 2008 for the scale; Welch 1947 for the degrees of freedom.
     """
+    sides = [_right_sides(column, own) for column, own in zip(columns.T, is_in.T, strict=True)]
+    value, variance, n_free = _delong(sides, is_in)
+    if not 0 < value < 1 or variance == 0:
+        return wilson(value, _n_of_smaller(is_in), confidence)
+    half = student.ppf((1 + confidence) / 2, n_free) * math.sqrt(variance) / (value * (1 - value))
+    return float(expit(logit(value) - half)), float(expit(logit(value) + half))
+
+
+def paired_auroc_interval(first: Floats, second: Floats, is_in: Flags, confidence: float) -> tuple[float, float]:
+    """Of the difference of two models' `auroc` on the same pictures, arguments as of `auroc_interval`.
+
+    Half a picture of the smaller kind may always be on the other side: who says the same is not surely the same.
+
+    Source: DeLong et al. 1988.
+    """
+    sides = []
+    for one, other, own in zip(first.T, second.T, is_in.T, strict=True):
+        (own_one, rest_one), (own_other, rest_other) = _right_sides(one, own), _right_sides(other, own)
+        sides.append((own_one - own_other, rest_one - rest_other))
+    value, variance, n_free = _delong(sides, is_in)
+    error = max(math.sqrt(variance), 0.5 / _n_of_smaller(is_in))
+    half = float(student.ppf((1 + confidence) / 2, n_free)) * error
+    return value - half, value + half
+
+
+def paired_recall_interval(is_true: Flags, first: Flags, second: Flags, confidence: float) -> tuple[float, float]:
+    """Of the difference of two models' `balanced_accuracy` on the same pictures.
+
+    Args:
+        is_true: (n_images, n_classes), the picture's class.
+        first: the same of one model's predictions.
+        second: and of the other's.
+        confidence: between 0 and 1.
+
+    Source: Agresti and Min 2005 for each class.
+    """
+    n_true = is_true.sum(axis=0)
+    seen = n_true > 0
+    n_won = (is_true & first & ~second).sum(axis=0)[seen]
+    n_lost = (is_true & second & ~first).sum(axis=0)[seen]
+    n = n_true[seen] + 2
+    variance = float((((n_won + n_lost + 1) - (n_won - n_lost) ** 2 / n) / n**2).sum()) / int(seen.sum()) ** 2
+    value = float(((n_won - n_lost) / n_true[seen]).mean())
+    half = float(norm.ppf((1 + confidence) / 2)) * math.sqrt(variance)
+    return value - half, value + half
+
+
+def _right_sides(column: Floats, own: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Of pictures with the label, and of those without: which share of the others each is rightly apart from."""
+    ranks, n_in, n_out = rankdata(column), int(own.sum()), int((~own).sum())
+    return (ranks[own] - rankdata(column[own])) / n_out, 1 - (ranks[~own] - rankdata(column[~own])) / n_in
+
+
+def _delong(sides: Sequence[tuple[Floats, Floats]], is_in: Flags) -> tuple[float, float, float]:
+    """The mean over columns, its variance, and the degrees of freedom of that."""
     values, of_columns = [], []
-    moves, alone = np.zeros(len(columns)), 0.0
-    for column, own in zip(columns.T, is_in.T, strict=True):
-        ranks, n_in, n_out = rankdata(column), int(own.sum()), int((~own).sum())
-        sides = (
-            (own, (ranks[own] - rankdata(column[own])) / n_out),
-            (~own, 1 - (ranks[~own] - rankdata(column[~own])) / n_in),
-        )
-        values.append(float(sides[0][1].mean()))
+    moves, alone = np.zeros(len(is_in)), 0.0
+    for (right_in, right_out), own in zip(sides, is_in.T, strict=True):
+        values.append(float(right_in.mean()))
         parts = []
-        for side, right in sides:
+        for side, right in ((own, right_in), (~own, right_out)):
             n, n_free = len(right), max(len(right) - 1, 1)
             # One picture does not tell by how much two differ; a share with this mean differs by no more.
-            spread = right.var(ddof=1) if n > 1 else values[-1] * (1 - values[-1])
+            spread = right.var(ddof=1) if n > 1 else abs(values[-1]) * (1 - abs(values[-1]))
             parts.append((spread / n, n_free))
             alone += spread if n == 1 else 0.0
             moves[side] += (right - right.mean()) / math.sqrt(n * n_free)
         both = sum(part for part, _ in parts)
         of_columns.append((both, both**2 / sum(part**2 / n for part, n in parts) if both > 0 else 1.0))
-    value, k = float(np.mean(values)), len(values)
+    k = len(values)
     # What a picture moves in several columns adds up before it is squared; the single ones moved nothing.
-    variance = ((moves**2).sum() + alone) / k**2
-    if not 0 < value < 1 or variance == 0:
-        is_smaller = np.where(2 * is_in.sum(axis=0) <= len(is_in), is_in, ~is_in)
-        return wilson(value, float(is_smaller.any(axis=1).sum()), confidence)
+    variance = float((moves**2).sum() + alone) / k**2
+    if variance == 0:
+        return float(np.mean(values)), 0.0, max(1.0, _n_of_smaller(is_in) - 1)
     # The same pictures stand in all columns: more of them make no error better known.
     n_free = np.average([n for _, n in of_columns], weights=[part for part, _ in of_columns])
-    half = student.ppf((1 + confidence) / 2, n_free) * math.sqrt(variance) / (value * (1 - value))
-    return float(expit(logit(value) - half)), float(expit(logit(value) + half))
+    return float(np.mean(values)), variance, float(n_free)
+
+
+def _n_of_smaller(is_in: Flags) -> int:
+    """Pictures that are of the smaller kind of some column."""
+    is_smaller = np.where(2 * is_in.sum(axis=0) <= len(is_in), is_in, ~is_in)
+    return int(is_smaller.any(axis=1).sum())

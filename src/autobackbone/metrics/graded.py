@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,40 +12,64 @@ from autobackbone.metrics.known import Metric
 from autobackbone.metrics.resampling import Counts, Floats
 from autobackbone.metrics.studentised import Graded
 
+Moving = Callable[[Counts], tuple[Floats, Floats]]
+"""Scores, (n_draws,), and what each picture moves them by, (n_draws, n_images), from how often each picture counts."""
 
-def graded_mean(shares: Floats) -> Graded:
+
+def graded(moving: Moving) -> Graded:
+    """Scores with the standard errors that follow from what each picture moves them by."""
+
+    def with_errors(counts: Counts) -> tuple[Floats, Floats]:
+        scores, moves = moving(counts)
+        n_images = counts.sum(axis=1)
+        return scores, np.asarray(np.sqrt((counts * moves**2).sum(axis=1) / (n_images - 1) / n_images), np.float64)
+
+    return with_errors
+
+
+def difference(first: Moving, second: Moving, sign: float = 1.0) -> Moving:
+    """Of two models on the same pictures: the first score minus the second, times a sign."""
+
+    def moving(counts: Counts) -> tuple[Floats, Floats]:
+        (scores, moves), (others, other_moves) = first(counts), second(counts)
+        return sign * (scores - others), sign * (moves - other_moves)
+
+    return moving
+
+
+def moving_mean(shares: Floats) -> Moving:
     """Of a mean over pictures, whose shares, (n_images,), are given."""
 
-    def graded(counts: Counts) -> tuple[Floats, Floats]:
+    def moving(counts: Counts) -> tuple[Floats, Floats]:
         means = counts @ shares / counts.sum(axis=1)
-        return means, _errors(counts, shares[None, :] - means[:, None])
+        return means, shares[None, :] - means[:, None]
 
-    return graded
+    return moving
 
 
-def graded_numbers(metric: Metric, numbers: Floats, labels: NDArray[Any]) -> Graded:
+def moving_numbers(metric: Metric, numbers: Floats, labels: NDArray[Any]) -> Moving:
     """Of `rmse` or `r2`: the mean over targets of what the mean squared errors, (n_images, n_targets), give."""
     squares = np.asarray((numbers - labels) ** 2, dtype=np.float64)
-    return _graded_rmse(squares) if metric.name == "rmse" else _graded_r2(squares, np.asarray(labels, np.float64))
+    return _moving_rmse(squares) if metric.name == "rmse" else _moving_r2(squares, np.asarray(labels, np.float64))
 
 
-def _graded_rmse(squares: Floats) -> Graded:
-    def graded(counts: Counts) -> tuple[Floats, Floats]:
+def _moving_rmse(squares: Floats) -> Moving:
+    def moving(counts: Counts) -> tuple[Floats, Floats]:
         means = counts @ squares / counts.sum(axis=1, keepdims=True)
         roots = np.sqrt(means)
         # A root that is 0 has no error where nothing errs.
         slopes = np.divide(0.5, roots, out=np.zeros_like(roots), where=roots > 0) / roots.shape[1]
         moves = slopes @ squares.T - (slopes * means).sum(axis=1, keepdims=True)
-        return np.asarray(roots.mean(axis=1), np.float64), _errors(counts, moves)
+        return np.asarray(roots.mean(axis=1), np.float64), moves
 
-    return graded
+    return moving
 
 
-def _graded_r2(squares: Floats, labels: Floats) -> Graded:
+def _moving_r2(squares: Floats, labels: Floats) -> Moving:
     # Far from nought, squares would lose the digits that their differences need.
     centred = labels - np.median(labels, axis=0)
 
-    def graded(counts: Counts) -> tuple[Floats, Floats]:
+    def moving(counts: Counts) -> tuple[Floats, Floats]:
         n_images = counts.sum(axis=1, keepdims=True)
         means = counts @ centred / n_images
         spreads = counts @ centred**2 / n_images - means**2
@@ -63,12 +88,6 @@ def _graded_r2(squares: Floats, labels: Floats) -> Graded:
         )
         with np.errstate(invalid="ignore", divide="ignore"):
             scores = 1 - missing.sum(axis=1) / n_defined[:, 0]
-        return scores, _errors(counts, moves)
+        return scores, moves
 
-    return graded
-
-
-def _errors(counts: Counts, moves: Floats) -> Floats:
-    """The standard error from what each picture moves a score by, both (n_draws, n_images); those means are 0."""
-    n_images = counts.sum(axis=1)
-    return np.asarray(np.sqrt((counts * moves**2).sum(axis=1) / (n_images - 1) / n_images), np.float64)
+    return moving

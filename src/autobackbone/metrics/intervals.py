@@ -13,17 +13,21 @@ from autobackbone.metrics.checking import checked
 from autobackbone.metrics.closed import (
     auroc_interval,
     f1_interval,
+    paired_auroc_interval,
     paired_interval_of_counts,
+    paired_recall_interval,
+    precision_interval,
     recall_interval,
     wilson,
 )
-from autobackbone.metrics.graded import graded_mean, graded_numbers
+from autobackbone.metrics.graded import Moving, difference, graded, moving_mean, moving_numbers
 from autobackbone.metrics.known import Metric, to_maximised
 from autobackbone.metrics.resampling import Counts, Floats, resampled_interval
 from autobackbone.metrics.scoring import statistic_from, value_from
 from autobackbone.metrics.shares import auroc_columns, is_proportion, shares_of
 from autobackbone.metrics.studentised import EXPLAINED, LOSS, PLAIN, studentised_interval
 from autobackbone.metrics.totals import named
+from autobackbone.metrics.values import precisions
 
 
 def interval(
@@ -36,12 +40,12 @@ def interval(
 
     - `accuracy` and `top5` of a classification count pictures: Wilson's. `balanced_accuracy` and `f1_macro`, means over
       classes of which some may have few pictures: Wilson's, with as many pictures as would have the same standard
-      error; classes of which there is no picture widen it.
+      error; classes of which there is no picture widen it. So of `map`, whose variance each label's pictures bound.
     - `auroc`: DeLong's standard error, on the logit scale, with Student's t.
     - `log_loss`, `mae`, `rmse` and `r2`, which a few pictures may carry: a studentised bootstrap over pictures with 999
       resamples, on a logarithmic scale, for `r2` of what is not explained. What no picture shows no interval knows:
       where a few wild pictures among hundreds make half of all squared errors, a draw without them is too sure.
-    - `map`, `f1_micro`, `accuracy` of several labels a picture, and the user's own: a bias-corrected and accelerated
+    - `f1_micro`, `accuracy` of several labels a picture, and the user's own: a bias-corrected and accelerated
       bootstrap over pictures with 999 resamples; where the correction is not defined, the percentiles of the resampled
       scores. A resample in which the score is not defined is left out. Where nothing was missed, or everything, all
       resamples score the same, and the interval is Wilson's for a share of as many pictures.
@@ -93,8 +97,9 @@ def paired_interval(
 ) -> tuple[float, float]:
     """Tell between which losses, as `paired_loss` counts them, the other model would be on endlessly many pictures.
 
-    Proportions in closed form, where pictures that none or both name tell that the difference is small, not that there
-    is none; other means over pictures by the studentised bootstrap; else corrected and accelerated.
+    Proportions, `balanced_accuracy` and `auroc` in closed form, where pictures that none or both name tell that the
+    difference is small, not that there is none; other means over pictures, `r2` and `rmse` by the studentised
+    bootstrap; else corrected and accelerated.
 
     Returns:
         Low and high in the metric's unit, positive where the other model is worse whatever the metric's orientation;
@@ -111,7 +116,7 @@ def paired_interval(
         >>> round(low, 3), round(high, 3)
         (-0.019, 0.019)
 
-    Source: Agresti and Min 2005; otherwise as `interval`.
+    Source: Agresti and Min 2005; DeLong et al. 1988; otherwise as `interval`.
     """
     _require_share(confidence)
     top, truth = checked(metric, predictions_top, labels)
@@ -119,21 +124,55 @@ def paired_interval(
     n_images, sign = len(truth), to_maximised(metric, 1.0)
     if n_images < 2:
         return -math.inf, math.inf
+    loss = sign * (value_from(metric, top, truth) - value_from(metric, other, truth))
+    if not math.isfinite(loss):
+        return -math.inf, math.inf
+    found = _paired_in_closed_form(metric, top, other, truth, confidence)
+    if found is None and (moving := _moving_loss(metric, top, other, truth)) is not None:
+        found = studentised_interval(graded(moving), n_images, scale=PLAIN, confidence=confidence, seed=seed)
+    if found is None:
+        first, second = statistic_from(metric, top, truth), statistic_from(metric, other, truth)
+
+        def lost(counts: Counts) -> Floats:
+            return sign * (first(counts) - second(counts))
+
+        found = resampled_interval(lost, n_images, confidence=confidence, seed=seed) or (-math.inf, math.inf)
+        if not metric.is_own and metric.unit == "points" and metric.name != "r2":
+            # Half a picture may always be on the other side, as where two proportions are compared.
+            least = paired_interval_of_counts(0, 0, n_images, confidence)[1]
+            found = min(found[0], loss - least), max(found[1], loss + least)
+    return min(found[0], loss), max(found[1], loss)
+
+
+def _paired_in_closed_form(
+    metric: Metric, top: Floats, other: Floats, truth: NDArray[Any], confidence: float
+) -> tuple[float, float] | None:
+    if metric.is_own:
+        return None
+    if metric.name == "balanced_accuracy":
+        (is_true, first), (_, second) = named(top, truth), named(other, truth)
+        return paired_recall_interval(is_true, first, second, confidence)
+    if metric.name == "auroc":
+        columns, is_in = auroc_columns(top, truth)
+        return paired_auroc_interval(columns, auroc_columns(other, truth)[0], is_in, confidence)
+    if not is_proportion(metric):
+        return None
     of_top, of_other = shares_of(metric, top, truth), shares_of(metric, other, truth)
-    found: tuple[float, float] | None = None
+    assert of_top is not None
+    assert of_other is not None
+    n_won, n_lost = int((of_top > of_other).sum()), int((of_top < of_other).sum())
+    return paired_interval_of_counts(n_won, n_lost, len(truth), confidence)
+
+
+def _moving_loss(metric: Metric, top: Floats, other: Floats, truth: NDArray[Any]) -> Moving | None:
+    """Where the loss is a mean over pictures, or one of squares."""
+    sign = to_maximised(metric, 1.0)
+    of_top, of_other = shares_of(metric, top, truth), shares_of(metric, other, truth)
     if of_top is not None and of_other is not None:
-        losses = sign * (of_top - of_other)
-        if is_proportion(metric):
-            won, lost = int((losses > 0).sum()), int((losses < 0).sum())
-            return paired_interval_of_counts(won, lost, n_images, confidence)
-        found = studentised_interval(graded_mean(losses), n_images, scale=PLAIN, confidence=confidence, seed=seed)
-    first, second = statistic_from(metric, top, truth), statistic_from(metric, other, truth)
-
-    def difference(counts: Counts) -> Floats:
-        return sign * (first(counts) - second(counts))
-
-    found = found or resampled_interval(difference, n_images, confidence=confidence, seed=seed)
-    return found or (-math.inf, math.inf)
+        return moving_mean(sign * (of_top - of_other))
+    if metric.is_own or metric.name not in {"r2", "rmse"}:
+        return None
+    return difference(moving_numbers(metric, top, truth), moving_numbers(metric, other, truth), sign)
 
 
 def _require_share(confidence: float) -> None:
@@ -148,13 +187,13 @@ def _in_closed_form(
         return None
     if is_proportion(metric):
         return wilson(value, len(truth), confidence)
-    if metric.name == "balanced_accuracy":
-        return recall_interval(value, *named(table, truth), confidence)
-    if metric.name == "f1_macro":
-        return f1_interval(value, *named(table, truth), confidence)
-    if metric.name == "auroc":
-        return auroc_interval(*auroc_columns(table, truth), confidence)
-    return None
+    forms = {
+        "balanced_accuracy": lambda: recall_interval(value, *named(table, truth), confidence),
+        "f1_macro": lambda: f1_interval(value, *named(table, truth), confidence),
+        "auroc": lambda: auroc_interval(*auroc_columns(table, truth), confidence),
+        "map": lambda: precision_interval(value, precisions(table, truth), truth.sum(axis=0), confidence),
+    }
+    return forms[metric.name]() if metric.name in forms else None
 
 
 def _studentised(
@@ -163,9 +202,9 @@ def _studentised(
     if metric.is_own or (metric.unit == "points" and metric.name != "r2"):
         return None
     shares = shares_of(metric, table, truth)
-    graded = graded_numbers(metric, table, truth) if shares is None else graded_mean(shares)
+    moving = moving_numbers(metric, table, truth) if shares is None else moving_mean(shares)
     scale = EXPLAINED if metric.name == "r2" else LOSS
-    return studentised_interval(graded, len(truth), scale=scale, confidence=confidence, seed=seed)
+    return studentised_interval(graded(moving), len(truth), scale=scale, confidence=confidence, seed=seed)
 
 
 def _corrected(

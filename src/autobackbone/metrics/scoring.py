@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from autobackbone.errors import MetricError
 from autobackbone.metrics.checking import checked
+from autobackbone.metrics.graded import Moving, difference, graded, moving_numbers
 from autobackbone.metrics.known import Metric, to_maximised
 from autobackbone.metrics.own import made_from, own_score, own_statistic
 from autobackbone.metrics.resampling import Counts, Floats, Statistic, resampled_error
-from autobackbone.metrics.shares import error_of_mean, mean_of, shares_of
+from autobackbone.metrics.shares import error_of_mean, is_proportion, mean_of, shares_of
 from autobackbone.metrics.totals import statistic_of
 from autobackbone.metrics.values import value_of
 
@@ -51,7 +53,8 @@ def score(metric: Metric, predictions: ArrayLike, labels: ArrayLike) -> float:
 def standard_error(metric: Metric, predictions: ArrayLike, labels: ArrayLike, *, seed: int = 0) -> float:
     """Tell how far the score would move on other pictures of the same kind.
 
-    In closed form where each picture's share of the score is known, else by bootstrap over pictures.
+    In closed form where each picture's share of the score is known, or what it moves it by, else by bootstrap over
+    pictures. Of proportions that are 0 or 1 with half a picture more on the other side.
 
     Returns:
         One standard error, in the metric's unit; infinite where a single picture leaves it unknown.
@@ -66,7 +69,9 @@ def standard_error(metric: Metric, predictions: ArrayLike, labels: ArrayLike, *,
     table, truth = checked(metric, predictions, labels)
     shares = shares_of(metric, table, truth)
     if shares is not None:
-        return error_of_mean(shares)
+        return _error_of_counts(shares) if is_proportion(metric) else error_of_mean(shares)
+    if _is_of_squares(metric):
+        return _error(moving_numbers(metric, table, truth), len(truth))
     return resampled_error(statistic_from(metric, table, truth), len(truth), seed=seed)
 
 
@@ -94,13 +99,36 @@ def paired_loss(
     if of_top is not None and of_other is not None:
         losses = to_maximised(metric, 1.0) * (of_top - of_other)
         return float(losses.mean()), error_of_mean(losses)
+    loss = to_maximised(metric, value_from(metric, top, truth) - value_from(metric, other, truth))
+    if _is_of_squares(metric):
+        both = difference(moving_numbers(metric, top, truth), moving_numbers(metric, other, truth))
+        return loss, _error(both, len(truth))
     first, second = statistic_from(metric, top, truth), statistic_from(metric, other, truth)
 
-    def difference(counts: Counts) -> Floats:
+    def lost(counts: Counts) -> Floats:
         return first(counts) - second(counts)
 
-    loss = to_maximised(metric, value_from(metric, top, truth) - value_from(metric, other, truth))
-    return loss, resampled_error(difference, len(truth), seed=seed)
+    return loss, resampled_error(lost, len(truth), seed=seed)
+
+
+def _is_of_squares(metric: Metric) -> bool:
+    return not metric.is_own and metric.name in {"r2", "rmse"}
+
+
+def _error(moving: Moving, n_images: int) -> float:
+    if n_images < 2:
+        return math.inf
+    _, errors = graded(moving)(np.ones((1, n_images)))
+    return float(errors[0])
+
+
+def _error_of_counts(hits: Floats) -> float:
+    """Of a proportion; pictures that are all named do not say that each other one would be."""
+    n_images, share = hits.size, float(hits.mean())
+    if n_images > 1 and share in {0.0, 1.0}:
+        share = (hits.sum() + 0.5) / (n_images + 1)
+        return math.sqrt(share * (1 - share) / n_images)
+    return error_of_mean(hits)
 
 
 def require_scoring(metric: Metric) -> None:

@@ -51,7 +51,7 @@ def _class_f1_macro(probabilities: Tensor, labels: Tensor) -> float:
 def _label_f1_macro(probabilities: Tensor, labels: Tensor) -> float:
     found = (probabilities > 0.5).long()
     scores = multilabel_f1_score(found, labels, labels.shape[1], average="none", validate_args=False)
-    return _mean(scores[(found + labels).any(dim=0)])
+    return _mean(scores.reshape(-1)[(found + labels).any(dim=0)])
 
 
 def _label_f1_micro(probabilities: Tensor, labels: Tensor) -> float:
@@ -67,7 +67,20 @@ def _mean_average_precision(probabilities: Tensor, labels: Tensor) -> float:
     if n_labels == 0:
         return math.nan
     own = probabilities[:, has_any], labels[:, has_any]
-    return float(multilabel_average_precision(*own, n_labels, average="macro", validate_args=False))
+    # In single precision a mean of ones may come out above 1.
+    return min(1.0, float(multilabel_average_precision(*own, n_labels, average="macro", validate_args=False)))
+
+
+def precisions(probabilities: Floats, labels: NDArray[Any]) -> Floats:
+    """Average precision of each label, (n_labels,); NaN where no picture has it."""
+    found, truth = torch.from_numpy(np.ascontiguousarray(probabilities)), torch.from_numpy(np.ascontiguousarray(labels))
+    has_any = truth.any(dim=0)
+    of_labels = np.full(labels.shape[1], math.nan)
+    if has_any.any():
+        own = found[:, has_any], truth[:, has_any]
+        each = multilabel_average_precision(*own, int(has_any.sum()), average="none", validate_args=False)
+        of_labels[has_any.numpy()] = each.reshape(-1).clamp(0, 1).numpy()
+    return of_labels
 
 
 def _rmse(numbers: Tensor, labels: Tensor) -> float:
