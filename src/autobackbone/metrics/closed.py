@@ -127,7 +127,7 @@ def auroc_interval(columns: Floats, is_in: Flags, confidence: float) -> tuple[fl
     """Of `auroc`, the mean over columns whose pictures are not all of one kind.
 
     DeLong's standard error on the logit scale, with Student's t: few pictures of one kind tell little about how much
-    they differ. Where all are told apart, Wilson's interval of as many pictures as are of the smaller kind of some column.
+    they differ. Where all are told apart, Wilson's interval of as many pictures as are of the smaller kind of a column.
 
     Args:
         columns: (n_images, k) probabilities.

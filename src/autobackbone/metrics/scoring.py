@@ -118,8 +118,8 @@ def _is_of_squares(metric: Metric) -> bool:
 def _error(moving: Moving, n_images: int) -> float:
     if n_images < 2:
         return math.inf
-    _, errors = graded(moving)(np.ones((1, n_images)))
-    return float(errors[0])
+    scores, errors = graded(moving)(np.ones((1, n_images)))
+    return float(errors[0]) if math.isfinite(scores[0]) else math.nan
 
 
 def _error_of_counts(hits: Floats) -> float:
