@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from tests.backbones.test_weights import put_in_cache
 from tests.conftest import TINY
 
@@ -12,7 +13,7 @@ from autobackbone import Budget, Limits, plan, preparing, select_backbone
 from autobackbone.backbones.blocks import blocks_of
 from autobackbone.backbones.build import build
 from autobackbone.course import _space
-from autobackbone.errors import SpaceError, WeightsError
+from autobackbone.errors import MetricError, SpaceError, WeightsError
 from autobackbone.preparing import prepare
 from autobackbone.settings import as_settings
 
@@ -168,6 +169,19 @@ def test_folds_are_in_the_plan_where_pictures_are_few(broken, pictures):
     assert 0 < heads["folds"] <= few["folds"]
     images = np.random.default_rng(0).integers(0, 256, (700, 8, 8), np.uint8)
     assert "folds" not in plan((images, ["a", "b"] * 350), "60s", **broken).stage_seconds
+
+
+def test_a_metric_that_no_network_could_have_is_told_before_the_search(broken, tmp_path):
+    names, kinds = [str(tmp_path / f"{index}.png") for index in range(60)], ["ant", "bee", "cat"] * 20
+    for name in names:
+        Image.new("RGB", (8, 8)).save(name)
+    parts = ["val" if index % 6 == 0 else "train" for index in range(60)]
+    table = pd.DataFrame({"file": names, "label": kinds, "split": parts})
+    with pytest.raises(
+        MetricError, match=r"auroc is not defined on the \d+ validation pictures, whatever a network says"
+    ):
+        plan(table, "1min", metric="auroc", **broken)
+    assert plan(table, "1min", **broken).metric == "accuracy"
 
 
 def test_a_name_of_two_lines_stays_on_one(broken, tmp_path):

@@ -135,6 +135,15 @@ def test_the_lines_that_are_printed_repeat_the_run(searched, capsys):
     compile(search, "search", "exec")
 
 
+def test_labels_that_were_corrected_since_are_not_passed_over(searched):
+    result, (pictures, labels), cache = searched
+    corrected = labels.copy()
+    corrected[0] = (labels[0] + 1) % 3
+    for again in (result.refit, result.retrain):
+        with pytest.raises(RunError, match=r"has changed since .* began: 1 label now differ.* Search again with these"):
+            again(dataset=(pictures, corrected), cache_dir=cache)
+
+
 @pytest.fixture(scope="module")
 def given_split(tmp_path_factory, random_weights):
     """A run on a split that was given, in which the first two test pictures are copies."""

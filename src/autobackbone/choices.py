@@ -135,7 +135,7 @@ def fastest_at_least(front: Sequence[Trial], score: float, metric: Metric) -> Tr
         side = "at least" if metric.is_higher_better else "at most"
         raise LimitsError(
             f"no trial of the front has {metric.name} of {side} {shown(metric, score)}; the best is {name_of(top)} "
-            f"with {shown(metric, top.score)}. Ask for less, or continue the run with more time."
+            f"with {shown(metric, top.score)}. Ask for less (0.9, not 90), or continue the run with more time."
         )
     return min(good, key=lambda trial: (_latency(trial), -_maximised(trial, metric)))
 

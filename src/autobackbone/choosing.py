@@ -19,6 +19,8 @@ from autobackbone.records import Trial
 # A loss has no scale of its own: half a nat may be more than all that was learned.
 _TOLERATED_POINTS = 0.5
 _TOLERATED_SHARE = 0.02
+# Of a latency: what is known no better is told.
+_UNSURE_SHARE = 0.15
 
 Probabilities = Callable[[Trial], NDArray[np.float32]]
 """Validation predictions (n_validation, n_outputs) of a finished trial; NaN where a picture was not reached."""
@@ -198,16 +200,27 @@ def choose_under(front: Sequence[Trial], latency_ms: float, metric: Metric) -> C
     return Choice(trial=best, reason=reason)
 
 
-def with_caution(choice: Choice) -> Choice:
-    """The same choice, its reason saying so where scores stand on a part of the validation pictures."""
-    share = scored_share(choice.trial)
-    if share == 1.0:
-        return choice
-    return replace(
-        choice,
-        reason=f"{choice.reason} Caution: the time was too short to score more than {share:.0%} of the validation "
-        "pictures, so that such a score says little. Give more time.",
-    )
+def with_caution(choice: Choice, *, is_by_folds: bool = False) -> Choice:
+    """The same choice, its reason saying so where scores stand on a part of the validation pictures, or latencies on
+    passes that other work held up.
+
+    Args:
+        choice: as it was made.
+        is_by_folds: whether folds took the place of the validation pictures.
+    """
+    share, trial = scored_share(choice.trial), choice.trial
+    reason = choice.reason
+    if share < 1.0 and not is_by_folds:
+        reason += (
+            f" Caution: the time was too short to score more than {share:.0%} of the validation pictures, so that such "
+            "a score says little. Give more time."
+        )
+    if (trial.latency_noise_ms or 0.0) > _UNSURE_SHARE * _latency(trial):
+        reason += (
+            f" Caution: its latency is known to ± {trial.latency_noise_ms:.1f} ms only, since other work held it up; "
+            "trials beside the front may be faster. Continue the run when the machine is quiet."
+        )
+    return replace(choice, reason=reason)
 
 
 def scored_share(trial: Trial) -> float:

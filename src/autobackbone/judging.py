@@ -12,6 +12,9 @@ from autobackbone.choosing import Choice, Probabilities, choose, choose_under, w
 from autobackbone.metrics import Metric, aligned
 from autobackbone.records import Trial
 
+# Validation pictures of which one is a point and more.
+_FEW = 100
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
@@ -51,8 +54,10 @@ class Judged:
             choice = choose_under(self.front, limit_ms, metric)
         else:
             choice = choose(self.front, self.predictions, self.labels, metric, tolerance=tolerance)
+        choice = with_caution(choice, is_by_folds=self.is_by_folds)
         if not self.is_by_folds:
-            return with_caution(choice)
+            few = f" Judged by {len(self.labels)} validation pictures alone." if len(self.labels) < _FEW else ""
+            return replace(choice, reason=f"{choice.reason}{few}")
         return replace(choice, reason=f"{choice.reason} {_said(choice.trial, len(self.labels), metric)}")
 
 

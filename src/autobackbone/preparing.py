@@ -13,14 +13,14 @@ from autobackbone.backbones.names import architecture_of, resolve_names
 from autobackbone.backbones.shortlist import shortlist
 from autobackbone.backbones.source import TimmSource
 from autobackbone.backbones.weights import WeightSource, find_weights
-from autobackbone.data import Survey, excerpt_for_time, restricted, survey, within_time
+from autobackbone.data import PART_CODES, Survey, excerpt_for_time, restricted, survey, within_time
 from autobackbone.data.store import threads_for
-from autobackbone.errors import BackboneError, WeightsError
+from autobackbone.errors import BackboneError, MetricError, WeightsError
 from autobackbone.imbalance import balanced_metric, told
 from autobackbone.latency.measure import measure
 from autobackbone.latency.remembered import LatencyBook
 from autobackbone.latency.target import describe, resolve
-from autobackbone.metrics import Metric, metric_for, require_scoring
+from autobackbone.metrics import Metric, is_defined, metric_for, require_scoring
 from autobackbone.planning import Plan, forecast, gmacs, stored_megabytes
 from autobackbone.records import Budget, ImageSize, Target
 from autobackbone.search.extras import WORDS, balancing_notes, check_balancing
@@ -90,6 +90,7 @@ def prepare(settings: Settings, known: Known | None = None, *, begun: float | No
     )
     metric = metric_for(settings.metric, found.task, n_outputs=len(found.classes))
     require_scoring(metric)
+    _require_defined(metric, found)
     check_balancing(settings.space, found.task)
     target = resolve(settings.target)
     if isinstance(settings.weights, Mapping):
@@ -154,6 +155,17 @@ def prepare(settings: Settings, known: Known | None = None, *, begun: float | No
         book=book,
         plan=plan,
     )
+
+
+def _require_defined(metric: Metric, found: Survey) -> None:
+    """What no network can be scored by ends a search before it begins."""
+    rows = found.parts == PART_CODES["validation"]
+    if rows.any() and not is_defined(metric, found.labels[rows]):
+        raise MetricError(
+            f"{metric.name} is not defined on the {int(rows.sum()):,} validation pictures, whatever a network says of "
+            "them: they lack a class or a label, or their numbers are all equal. Give a validation part that has what "
+            "it needs, leave the split to the search, or take another metric."
+        )
 
 
 def _passable(found: Survey, settings: Settings, cheapest_s: float) -> Survey:

@@ -136,10 +136,12 @@ def _scores(metric: Metric, test: float, gain: tuple[float, float, float], is_le
         return f"its test {metric.name} is not defined{on_which}"
     scored = f"test {metric.name} {shown(metric, test)}{on_which}"
     if math.isnan(gain[0]):
-        return f"{scored}; the trial itself is not confirmed, so that they cannot be compared"
+        return f"{scored}; the trial itself is not confirmed, so that they cannot be compared: continue the run first"
     scale, unit = (100, " points") if metric.unit == "points" else (1, " nats" if metric.unit == "nats" else "")
     difference, low, high = (scale * value for value in gain)
-    verdict = "which may be chance" if low <= 0 <= high else "more than chance"
+    verdict = "which may be chance"
+    if not low <= 0 <= high:
+        verdict = f"more than chance: use {'this one' if low > 0 else 'the network before'}"
     return f"{scored}, {difference:+.2g} ({low:+.2g} to {high:+.2g}){unit} against the network before, {verdict}"
 
 

@@ -20,11 +20,12 @@ from autobackbone.backbones.weights import find_weights
 from autobackbone.choosing import name_of
 from autobackbone.convexhead import Head, fit_head
 from autobackbone.data import LEFT_OUT, PART_CODES, DataBundle, PartSource, Preparation, Survey, decode, printable
+from autobackbone.data.sources import Found
 from autobackbone.data.surveying import find
 from autobackbone.errors import ArgumentError, RunError, TrialError
 from autobackbone.latency.target import resolve
 from autobackbone.metrics import Metric, score, to_maximised
-from autobackbone.records import ImageSize, Precision, RefitOn, Target, Trial
+from autobackbone.records import ImageSize, Precision, RefitOn, Target, Trial, counted
 from autobackbone.runfolder import RunFolder, cache_folder
 from autobackbone.screening import extract, fair_order, predict
 from autobackbone.search import trialfiles
@@ -270,12 +271,15 @@ def recorded_bundle(
             f"{len(absent)} pictures of the run are not in the dataset, such as {absent[0]!r}. Give the same."
         )
     indices = np.array([place[name] for name in pictures["name"]], np.int64)
+    recorded = trialfiles.read_all_labels(run, facts["task"])
+    parts = np.array([PART_CODES.get(part, LEFT_OUT) for part in pictures["part"]], np.int8)
+    _require_same_labels(run, found, indices, recorded, parts, tuple(facts["classes"]))
     survey = Survey(
         source=PartSource(whole=found.source, indices=indices),
         classes=tuple(facts["classes"]),
         names=tuple(found.source.names[index] for index in indices),
-        labels=trialfiles.read_all_labels(run, facts["task"]),
-        parts=np.array([PART_CODES.get(part, LEFT_OUT) for part in pictures["part"]], np.int8),
+        labels=recorded,
+        parts=parts,
         skipped=(),
         preparation=preparation,
         task=facts["task"],
@@ -287,3 +291,31 @@ def recorded_bundle(
             f"{bundle.digest[:12]}): what is trained on it now would be something else."
         )
     return bundle
+
+
+def _require_same_labels(
+    run: RunFolder,
+    found: Found,
+    indices: NDArray[np.int64],
+    recorded: NDArray[Any],
+    parts: NDArray[np.int8],
+    classes: tuple[str | int, ...],
+) -> None:
+    """What was corrected since would be trained on, and scored, as it was before."""
+    used = np.flatnonzero(parts != LEFT_OUT)
+    given, kept = found.labels[indices[used]], recorded[used]
+    names, own = (np.array([str(name) for name in some], dtype=object) for some in (found.classes, classes))
+    if found.task == "classification":
+        differs = names[given] != own[kept]
+    elif set(own) <= set(names):
+        columns = [int(np.flatnonzero(names == name)[0]) for name in own]
+        differs = ~np.isclose(given[:, columns].astype(np.float64), kept.astype(np.float64), rtol=1e-9).all(axis=1)
+    else:
+        differs = np.ones(len(used), np.bool_)
+    if differs.any():
+        name = found.source.names[indices[used[int(differs.argmax())]]]
+        raise RunError(
+            f"the dataset has changed since the run {str(run.path)!r} began: {counted(int(differs.sum()), 'label')} "
+            f"now differ from what it was trained and scored on, such as that of {printable(name)!r}. Search again "
+            "with these, in another run_dir."
+        )

@@ -75,3 +75,13 @@ def test_a_said_task_decides_what_numbers_are():
 def test_labels_that_are_not_of_the_task_are_refused(labels, task, message):
     with pytest.raises(DataError, match=message):
         as_labelled(labels, task)
+
+
+@pytest.mark.parametrize(("offset", "is_told"), [(0.0, False), (100.0, False), (1e12, True), (-1e7, True)])
+def test_numbers_that_single_precision_cannot_tell_apart_are_told(offset, is_told):
+    numbers = offset + np.linspace(0, 1, 40)
+    if is_told:
+        with pytest.raises(DataError, match=r"lie so close together for their size .* Subtract a constant"):
+            as_labelled(numbers, "regression")
+    else:
+        assert as_labelled(numbers, "regression").labels.shape == (40, 1)

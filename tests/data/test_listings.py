@@ -80,3 +80,16 @@ def test_a_folder_has_classes_and_no_columns(tree):
         survey(tree, task="regression")
     with pytest.raises(DataError, match="label= names columns"):
         survey(tree, label="size")
+
+
+@pytest.mark.parametrize(("header", "cells"), [("file,size", "0,5"), ("file,label", "c/0.png,a")], ids=str)
+def test_rows_with_more_cells_than_the_header_are_not_read_shifted(tmp_path, header, cells):
+    rows = "\n".join(f"{index}.png,{cells}" for index in range(30))
+    (tmp_path / "labels.csv").write_text(f"{header}\n{rows}\n")
+    with pytest.raises(DataError, match="more cells than its header"):
+        survey(tmp_path / "labels.csv", label=header.split(",")[1])
+
+
+def test_spaces_around_a_name_make_no_other_class(table):
+    names = np.resize(["cat", " cat", "dog ", "dog"], len(table))
+    assert survey(table.assign(label=names)).classes == ("cat", "dog")

@@ -154,7 +154,7 @@ def test_groups_torn_by_a_given_split_are_told():
     groups = np.array([0, 1, 1, 2])
     split = split_parts(np.array([0, 1, 0, 1]), given=parts, groups=groups, seed=0)
     assert np.array_equal(split.parts, parts)
-    assert any("1 groups lie in more than one given part" in note for note in split.notes)
+    assert any("1 group lies in more than one given part" in note for note in split.notes)
 
 
 def test_groups_as_a_list_and_as_a_function_are_the_same():

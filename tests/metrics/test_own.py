@@ -269,5 +269,6 @@ def test_of_a_metric_of_ones_own_a_single_picture_tells_nothing():
     labels = np.array([[1.0], [2.0], [3.0], [4.0]])
     low, high = interval(metric, 5 - labels, labels)
     assert low <= score(metric, 5 - labels, labels) == -3 <= high <= 1
+    near = metric_for(Share(), "regression", n_outputs=1)
     assert interval(near, [[1.0]], [[1.0]]) == (-math.inf, math.inf)
     assert standard_error(near, [[1.0]], [[1.0]]) == math.inf

@@ -231,3 +231,30 @@ def test_r2_does_not_hang_on_the_unit_of_the_labels(unit):
     predictions, labels = example("regression", 105, 3, digits=1)
     value = score(found("regression", "r2"), predictions * unit, labels * unit)
     assert value == pytest.approx(by_scikit_learn("regression", "r2", predictions, labels), rel=1e-6)
+
+
+def test_a_single_label_is_scored_as_several_are():
+    metric = metric_for("f1_macro", "multilabel", n_outputs=1)
+    assert score(metric, [[0.9], [0.1]], [[1], [0]]) == 1
+    precision = metric_for("map", "multilabel", n_outputs=1)
+    assert score(precision, np.random.default_rng(0).random((40, 1)), np.ones((40, 1), int)) == 1
+
+
+def test_the_error_of_r2_on_few_pictures_is_no_larger_than_how_far_it_strays():
+    """Resampled, the middle one would be half as large again, and the largest seven times."""
+    metric, rng = metric_for("r2", "regression", n_outputs=1), np.random.default_rng(0)
+    labels = rng.normal(size=(60, 10, 1))
+    errors = [
+        standard_error(metric, said, own)
+        for said, own in zip(labels + rng.normal(0, 0.6, labels.shape), labels, strict=True)
+    ]
+    assert 0.05 < np.median(errors) < 0.5
+    assert max(errors) < 2
+
+
+def test_all_right_is_not_surely_right():
+    metric = metric_for("accuracy", n_outputs=2)
+    for n in (2, 7, 100):
+        right = standard_error(metric, [[0.9, 0.1]] * n, [0] * n)
+        assert right == pytest.approx(standard_error(metric, [[0.1, 0.9]] * n, [0] * n))
+        assert 0.4 / n < right < 0.8 / n

@@ -22,6 +22,9 @@ _FORM = (
 # Between the names of several labels in one text.
 _SEPARATORS = re.compile(r"[|;,]")
 
+# Of the largest number: single precision has seven digits, and three of them should tell pictures apart.
+_LEAST_SPREAD = 1e-4
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Labelled:
@@ -209,7 +212,15 @@ def _from_matrix(matrix: Array, task: Task | None, names: Sequence[str] | None) 
 
 
 def _from_numbers(matrix: Array, names: Sequence[str] | None) -> Labelled:
-    return Labelled(task="regression", classes=_column_names(matrix, names, single="value"), labels=matrix)
+    classes = _column_names(matrix, names, single="value")
+    size, spread = np.abs(matrix).max(axis=0, initial=0.0), np.ptp(matrix, axis=0) if len(matrix) else 0.0
+    too_close = np.flatnonzero((spread > 0) & (spread < _LEAST_SPREAD * size))
+    if too_close.size:
+        raise DataError(
+            f"numbers of {classes[too_close[0]]!r} lie so close together for their size that a network, which counts "
+            "in single precision, cannot tell them apart. Subtract a constant from them."
+        )
+    return Labelled(task="regression", classes=classes, labels=matrix)
 
 
 def _column_names(matrix: Array, names: Sequence[str] | None, single: str | None = None) -> tuple[str | int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -64,7 +65,7 @@ def from_listing(
         raise DataError(f"{_FORM}; a table without rows came.")
     names = _names(table)
     try:
-        given = table[columns[0]].tolist() if len(columns) == 1 else table[columns]
+        given = [_stripped(label) for label in table[columns[0]]] if len(columns) == 1 else table[columns]
         read = as_labelled(given, task)
     except DataError as error:
         raise DataError(f"column{'s' if len(columns) > 1 else ''} {', '.join(map(repr, columns))}: {error}") from error
@@ -78,6 +79,11 @@ def from_listing(
         given=_parts(table),
         groups=_groups(table),
     )
+
+
+def _stripped(label: Any) -> Any:
+    """Spaces around a name make no other class; one that has nothing else is missing."""
+    return (label.strip() or None) if isinstance(label, str) else label
 
 
 def column_of(dataset: pd.DataFrame | str | os.PathLike[str], name: str) -> list[Any]:
@@ -98,10 +104,18 @@ def _read(dataset: pd.DataFrame | str | os.PathLike[str]) -> tuple[pd.DataFrame,
     path = Path(dataset).expanduser()
     try:
         # A label called "NA" is a text; an empty cell is missing.
-        table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={_FILE: str})
+        with warnings.catch_warnings():
+            # Else a row with one cell more than the header would move all others by one.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={_FILE: str}, index_col=False)
     except FileNotFoundError as error:
         raise DataError(
             f"a dataset is a folder, or a CSV file with paths and labels; nothing is at '{path}'."
+        ) from error
+    except pd.errors.ParserWarning as error:
+        raise DataError(
+            f"'{path}' has rows with more cells than its header, such as those with a comma at the end or a decimal "
+            "comma. Quote texts that hold commas, and write numbers with a point."
         ) from error
     except (OSError, ValueError) as error:  # pandas' own errors are of these kinds
         raise DataError(f"'{path}' cannot be read as CSV: {error}. {_FORM}.") from error

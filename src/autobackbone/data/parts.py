@@ -171,7 +171,9 @@ def _leaks(parts: Parts, groups: Codes | None) -> tuple[str, ...]:
         return ()
     n_parts = pd.Series(parts).groupby(groups).nunique()
     n_torn = int((n_parts > 1).sum())
-    return (f"{n_torn} groups lie in more than one given part; the given split is kept",) if n_torn else ()
+    which = "group lies" if n_torn == 1 else "groups lie"
+    kept = "the given split is kept, so that scores may flatter: leave split out to have groups kept together"
+    return (f"{n_torn} {which} in more than one given part; {kept}",) if n_torn else ()
 
 
 def _rare_and_staying(

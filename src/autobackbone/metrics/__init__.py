@@ -11,13 +11,14 @@ Predictions and labels have one row per picture, in the same order:
 
 from autobackbone.metrics.intervals import interval, paired_interval
 from autobackbone.metrics.known import Metric, Unit, aligned, metric_for, shown, to_maximised
-from autobackbone.metrics.scoring import paired_loss, require_scoring, score, standard_error
+from autobackbone.metrics.scoring import is_defined, paired_loss, require_scoring, score, standard_error
 
 __all__ = [
     "Metric",
     "Unit",
     "aligned",
     "interval",
+    "is_defined",
     "metric_for",
     "paired_interval",
     "paired_loss",

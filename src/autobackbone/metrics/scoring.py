@@ -111,6 +111,16 @@ def paired_loss(
     return loss, resampled_error(lost, len(truth), seed=seed)
 
 
+def is_defined(metric: Metric, labels: ArrayLike) -> bool:
+    """Whether any predictions of pictures with these labels can be scored: of the truth itself, that is tried."""
+    truth = np.asarray(labels)
+    table = np.eye(metric.n_outputs)[truth] if metric.task == "classification" else truth.astype(np.float64)
+    try:
+        return math.isfinite(score(metric, table, truth))
+    except MetricError:
+        return metric.is_own  # what it has to say is told where it scores
+
+
 def _is_of_squares(metric: Metric) -> bool:
     return not metric.is_own and metric.name in {"r2", "rmse"}
 

@@ -182,9 +182,14 @@ class Ledger:
 
 
 def n_tuned(study: optuna.Study) -> int:
-    """Fine-tuned trials that were trained at all: ended, well or badly, stopped, or paused at a rung."""
+    """Fine-tuned trials that were trained at all: ended, well or badly, stopped, or paused at a rung; not those that an
+    interruption left without one.
+    """
     return sum(
-        trial.n_unfrozen > 0 and (trial.state in ("finished", "failed") or bool(trial.rung_scores))
+        trial.n_unfrozen > 0
+        and (
+            trial.state == "finished" or bool(trial.rung_scores) or (trial.state == "failed" and trial.reason != _DIED)
+        )
         for trial in read_trials(study)
     )
 
