@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -167,7 +168,9 @@ def _search(shop: Workshop) -> bool:
         screen_all(shop, share=_screening_share(shop), fine_tune=_beside_screening(shop, tuner))
         if not shop.space.is_frozen_only:
             shop.reporter.stage("search")
-            climb(_search_of(shop, tuner))
+            search = _search_of(shop, tuner)
+            climb(search)
+            _tell_where_nothing_was_tuned(shop, search)
         end_paused(shop)
     except KeyboardInterrupt:
         if not shop.heads:
@@ -178,6 +181,18 @@ def _search(shop: Workshop) -> bool:
     _adopt(shop)
     shop.reporter.say("interrupted: what is there so far is kept; give the same run_dir to go on")
     return True
+
+
+def _tell_where_nothing_was_tuned(shop: Workshop, search: Search) -> None:
+    """With time to spare that seems unused: what is expected to take longer than is left is not begun."""
+    if search.n_trials == 0 or any(trial.n_unfrozen > 0 for trial in shop.trials()):
+        return
+    needed_s, left_s = search.fitting.shortest_s(), max(0.0, search.left_s())
+    if math.isfinite(needed_s) and math.isfinite(left_s):
+        shop.reporter.say(
+            f"nothing was fine-tuned: the shortest training would take about {needed_s:.0f} s, and {left_s:.0f} s were "
+            "left for it. Give more time."
+        )
 
 
 def _screening_share(shop: Workshop) -> float:

@@ -46,6 +46,10 @@ class Fitting:
         """Whether anything at all fits."""
         return any(True for _ in self.among(self._of_all_bodies(self._cheapest())))
 
+    def shortest_s(self) -> float:
+        """Expected seconds of the shortest training that there is; infinite where nothing can be trained."""
+        return min(map(self.expected_s, self._of_all_bodies(self._cheapest())), default=math.inf)
+
     def allows(self, suggestion: Suggestion) -> bool:
         """Whether what a suggestion means fits."""
         return self.fits(self.space.candidate(suggestion))
