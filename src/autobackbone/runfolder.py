@@ -20,7 +20,7 @@ import reprlib
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -241,7 +241,9 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        # Where nothing can be written nothing can be removed: what went wrong first is told.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
 
 

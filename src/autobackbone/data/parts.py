@@ -145,7 +145,8 @@ def encode_groups(groups: Any, names: tuple[str, ...]) -> Codes | None:
     if (codes < 0).any():
         raise DataError(f"every picture needs a group; picture '{names[int(np.argmin(codes))]}' has None or NaN.")
     if len(found) < 2:
-        raise DataError(f"groups must differ, or no split can keep them whole; all are {found[0]!r}.")
+        only = found[0].item() if isinstance(found[0], np.generic) else found[0]
+        raise DataError(f"groups must differ, or no split can keep them whole; all are {only!r}.")
     return codes.astype(np.int64)
 
 

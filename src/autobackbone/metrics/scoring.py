@@ -163,8 +163,8 @@ def require_scoring(metric: Metric) -> None:
     except MetricError as error:
         what = "numbers" if metric.task == "regression" else "probabilities"
         raise MetricError(
-            f"{error}. It is given {what} of every output, here {metric.n_outputs}: of torchmetrics take the form for "
-            "several classes, labels or outputs, also where there are two."
+            f"{str(error).rstrip('.')}. It is given {what} of every output, here {metric.n_outputs}: of torchmetrics "
+            "take the form for several classes, labels or outputs, also where there are two."
         ) from error
 
 
