@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,19 @@ def test_the_lines_that_are_printed_repeat_the_run(searched, capsys):
         line.removeprefix("# ") for line in script.splitlines() if line.startswith(("# selection", "#     ", "# )"))
     )
     compile(search, "search", "exec")
+
+
+def test_a_head_that_a_clock_cut_short_is_the_recorded_one(searched, tmp_path):
+    result, dataset, cache = searched
+    shutil.copytree(result.path, tmp_path / "run")
+    again = open_run(tmp_path / "run")
+    frozen = next(trial for trial in again.trials if trial.n_unfrozen == 0)
+    head = trialfiles.load_head(again._run, frozen.number)
+    trialfiles.save_head(again._run, frozen.number, replace(head, weight=2 * head.weight, strength=7.0))
+    network = again.retrain(frozen, dataset=dataset, cache_dir=cache)
+    np.testing.assert_allclose(network.get_classifier().weight.detach(), 2 * head.weight, rtol=1e-5)
+    kept = result.retrain(frozen.number, dataset=dataset, cache_dir=cache)
+    np.testing.assert_allclose(kept.get_classifier().weight.detach(), head.weight, rtol=0.05, atol=0.05)
 
 
 def test_labels_that_were_corrected_since_are_not_passed_over(searched):
