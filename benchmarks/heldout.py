@@ -73,11 +73,38 @@ class Pool:
         """(n_options,) scores on all pictures."""
         return np.array([score(metric, option.predictions, self.labels) for option in self.options])
 
+    def drawable(self, numbers: Sequence[int]) -> list[int]:
+        """The numbers of pictures that are at most two thirds of the set."""
+        return [n for n in numbers if n <= len(self.labels) * 2 / 3]
+
     def of_similar_quality(self, metric: Metric, n_most: int) -> Pool:
         """The same with the best candidates alone."""
         ranked = np.argsort([-to_maximised(metric, value) for value in self.truths(metric)], kind="stable")
         options = tuple(self.options[row] for row in sorted(ranked[:n_most]))
         return Pool(name=self.name, task=self.task, n_outputs=self.n_outputs, labels=self.labels, options=options)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """What all draws of one set, metric and number of pictures have in common.
+
+    Args:
+        name: of the set.
+        n_pool: pictures of the set.
+        metric: its name.
+        truth: of the best candidate, in the metric's own sign and unit.
+        n: pictures of each draw.
+        n_draws: draws.
+        seconds: of all draws.
+    """
+
+    name: str
+    n_pool: int
+    metric: str
+    truth: float
+    n: int
+    n_draws: int
+    seconds: float
 
 
 def arguments(doc: str | None) -> argparse.ArgumentParser:

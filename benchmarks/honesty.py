@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from heldout import Pool, arguments, pools
+from heldout import Drawn, Pool, arguments, pools
 from numpy.typing import NDArray
 from reporting import write_report
 
@@ -60,16 +60,10 @@ ERRORS = """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """What came of one set, metric and number of pictures.
+class Row(Drawn):
+    """Whether intervals held.
 
     Args:
-        name: of the set.
-        n_pool: pictures of the set.
-        metric: its name.
-        truth: of the best candidate, in the metric's own sign and unit.
-        n: pictures of each draw.
-        n_draws: draws.
         held: the share of draws whose interval held the truth.
         below: the share in which the truth was below it.
         above: the share in which it was above.
@@ -78,16 +72,9 @@ class Row:
         after: the same of the test score.
         after_error: the standard error of `after`.
         error_ratio: the mean standard error over the spread of what came.
-        seconds: of all draws.
         state: names the code of the metrics that drew the intervals.
     """
 
-    name: str
-    n_pool: int
-    metric: str
-    truth: float
-    n: int
-    n_draws: int
     held: float
     below: float
     above: float
@@ -96,7 +83,6 @@ class Row:
     after: float
     after_error: float
     error_ratio: float
-    seconds: float
     state: str
 
 
@@ -112,11 +98,10 @@ def main() -> None:
             if asked.metrics and name not in asked.metrics:
                 continue
             some = pool.of_similar_quality(metric, N_CANDIDATES)
-            for n in asked.pictures:
-                if n <= len(pool.labels) * 2 / 3:
-                    row = _row(some, metric, n, asked.draws)
-                    rows[row.name, row.metric, row.n] = row
-                    print(row, flush=True)
+            for n in pool.drawable(asked.pictures):
+                row = _row(some, metric, n, asked.draws)
+                rows[row.name, row.metric, row.n] = row
+                print(row, flush=True)
     found = list(rows.values())
     text = _text(found)
     print(text)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from heldout import BACKBONES, SEED, Option, Pool, arguments, pools
+from heldout import BACKBONES, SEED, Drawn, Option, Pool, arguments, pools
 from numpy.typing import NDArray
 from reporting import machine, write_report
 
@@ -65,38 +65,24 @@ _ROUNDING = 1 + 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """What came of one rule with one set, metric and number of pictures.
+class Row(Drawn):
+    """What came of one rule; the seconds are those of all rules.
 
     Args:
-        name: of the set.
-        n_pool: pictures of the set.
-        metric: its name.
-        truth: of the best candidate, in the metric's own sign and unit.
-        n: validation pictures of each draw.
-        n_draws: draws.
         rule: its name.
         lost: of the truth, the mean; hundredths, or per cent of the best truth for a loss.
         lost_often: the ninth decile.
         lost_error: the standard error of `lost`.
         time: latency over the top scorer's, the geometric mean.
         n_front: candidates on the front, the mean.
-        seconds: of all draws and rules.
     """
 
-    name: str
-    n_pool: int
-    metric: str
-    truth: float
-    n: int
-    n_draws: int
     rule: str
     lost: float
     lost_often: float
     lost_error: float
     time: float
     n_front: float
-    seconds: float
 
 
 def main() -> None:
@@ -110,11 +96,10 @@ def main() -> None:
         latencies = latencies or _latencies(pool.options)
         for name in METRICS[pool.task]:
             metric = metric_for(name, pool.task, n_outputs=pool.n_outputs)
-            for n in asked.pictures:
-                if n <= len(pool.labels) * 2 / 3:
-                    found = _rows(pool, latencies, metric, n, asked.draws)
-                    rows += found
-                    print(*found, sep="\n", flush=True)
+            for n in pool.drawable(asked.pictures):
+                found = _rows(pool, latencies, metric, n, asked.draws)
+                rows += found
+                print(*found, sep="\n", flush=True)
     text = _text(rows, latencies, _against(json.loads(asked.grid.read_text(encoding="utf-8"))))
     print(text)
     facts = [{"latency_ms": {str(body): ms for body, ms in latencies.items()}}, *(asdict(row) for row in rows)]
