@@ -134,7 +134,7 @@ def fit_temperature(probabilities: ArrayLike, labels: ArrayLike) -> float:
     table, truth = _reached(probabilities, labels)
     logits, target = _logits(table, is_multilabel=truth.ndim == 2), torch.from_numpy(truth)
     found = minimize_scalar(
-        lambda log_temperature: _loss(logits / math.exp(log_temperature), target),
+        lambda log_temperature: float(_losses(logits / math.exp(log_temperature), target).mean()),
         bounds=(math.log(_LOWEST), math.log(_HIGHEST)),
         method="bounded",
     )
@@ -221,23 +221,19 @@ def _is_perfect(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -
 
 
 def _log_loss(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    return _loss(_logits(probabilities, is_multilabel=labels.ndim == 2), torch.from_numpy(labels))
+    return float(_log_losses(probabilities, labels).mean())
 
 
 def _log_losses(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """Of each picture, (n,), the mean over its labels."""
-    logits, truth = _logits(probabilities, is_multilabel=labels.ndim == 2), torch.from_numpy(labels)
-    if truth.ndim == 1:
-        each = cross_entropy(logits, truth, reduction="none")
-    else:
-        each = binary_cross_entropy_with_logits(logits, truth.to(logits.dtype), reduction="none").mean(dim=1)
+    each = _losses(_logits(probabilities, is_multilabel=labels.ndim == 2), torch.from_numpy(labels))
     return np.asarray(each.numpy(), dtype=np.float64)
 
 
-def _loss(logits: Tensor, labels: Tensor) -> float:
+def _losses(logits: Tensor, labels: Tensor) -> Tensor:
     if labels.ndim == 2:
-        return float(binary_cross_entropy_with_logits(logits, labels.to(logits.dtype)))
-    return float(cross_entropy(logits, labels))
+        return binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none").mean(dim=1)
+    return cross_entropy(logits, labels, reduction="none")
 
 
 def _logits(probabilities: NDArray[Any], *, is_multilabel: bool) -> Tensor:

@@ -16,7 +16,7 @@ from torch import nn
 from autobackbone.choosing import name_of
 from autobackbone.errors import ArgumentError
 from autobackbone.loading import RunReader
-from autobackbone.metrics import Metric, interval, paired_interval, paired_loss, score, shown
+from autobackbone.metrics import Metric, interval, paired_interval, score, shown, to_maximised
 from autobackbone.records import Budget, Part, RefitOn, Trial, as_budget, counted
 from autobackbone.retraining import Again, Retrainer
 from autobackbone.search.trialfiles import save_weights
@@ -102,7 +102,7 @@ def refit(reader: RunReader, retrainer: Retrainer, trial: Trial, on: RefitOn, un
     if len(labels):
         test, (low, high) = score(metric, said, labels), interval(metric, said, labels)
     if len(labels) and before is not None:
-        gain, _ = paired_loss(metric, said, before[judging], labels)
+        gain = to_maximised(metric, test - score(metric, before[judging], labels))
         gain_low, gain_high = paired_interval(metric, said, before[judging], labels)
     return Refit(
         trial=trial,

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.special import expit, logit
-from scipy.stats import norm, rankdata
+from scipy.stats import norm
 from scipy.stats import t as student
 
 from autobackbone.metrics.resampling import Floats
+from autobackbone.metrics.shares import right_sides
 
 Flags = NDArray[np.bool_]
 
@@ -26,7 +28,7 @@ def wilson(share: float, n: float, confidence: float) -> tuple[float, float]:
 
     Source: Wilson 1927, probable inference.
     """
-    quantile = norm.ppf((1 + confidence) / 2)
+    quantile = _quantile(confidence)
     centre = (share + quantile**2 / (2 * n)) / (1 + quantile**2 / n)
     half = quantile / (1 + quantile**2 / n) * math.sqrt(share * (1 - share) / n + quantile**2 / (4 * n**2))
     return float(centre - half), float(centre + half)
@@ -44,9 +46,11 @@ def paired_interval_of_counts(n_won: int, n_lost: int, n_images: int, confidence
     Source: Agresti and Min 2005, simple improved confidence intervals for comparing matched proportions: half a picture
     more in each of the four cells.
     """
-    n, difference = n_images + 2, n_won - n_lost
-    half = float(norm.ppf((1 + confidence) / 2)) * math.sqrt(n_won + n_lost + 1 - difference**2 / n) / n
-    return difference / n - half, difference / n + half
+    value, half = (
+        (n_won - n_lost) / (n_images + 2),
+        _quantile(confidence) * math.sqrt(_variance(n_won, n_lost, n_images)),
+    )
+    return value - half, value + half
 
 
 def recall_interval(value: float, is_true: Flags, is_found: Flags, confidence: float) -> tuple[float, float]:
@@ -136,7 +140,7 @@ def auroc_interval(columns: Floats, is_in: Flags, confidence: float) -> tuple[fl
 
     Source: DeLong et al. 1988; Qin and Hotilovac 2008 for the scale; Welch 1947 for the degrees of freedom.
     """
-    sides = [_right_sides(column, own) for column, own in zip(columns.T, is_in.T, strict=True)]
+    sides = [right_sides(column, own) for column, own in zip(columns.T, is_in.T, strict=True)]
     value, variance, n_free = _delong(sides, is_in)
     if not 0 < value < 1 or variance == 0:
         return wilson(value, _n_of_smaller(is_in), confidence)
@@ -153,7 +157,7 @@ def paired_auroc_interval(first: Floats, second: Floats, is_in: Flags, confidenc
     """
     sides = []
     for one, other, own in zip(first.T, second.T, is_in.T, strict=True):
-        (own_one, rest_one), (own_other, rest_other) = _right_sides(one, own), _right_sides(other, own)
+        (own_one, rest_one), (own_other, rest_other) = right_sides(one, own), right_sides(other, own)
         sides.append((own_one - own_other, rest_one - rest_other))
     value, variance, n_free = _delong(sides, is_in)
     error = max(math.sqrt(variance), 0.5 / _n_of_smaller(is_in))
@@ -176,17 +180,19 @@ def paired_recall_interval(is_true: Flags, first: Flags, second: Flags, confiden
     seen = n_true > 0
     n_won = (is_true & first & ~second).sum(axis=0)[seen]
     n_lost = (is_true & second & ~first).sum(axis=0)[seen]
-    n = n_true[seen] + 2
-    variance = float((((n_won + n_lost + 1) - (n_won - n_lost) ** 2 / n) / n**2).sum()) / int(seen.sum()) ** 2
-    value = float(((n_won - n_lost) / n_true[seen]).mean())
-    half = float(norm.ppf((1 + confidence) / 2)) * math.sqrt(variance)
+    variance = float(_variance(n_won, n_lost, n_true[seen]).sum()) / int(seen.sum()) ** 2
+    value, half = float(((n_won - n_lost) / n_true[seen]).mean()), _quantile(confidence) * math.sqrt(variance)
     return value - half, value + half
 
 
-def _right_sides(column: Floats, own: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """Of pictures with the label, and of those without: which share of the others each is rightly apart from."""
-    ranks, n_in, n_out = rankdata(column), int(own.sum()), int((~own).sum())
-    return (ranks[own] - rankdata(column[own])) / n_out, 1 - (ranks[~own] - rankdata(column[~own])) / n_in
+def _variance(n_won: Any, n_lost: Any, n_images: Any) -> Any:
+    """Of the difference of two proportions, or of several pairs of them, by Agresti and Min."""
+    n = n_images + 2
+    return (n_won + n_lost + 1 - (n_won - n_lost) ** 2 / n) / n**2
+
+
+def _quantile(confidence: float) -> float:
+    return float(norm.ppf((1 + confidence) / 2))
 
 
 def _delong(sides: Sequence[tuple[Floats, Floats]], is_in: Flags) -> tuple[float, float, float]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from autobackbone.metrics.known import Metric
 from autobackbone.metrics.resampling import Counts, Floats
+from autobackbone.metrics.shares import shares_of
 from autobackbone.metrics.studentised import Graded
 
 Moving = Callable[[Counts], tuple[Floats, Floats]]
@@ -45,6 +46,16 @@ def moving_mean(shares: Floats) -> Moving:
         return means, shares[None, :] - means[:, None]
 
     return moving
+
+
+def moving_of(metric: Metric, predictions: Floats, labels: NDArray[Any]) -> Moving | None:
+    """Of a score that is a mean over pictures, or one of squares; `None` of others."""
+    shares = shares_of(metric, predictions, labels)
+    if shares is not None:
+        return moving_mean(shares)
+    if metric.is_own or metric.name not in {"r2", "rmse"}:
+        return None
+    return moving_numbers(metric, predictions, labels)
 
 
 def moving_numbers(metric: Metric, numbers: Floats, labels: NDArray[Any]) -> Moving:

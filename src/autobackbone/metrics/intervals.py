@@ -20,7 +20,7 @@ from autobackbone.metrics.closed import (
     recall_interval,
     wilson,
 )
-from autobackbone.metrics.graded import Moving, difference, graded, moving_mean, moving_numbers
+from autobackbone.metrics.graded import Moving, difference, graded, moving_of
 from autobackbone.metrics.known import Metric, to_maximised
 from autobackbone.metrics.resampling import Counts, Floats, resampled_interval
 from autobackbone.metrics.scoring import statistic_from, value_from
@@ -166,13 +166,8 @@ def _paired_in_closed_form(
 
 def _moving_loss(metric: Metric, top: Floats, other: Floats, truth: NDArray[Any]) -> Moving | None:
     """Where the loss is a mean over pictures, or one of squares."""
-    sign = to_maximised(metric, 1.0)
-    of_top, of_other = shares_of(metric, top, truth), shares_of(metric, other, truth)
-    if of_top is not None and of_other is not None:
-        return moving_mean(sign * (of_top - of_other))
-    if metric.is_own or metric.name not in {"r2", "rmse"}:
-        return None
-    return difference(moving_numbers(metric, top, truth), moving_numbers(metric, other, truth), sign)
+    first, second = moving_of(metric, top, truth), moving_of(metric, other, truth)
+    return None if first is None or second is None else difference(first, second, to_maximised(metric, 1.0))
 
 
 def _require_share(confidence: float) -> None:
@@ -201,8 +196,8 @@ def _studentised(
 ) -> tuple[float, float] | None:
     if metric.is_own or (metric.unit == "points" and metric.name != "r2"):
         return None
-    shares = shares_of(metric, table, truth)
-    moving = moving_numbers(metric, table, truth) if shares is None else moving_mean(shares)
+    moving = moving_of(metric, table, truth)
+    assert moving is not None, "losses and r2 are means over pictures, or of squares"
     scale = EXPLAINED if metric.name == "r2" else LOSS
     return studentised_interval(graded(moving), len(truth), scale=scale, confidence=confidence, seed=seed)
 

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from autobackbone.errors import MetricError
 from autobackbone.metrics.checking import checked
-from autobackbone.metrics.graded import Moving, difference, graded, moving_numbers
+from autobackbone.metrics.graded import Moving, difference, graded, moving_of
 from autobackbone.metrics.known import Metric, to_maximised
 from autobackbone.metrics.own import made_from, own_score, own_statistic
 from autobackbone.metrics.resampling import Counts, Floats, Statistic, resampled_error
@@ -68,10 +68,11 @@ def standard_error(metric: Metric, predictions: ArrayLike, labels: ArrayLike, *,
     """
     table, truth = checked(metric, predictions, labels)
     shares = shares_of(metric, table, truth)
-    if shares is not None:
-        return _error_of_counts(shares) if is_proportion(metric) else error_of_mean(shares)
-    if _is_of_squares(metric):
-        return _error(moving_numbers(metric, table, truth), len(truth))
+    if shares is not None and is_proportion(metric):
+        return _error_of_counts(shares)
+    moving = moving_of(metric, table, truth)
+    if moving is not None:
+        return _error(moving, len(truth))
     return resampled_error(statistic_from(metric, table, truth), len(truth), seed=seed)
 
 
@@ -95,14 +96,10 @@ def paired_loss(
     """
     top, truth = checked(metric, predictions_top, labels)
     other, _ = checked(metric, predictions_other, labels)
-    of_top, of_other = shares_of(metric, top, truth), shares_of(metric, other, truth)
-    if of_top is not None and of_other is not None:
-        losses = to_maximised(metric, 1.0) * (of_top - of_other)
-        return float(losses.mean()), error_of_mean(losses)
     loss = to_maximised(metric, value_from(metric, top, truth) - value_from(metric, other, truth))
-    if _is_of_squares(metric):
-        both = difference(moving_numbers(metric, top, truth), moving_numbers(metric, other, truth))
-        return loss, _error(both, len(truth))
+    of_top, of_other = moving_of(metric, top, truth), moving_of(metric, other, truth)
+    if of_top is not None and of_other is not None:
+        return loss, _error(difference(of_top, of_other), len(truth))
     first, second = statistic_from(metric, top, truth), statistic_from(metric, other, truth)
 
     def lost(counts: Counts) -> Floats:
@@ -114,15 +111,13 @@ def paired_loss(
 def is_defined(metric: Metric, labels: ArrayLike) -> bool:
     """Whether any predictions of pictures with these labels can be scored: of the truth itself, that is tried."""
     truth = np.asarray(labels)
+    if not metric.is_own:  # which there are decides, and not how often
+        truth = np.unique(truth, axis=0)
     table = np.eye(metric.n_outputs)[truth] if metric.task == "classification" else truth.astype(np.float64)
     try:
         return math.isfinite(score(metric, table, truth))
     except MetricError:
         return metric.is_own  # what it has to say is told where it scores
-
-
-def _is_of_squares(metric: Metric) -> bool:
-    return not metric.is_own and metric.name in {"r2", "rmse"}
 
 
 def _error(moving: Moving, n_images: int) -> float:

@@ -95,13 +95,19 @@ def _auroc_shares(probabilities: Floats, labels: Ints) -> Floats:
     return np.asarray(np.mean(moves, axis=0), dtype=np.float64)
 
 
+def right_sides(column: Floats, is_in: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Of pictures with a label, and of those without: the share of the other kind that each is on the right side of.
+
+    Ties count half; the mean of either is the score.
+    """
+    ranks, n_in, n_out = rankdata(column), int(is_in.sum()), int((~is_in).sum())
+    return (ranks[is_in] - rankdata(column[is_in])) / n_out, 1 - (ranks[~is_in] - rankdata(column[~is_in])) / n_in
+
+
 def _moves(column: Floats, is_in: NDArray[np.bool_]) -> Floats:
     n_in, n_out = int(is_in.sum()), int((~is_in).sum())
-    ranks = rankdata(column)
     moves = np.empty_like(column)
-    # The share of the other kind that each picture is on the right side of, ties by half; their mean is the score.
-    moves[is_in] = (ranks[is_in] - rankdata(column[is_in])) / n_out
-    moves[~is_in] = 1 - (ranks[~is_in] - rankdata(column[~is_in])) / n_in
+    moves[is_in], moves[~is_in] = right_sides(column, is_in)
     value = moves[is_in].mean()
     scaled = (moves - value) * np.where(is_in, len(column) / n_in, len(column) / n_out)
     return np.asarray(value + scaled, dtype=np.float64)

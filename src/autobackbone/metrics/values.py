@@ -62,24 +62,23 @@ def _label_f1_micro(probabilities: Tensor, labels: Tensor) -> float:
 
 
 def _mean_average_precision(probabilities: Tensor, labels: Tensor) -> float:
-    has_any = labels.any(dim=0)
-    n_labels = int(has_any.sum())
-    if n_labels == 0:
-        return math.nan
-    own = probabilities[:, has_any], labels[:, has_any]
-    # In single precision a mean of ones may come out above 1.
-    return min(1.0, float(multilabel_average_precision(*own, n_labels, average="macro", validate_args=False)))
+    return _mean(_precisions(probabilities, labels)[labels.any(dim=0)])
 
 
 def precisions(probabilities: Floats, labels: NDArray[Any]) -> Floats:
     """Average precision of each label, (n_labels,); NaN where no picture has it."""
     found, truth = torch.from_numpy(np.ascontiguousarray(probabilities)), torch.from_numpy(np.ascontiguousarray(labels))
-    has_any = truth.any(dim=0)
-    of_labels = np.full(labels.shape[1], math.nan)
+    return np.asarray(_precisions(found, truth).numpy(), dtype=np.float64)
+
+
+def _precisions(probabilities: Tensor, labels: Tensor) -> Tensor:
+    has_any = labels.any(dim=0)
+    of_labels = torch.full((labels.shape[1],), math.nan, dtype=torch.float64)
     if has_any.any():
-        own = found[:, has_any], truth[:, has_any]
+        own = probabilities[:, has_any], labels[:, has_any]
         each = multilabel_average_precision(*own, int(has_any.sum()), average="none", validate_args=False)
-        of_labels[has_any.numpy()] = each.reshape(-1).clamp(0, 1).numpy()
+        # In single precision one may come out above 1.
+        of_labels[has_any] = each.reshape(-1).clamp(0, 1).double()
     return of_labels
 
 
