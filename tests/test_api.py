@@ -36,6 +36,7 @@ from autobackbone.errors import (
     WeightsError,
 )
 from autobackbone.progress import Silent
+from autobackbone.records import Latency
 from autobackbone.runfolder import RunFolder
 from autobackbone.search import screenstage, trialfiles
 from autobackbone.search.scouting import scouted
@@ -322,7 +323,7 @@ def test_uneven_classes_are_told_scored_and_answered(search, uneven, cache, tmp_
     words = ["none", "balanced"]
     space = {"n_epochs": 2, "n_blocks_kept": None, "class_weights": words, "sampling": words}
     given = {"space": space, "image_sizes": 32, "run_dir": tmp_path / "run", "progress": Listens(lines)}
-    search(uneven, Budget(n_trials=6), **given)
+    search(uneven, Budget(n_trials=4), **given)
     result = search(uneven, Budget(n_trials=10), **given)
     assert any(re.search(r"uneven classes: 2\d pictures to train on of 1, 3 of 2; plain", line) for line in lines)
     assert any("uneven classes" in note for note in result.notes)
@@ -580,3 +581,65 @@ def test_a_disk_that_is_full_leaves_a_front_that_is_confirmed(search, pictures, 
     assert result.front
     assert {trial.n_unfrozen for trial in result.front} == {0}  # a head is enough to build a frozen network again
     assert all(trial.test_score is not None for trial in result.front)
+
+
+def facts_that_repeat(trial):
+    """What a search that repeats another one has to have in common with it."""
+    return (
+        *(trial.number, trial.state, trial.body, trial.n_unfrozen, trial.lr, trial.score, trial.rung_scores),
+        *(trial.latency_ms, trial.extras.get("legs"), trial.on_front),
+    )
+
+
+@pytest.fixture(scope="module")
+def many():
+    return make_pictures(n_per_class=250, side=24)
+
+
+def test_recorded_costs_give_the_same_trials_again(search, many, tmp_path, monkeypatch):
+    asked = {"image_sizes": [24, 32], "space": {"n_epochs": (3, 5)}}
+    first = search(many, Budget(n_trials=4), run_dir=tmp_path / "first", cache_dir=tmp_path / "a", **asked)
+    # Whatever is measured now would be something else, and what lies in the first one's cache is there already.
+    slower = iter(range(1, 100))
+
+    def measured(network, *_, **__):
+        return Latency(p50_ms=float(next(slower)), p95_ms=200.0, noise_ms=0.0, images_per_s=1.0, n_repeats=9)
+
+    monkeypatch.setattr("autobackbone.latency.remembered.measure", measured)
+    lines = []
+    for cache in ("a", "b"):
+        again = search(
+            many,
+            Budget(n_trials=4),
+            run_dir=tmp_path / f"again in {cache}",
+            cache_dir=tmp_path / cache,
+            costs=tmp_path / "first",
+            progress=Listens(lines),
+            **asked,
+        )
+        assert [*map(facts_that_repeat, again.trials)] == [*map(facts_that_repeat, first.trials)]
+        assert again.best.number == first.best.number
+    assert "not measured here" in "\n".join(lines)
+    assert "had not been recorded" not in "\n".join(lines)
+    assert {trial.n_unfrozen > 0 for trial in first.trials} == {True, False}
+
+
+def test_what_was_not_recorded_is_told(search, pictures, tmp_path):
+    lines = []
+    search(pictures, Budget(n_trials=0), run_dir=tmp_path / "first", image_sizes=[32])
+    search(
+        pictures,
+        Budget(n_trials=0),
+        run_dir=tmp_path / "second",
+        image_sizes=[32, 48],
+        costs=tmp_path / "first",
+        progress=Listens(lines),
+    )
+    assert "had not been recorded, and what was measured here may have led elsewhere" in "\n".join(lines)
+
+
+def test_costs_go_with_trials_alone(pictures, search, tmp_path):
+    with pytest.raises(ArgumentError, match="no clock ends"):
+        search(pictures, "1min", costs=tmp_path)
+    with pytest.raises(RunError, match="holds no run"):
+        search(pictures, TWO_TRIALS, costs=tmp_path, run_dir=tmp_path / "run")

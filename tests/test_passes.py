@@ -5,8 +5,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from autobackbone import passes as passing
 from autobackbone.backbones.build import build
-from autobackbone.errors import TrialMemoryError
+from autobackbone.costrecord import CostEntry, CostRecord, read_costs
+from autobackbone.errors import RunError, TrialMemoryError
 from autobackbone.passes import Manner, _bfloat16, _channels_last, _fused, _manners, _mixed, passes
 
 
@@ -159,7 +161,7 @@ def test_where_rounding_is_faster_it_begins_with_the_first_row(monkeypatch):
     """So that the clock decides nothing but in which exact way the rest is computed, which is a millionth."""
     network, may_round = network_of("test_efficientnet"), np.arange(600) % 7 != 0
     rounded = Manner(way="bfloat16", n_at_once=16, run=lambda x: (x.flatten(1)[:, :3] + 1000,))
-    monkeypatch.setattr("autobackbone.passes._bfloat16", lambda *_: rounded)
+    monkeypatch.setattr("autobackbone.passes._bfloat16", lambda *_, **__: rounded)
     ways = {(manner.way, manner.n_at_once) for manner in _manners(network, look, np.arange(600), is_beside=True)}
     assert ways == {("plain", 8), ("fused", 8)}
     chunks = list(passes(network, look, np.arange(600), may_round=may_round))
@@ -187,3 +189,60 @@ def test_later_passes_try_what_was_fast_before():
     assert len(first) == 2
     # One that cannot be fused still passes, in the ways that it has.
     assert {manner.way for manner in _manners(NotTraced().eval(), look, np.arange(600), is_beside=False)} == {"plain"}
+
+
+def course_of(network, monkeypatch, seconds, entry):
+    """The answers of a pass in which a clock says what is fast: seconds by way and number at once."""
+    monkeypatch.setattr(passing, "_timed", clocked(seconds))
+    chunks = passes(network, look, np.arange(600), entry=entry)
+    return torch.cat([answers[0] for _, answers in chunks])
+
+
+def clocked(seconds):
+    def timed(manner, look, chunk, speeds):
+        speeds[manner] = seconds.get((manner.way, manner.n_at_once), 1.0)
+        return passing._answers(manner, look, chunk)
+
+    return timed
+
+
+def test_a_pass_is_repeated_in_its_course_whatever_the_clock_says(monkeypatch, tmp_path):
+    network = network_of("test_efficientnet")
+    record = CostRecord(file=tmp_path / "costs.jsonl")
+    first = course_of(network, monkeypatch, {("fused", 32): 0.1}, CostEntry(record, "pass"))
+    repeated = read_costs(tmp_path / "costs.jsonl")
+    assert repeated["pass"][0]["exact"] == ["fused", 32]
+    # The next pass of this process tries fewer ways, and its clock likes another one.
+    other = course_of(network, monkeypatch, {("fused", 8): 0.1}, None)
+    assert not torch.equal(other, first)
+    again = course_of(network, monkeypatch, {("fused", 8): 0.1}, CostEntry(CostRecord(repeated=repeated), "pass"))
+    assert torch.equal(again, first)
+
+
+def test_what_was_rounded_is_rounded_again(monkeypatch, tmp_path):
+    network, may_round = network_of("test_efficientnet"), np.ones(600, np.bool_)
+    record = CostRecord(file=tmp_path / "costs.jsonl")
+    monkeypatch.setattr(passing, "_is_emulated", lambda *_: False)
+    monkeypatch.setattr(passing, "_timed", clocked({("bfloat16", 16): 0.1}))
+    first = [a[0] for _, a in passes(network, look, np.arange(600), may_round=may_round, entry=CostEntry(record, "it"))]
+    noted = read_costs(tmp_path / "costs.jsonl")["it"]
+    assert noted[0]["is_rounded"]
+    # On another machine it would be left out at once.
+    monkeypatch.setattr(passing, "_is_emulated", lambda *_: True)
+    monkeypatch.setattr(passing, "_timed", clocked({}))
+    entry = CostEntry(CostRecord(repeated={"it": noted}), "it")
+    again = [a[0] for _, a in passes(network, look, np.arange(600), may_round=may_round, entry=entry)]
+    assert torch.equal(torch.cat(again), torch.cat(first))
+
+
+def test_few_pictures_have_no_course_to_note(tmp_path):
+    record = CostRecord(file=tmp_path / "costs.jsonl")
+    list(passes(network_of("test_resnet"), look, np.arange(20), entry=CostEntry(record, "it")))
+    assert not record.file.exists()
+    assert record.n_measured == 0
+
+
+def test_a_course_that_is_none_is_named():
+    entry = CostEntry(CostRecord(repeated={"it": [{"manners": 3}]}), "it")
+    with pytest.raises(RunError, match=r"it is \{'manners': 3\}"):
+        list(passes(network_of("test_resnet"), look, np.arange(600), entry=entry))

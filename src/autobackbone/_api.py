@@ -55,6 +55,7 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
     cache_gb: float | None = None,
     batch_norm: BatchNorm = "fixed",
     sampler: BaseSampler | None = None,
+    costs: str | Path | None = None,
     progress: bool | Reporter = True,
 ) -> Selection:
     """Find which pre-trained network to start from, how much of it to fine-tune, and at what learning rate.
@@ -108,6 +109,9 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
             10**9 bytes. `None` for a tenth of the free disk, and for half of it.
         batch_norm: `"fixed"` keeps running statistics as they came; `"batch"` lets unfrozen ones move.
         sampler: any Optuna sampler; `None` for multivariate TPE.
+        costs: the folder of a run whose recorded costs are used instead of measuring: latencies, seconds of passes and
+            epochs, precisions of steps and passes. With a budget of trials alone, the same seed, data and arguments
+            give the same trials. What that run did not record is measured. `None` to measure everything.
         progress: whether to print the plan and the progress, or a `Reporter` that listens.
 
     Returns:
@@ -147,6 +151,7 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
         cache_gb=cache_gb,
         batch_norm=batch_norm,
         sampler=sampler,
+        costs=costs,
     )
     reporter = _reporter(progress)
     run = RunFolder(path=settings.run_dir or new_run_path(Path("autobackbone-runs"), datetime.now(tz=UTC).astimezone()))
@@ -184,6 +189,7 @@ def plan(  # noqa: PLR0913  the facade names every argument
     cache_gb: float | None = None,
     batch_norm: BatchNorm = "fixed",
     sampler: BaseSampler | None = None,
+    costs: str | Path | None = None,
     progress: bool | Reporter = True,  # noqa: ARG001  the same arguments as `select_backbone`
 ) -> Plan:
     """What `select_backbone` would do with the same arguments, and what it would cost.
@@ -216,6 +222,7 @@ def plan(  # noqa: PLR0913  the facade names every argument
         cache_gb=cache_gb,
         batch_norm=batch_norm,
         sampler=sampler,
+        costs=costs,
     )
     run = None if settings.run_dir is None else RunFolder(path=settings.run_dir)
     return prepare(settings, known(run, settings) if run and run.exists() else None).plan

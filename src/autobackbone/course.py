@@ -11,6 +11,7 @@ from collections.abc import Callable
 from autobackbone.choosing import front_of, trial_line
 from autobackbone.clock import Clock
 from autobackbone.confirm import confirm, expected_s
+from autobackbone.costrecord import CostRecord, RecordedCosts, read_costs
 from autobackbone.data import DataBundle, decode, look_for_copies, stored_bytes, wants_folds, with_copies_together
 from autobackbone.errors import ArgumentError, TrialError
 from autobackbone.folding import cross_validate, judged, kept_s
@@ -54,6 +55,9 @@ def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: f
     shop = _open_workshop(prepared, space, run, reporter, begun)
     is_interrupted = _search(shop)
     is_interrupted = _is_ending_interrupted(shop, is_confirming=not is_interrupted) or is_interrupted
+    if settings.costs is not None and shop.record.n_measured:
+        n = counted(shop.record.n_measured, "cost")
+        reporter.say(f"{n} had not been recorded, and what was measured here may have led elsewhere")
     end_sitting(shop.study, shop.ledger, shop.clock.run_s(), is_completed=not is_interrupted)
     selection = Selection(run.path, dataset=settings.dataset)
     selection.plot().savefig(run.figure_file, dpi=120)
@@ -90,6 +94,7 @@ def _open_workshop(prepared: Prepared, space: Space, run: RunFolder, reporter: R
         sampler=settings.sampler,
     )
     ledger = begin_sitting(study)
+    record = CostRecord(file=run.costs_file, repeated=_repeated(settings, reporter))
     shop = Workshop(
         run=run,
         bundle=bundle,
@@ -104,7 +109,10 @@ def _open_workshop(prepared: Prepared, space: Space, run: RunFolder, reporter: R
             device=training_device(),
             seed=settings.seed,
             precision=prepared.target.precision,
+            record=record,
+            is_timed=settings.budget.wall_clock_s is not None,
         ),
+        record=record,
         study=study,
         space=space,
         metric=prepared.metric,
@@ -127,6 +135,16 @@ def _open_workshop(prepared: Prepared, space: Space, run: RunFolder, reporter: R
     shop.recall()
     _tell_of_earlier_sittings(shop)
     return shop
+
+
+def _repeated(settings: Settings, reporter: Reporter) -> RecordedCosts:
+    """What the run has noted whose costs are to be used; nothing where everything is measured."""
+    if settings.costs is None:
+        return {}
+    earlier = RunFolder(path=settings.costs)
+    line = earlier.read_facts()["target_line"]
+    reporter.say(f"latencies and seconds are those that {str(earlier.path)!r} recorded on {line}, not measured here")
+    return read_costs(earlier.costs_file)
 
 
 def _copies_together(bundle: DataBundle, prepared: Prepared, run: RunFolder, reporter: Reporter) -> DataBundle:

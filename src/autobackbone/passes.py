@@ -17,8 +17,8 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autobackbone.errors import TrialMemoryError
+from autobackbone.costrecord import CostEntry
+from autobackbone.errors import RunError, TrialMemoryError
 from autobackbone.memory import memory_errors_translated
 
 Way = Literal["plain", "channels last", "fused", "bfloat16"]
@@ -71,8 +72,47 @@ Speeds = dict[Manner, float]
 """Seconds a picture; infinite for a manner that had no turn."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Course:
+    """How a pass went: rounding depends on it, so whoever wants the same answers takes the same course.
+
+    Args:
+        manners: exact ones that had turns, a way and how many pictures at once.
+        is_rough_tried: whether bfloat16 had turns.
+        exact: what did the rest.
+        is_rounded: whether bfloat16 did, where that was allowed.
+    """
+
+    manners: tuple[tuple[str, int], ...]
+    is_rough_tried: bool
+    exact: tuple[str, int]
+    is_rounded: bool
+
+    @classmethod
+    def recalled(cls, entry: CostEntry | None, n: int) -> _Course | None:
+        """As it was noted of a pass over so many pictures; `None` where it is settled by the clock, or needs none."""
+        noted = None if entry is None or n < _WORTH_TRYING else entry.recalled()
+        if noted is None:
+            return None
+        try:
+            return cls(
+                manners=tuple((str(way), int(n)) for way, n in noted["manners"]),
+                is_rough_tried=bool(noted["is_rough_tried"]),
+                exact=(str(noted["exact"][0]), int(noted["exact"][1])),
+                is_rounded=bool(noted["is_rounded"]),
+            )
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            assert entry is not None
+            raise RunError(f"the recorded costs are damaged: {entry.of} is {noted!r}. Give another run.") from error
+
+
 def passes(
-    network: nn.Module, look: Look, indices: Ints, *, may_round: NDArray[np.bool_] | None = None
+    network: nn.Module,
+    look: Look,
+    indices: Ints,
+    *,
+    may_round: NDArray[np.bool_] | None = None,
+    entry: CostEntry | None = None,
 ) -> Iterator[tuple[Ints, Answers]]:
     """Pass pictures through a network, without a graph.
 
@@ -83,12 +123,14 @@ def passes(
         indices: (n_pictures,) numbers of the pictures, at least one.
         may_round: (n_pictures,) which of them may be answered in bfloat16, where that is faster: each answer then has
             a cosine of 0.95 or more to its own; `None` for none.
+        entry: where the course of this pass is noted, or recalled: then the clock settles nothing. `None` for neither.
 
     Yields:
         Some of the numbers and the network's answers to them, on the CPU, in the order of `indices`.
 
     Raises:
         TrialMemoryError: memory is too small for a single picture.
+        RunError: the course that was noted is none.
 
     Example:
         >>> class Doubled(nn.Module):
@@ -101,10 +143,13 @@ def passes(
     """
     # Each step on its own: inference mode must not stay on while the caller works on what was yielded.
     is_rough = np.zeros(len(indices), np.bool_) if may_round is None else may_round
-    rough = _bfloat16(network, look, indices) if is_rough.sum() >= _WORTH_TRYING else None
+    noted = _Course.recalled(entry, len(indices))
+    rough = None
+    if is_rough.sum() >= _WORTH_TRYING and (noted is None or noted.is_rough_tried):
+        rough = _bfloat16(network, look, indices, is_timed=noted is None)
     # Few rows of a chunk must be exact then, and only with those do exact ways take their turns.
     is_beside = rough is not None and not is_rough.all()
-    manners = _manners(network, look, indices, is_beside=is_beside)
+    manners = _manners(network, look, indices, is_beside=is_beside, known=None if noted is None else noted.manners)
     speeds: Speeds = dict.fromkeys([*manners, *([] if rough is None else [rough])], math.inf)
     # How rows are answered that may be rounded, and how the others.
     pairs = [(rough if rough is not None and is_beside else manner, manner) for manner in manners]
@@ -122,7 +167,17 @@ def passes(
     # must not decide.
     limit = _CLEARLY * min(speeds[manner] for manner in manners)
     exact = next(manner for manner in manners if speeds[manner] <= limit)
-    roughly = exact if rough is None or _CLEARLY * speeds[rough] > speeds[exact] else rough
+    exact = next((one for one in manners if noted is not None and (one.way, one.n_at_once) == noted.exact), exact)
+    is_rounded = rough is not None and _CLEARLY * speeds[rough] <= speeds[exact]
+    roughly = rough if rough is not None and (is_rounded if noted is None else noted.is_rounded) else exact
+    if entry is not None and len(indices) >= _WORTH_TRYING:
+        course = _Course(
+            manners=tuple((one.way, one.n_at_once) for one in manners),
+            is_rough_tried=rough is not None,
+            exact=(exact.way, exact.n_at_once),
+            is_rounded=roughly is rough,
+        )
+        entry.note(asdict(course))
     _LOG.debug("%s, %d at once; where rounding is allowed %s", exact.way, exact.n_at_once, roughly.way)
     while start < len(indices):
         chunk = slice(start, start + _TURN)
@@ -152,8 +207,15 @@ def _timed(manner: Manner, look: Look, chunk: Ints, speeds: Speeds) -> Answers:
     return answers
 
 
-def _manners(network: nn.Module, look: Look, indices: Ints, *, is_beside: bool) -> list[Manner]:
-    """What takes turns: the network as it came, and what agrees with it; of these, what was fast before."""
+def _manners(
+    network: nn.Module,
+    look: Look,
+    indices: Ints,
+    *,
+    is_beside: bool,
+    known: Sequence[tuple[str, int]] | None = None,
+) -> list[Manner]:
+    """What takes turns: the network as it came, and what agrees with it; of these what is known, or was fast before."""
     sample = look(indices[:1])
     plain = Manner(way="plain", n_at_once=_TURN, run=network)
     if len(indices) < _WORTH_TRYING:
@@ -162,7 +224,7 @@ def _manners(network: nn.Module, look: Look, indices: Ints, *, is_beside: bool) 
         laid_out = _channels_last(network).eval()
         ways = [plain, Manner(way="channels last", n_at_once=_TURN, run=laid_out)]
         return [way for way in ways if way is plain or _agrees(laid_out, network, look, indices)]
-    known = _favourites.get(_circumstances(network, is_beside=is_beside))
+    known = known or _favourites.get(_circumstances(network, is_beside=is_beside))
     is_fused_tried = known is None or any(way == "fused" for way, _ in known)
     fused = _fused(network, sample) if is_fused_tried else None
     manners = [Manner(way="plain", n_at_once=_FEW, run=network), plain]
@@ -215,8 +277,10 @@ def _traced(network: nn.Module, x: Tensor, finish: Callable[[Any], Any] = lambda
             return None
 
 
-def _bfloat16(network: nn.Module, look: Look, indices: Ints) -> Manner | None:
-    """Matrices multiplied in bfloat16; `None` where that is slow, not to be had, or answers too roughly."""
+def _bfloat16(network: nn.Module, look: Look, indices: Ints, *, is_timed: bool = True) -> Manner | None:
+    """Matrices multiplied in bfloat16; `None` where that is slow, if time counts, not to be had, or answers too
+    roughly.
+    """
     laid_out = _channels_last(network).eval()
 
     @torch.inference_mode()
@@ -230,8 +294,9 @@ def _bfloat16(network: nn.Module, look: Look, indices: Ints) -> Manner | None:
 
     try:
         # One picture alone tells already where a processor has to emulate it, and costs little even there.
-        is_slow = _best_of_two_s(run, look(indices[:1])) > _EMULATED * _best_of_two_s(network, look(indices[:1]))
-        if is_slow or not is_like(run):
+        if is_timed and _is_emulated(run, network, look(indices[:1])):
+            return None
+        if not is_like(run):
             return None
     except (RuntimeError, TypeError, ValueError):
         return None
@@ -256,6 +321,10 @@ def _traced_in_bfloat16(laid_out: nn.Module, sample: Tensor) -> Callable[[Tensor
         return tuple(answer.float() for answer in _as_tuple(frozen, x.contiguous(memory_format=torch.channels_last)))
 
     return run
+
+
+def _is_emulated(run: Callable[[Tensor], Answers], network: nn.Module, x: Tensor) -> bool:
+    return _best_of_two_s(run, x) > _EMULATED * _best_of_two_s(network, x)
 
 
 @torch.inference_mode()

@@ -14,7 +14,9 @@ from autobackbone.settings import IN_MEMORY
 _SIZES = "image_sizes"
 
 
-def script_of(path: Path, facts: Mapping[str, Any], trials: Sequence[Trial], chosen: Trial, metric: Metric) -> str:
+def script_of(
+    path: Path, facts: Mapping[str, Any], trials: Sequence[Trial], chosen: Trial, metric: Metric, *, has_costs: bool
+) -> str:
     """A script that trains recorded trials again, and one that would search again.
 
     Args:
@@ -23,6 +25,7 @@ def script_of(path: Path, facts: Mapping[str, Any], trials: Sequence[Trial], cho
         trials: of it; those that ended with a network are repeated.
         chosen: the one to use, repeated last.
         metric: of the scores.
+        has_costs: whether the run has recorded what things cost.
     """
     repeated = [trial for trial in trials if trial.on_front and trial.number != chosen.number]
     lines = [
@@ -39,7 +42,7 @@ def script_of(path: Path, facts: Mapping[str, Any], trials: Sequence[Trial], cho
     ]
     for trial in [*repeated, chosen]:
         lines += [f"# {trial_line(trial, metric)}", f"network = run.retrain({trial.number}, dataset=dataset)"]
-    return "\n".join([*lines, "", *_search(facts, trials), ""])
+    return "\n".join([*lines, "", *_search(path, facts, trials, has_costs=has_costs), ""])
 
 
 def _heading(facts: Mapping[str, Any]) -> list[str]:
@@ -57,7 +60,7 @@ def _dataset_line(facts: Mapping[str, Any]) -> str:
     return "dataset = ...  # what was searched on lay in memory: put the same here"
 
 
-def _search(facts: Mapping[str, Any], trials: Sequence[Trial]) -> list[str]:
+def _search(path: Path, facts: Mapping[str, Any], trials: Sequence[Trial], *, has_costs: bool) -> list[str]:
     arguments = facts["arguments"]
     n_tuned = sum(trial.n_unfrozen > 0 for trial in trials)
     given = {
@@ -76,9 +79,13 @@ def _search(facts: Mapping[str, Any], trials: Sequence[Trial]) -> list[str]:
     }
     written = [f"#     {name}={value}," for name, value in given.items() if value is not None]
     # Runs before these were noted have none.
-    written += [_asked(name, value) for name, value in facts.get("asked", {}).items() if value is not None]
+    asked = {name: value for name, value in facts.get("asked", {}).items() if name != "costs"}
+    written += [_asked(name, value) for name, value in asked.items() if value is not None]
+    if has_costs:
+        written.append(f"#     costs={str(path)!r},")
     return [
-        "# The same search anew. What is tried after screening hangs on what things cost, and so on the clock.",
+        "# The same search anew. What is tried hangs on what things cost, and that was recorded: the same trials come",
+        "# out of a search that no clock ended.",
         "# selection = select_backbone(",
         "#     dataset,",
         f"#     Budget(n_trials={n_tuned}),",

@@ -3,6 +3,7 @@
     run.json            facts of the run that no trial knows: format, arguments, target, data
     pictures.csv        name, label and part of each picture
     similar.csv         validation pictures that look like training pictures
+    costs.jsonl         what was measured and settled by the clock, in its order
     study.db            the Optuna study: all that is known of the trials
     trials/<number>/    weights and predictions of one trial
     front.png           the picture of the front
@@ -58,6 +59,11 @@ class RunFolder:
     def similar_file(self) -> Path:
         """Validation pictures that look like training pictures."""
         return self.path / "similar.csv"
+
+    @property
+    def costs_file(self) -> Path:
+        """What was measured and settled by the clock, one JSON object a line."""
+        return self.path / "costs.jsonl"
 
     @property
     def study_file(self) -> Path:

@@ -21,6 +21,7 @@ from autobackbone.backbones.doors import read_at_doors
 from autobackbone.backbones.head import features as network_features
 from autobackbone.backbones.split import packed
 from autobackbone.convexhead import Floats, Head, Ints, fit_head
+from autobackbone.costrecord import CostEntry
 from autobackbone.data import LEFT_OUT, TEST, TRAIN, DataBundle
 from autobackbone.data import fair_order as in_fair_order
 from autobackbone.errors import TrialError
@@ -112,7 +113,7 @@ class Screened:
     seconds: float
 
 
-def screen(
+def screen(  # noqa: PLR0913  one pass and one head, and all that may be said of both
     network: nn.Module,
     bundle: DataBundle,
     image_size: ImageSize,
@@ -128,6 +129,7 @@ def screen(
     taps: Sequence[Tap] = (),
     on_features: Callable[[Features], None] | None = None,
     class_weights: Balancing = "none",
+    entry: CostEntry | None = None,
 ) -> Screened | None:
     """Fit a convex head on the frozen features of a network.
 
@@ -147,6 +149,7 @@ def screen(
         taps: what else is wanted of the pass, picture after picture in the fair order.
         on_features: told the features before the head is fitted, which changes them.
         class_weights: of the head, see `fit_head`.
+        entry: of the pass, see `passes`.
 
     Returns:
         The frozen network's head and its validation predictions; `None` if `until` came before there was enough to fit.
@@ -167,6 +170,7 @@ def screen(
         until=until,
         on_progress=on_progress,
         taps=taps,
+        entry=entry,
     )
     if on_features is not None:
         on_features(reached)
@@ -248,10 +252,12 @@ def extract(
     until: float | None = None,
     on_progress: Callable[[float], None] | None = None,
     taps: Sequence[Tap] = (),
+    entry: CostEntry | None = None,
 ) -> Features:
     """One forward pass over stored pictures, up to what enters the classifier.
 
     Training pictures may pass in bfloat16, where that is faster; those that score pass in the precision that is asked.
+    The course of the pass is noted in an entry, or recalled from it.
 
     Returns:
         Features in the order of `indices`, as many as were reached before `until`, at least one batch.
@@ -273,7 +279,7 @@ def extract(
     matrix: Floats | None = None
     n_done = 0
     passing = _ToFeatures(network, tuple((tap.module, tap.read) for tap in taps), precision)
-    for some, (values, *entering) in passes(passing, look, indices, may_round=is_train):
+    for some, (values, *entering) in passes(passing, look, indices, may_round=is_train, entry=entry):
         rows = values.float().numpy()
         if not np.isfinite(rows).all():
             raise TrialError("its features are no numbers: an activation is beyond the precision of the target")
@@ -306,8 +312,11 @@ def predict(
     *,
     device: torch.device,
     precision: Precision = "float32",
+    entry: CostEntry | None = None,
 ) -> Floats:
     """What a whole network says of pictures, (n_images, n_outputs) float32, in the order of `indices`.
+
+    The course of the pass is noted in an entry, or recalled from it.
 
     Raises:
         TrialError: an answer is no number.
@@ -318,7 +327,7 @@ def predict(
     def look(some: Ints) -> Tensor:
         return normalise(torch.from_numpy(pixels[some]).to(device), normalisation)
 
-    chunks = passes(_ToLogits(network, precision), look, indices)
+    chunks = passes(_ToLogits(network, precision), look, indices, entry=entry)
     found = np.concatenate([predictions_of(logits, bundle.task).numpy() for _, (logits,) in chunks])
     if not np.isfinite(found).all():
         raise TrialError(f"its answers are no numbers in {precision}")

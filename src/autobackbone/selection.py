@@ -205,7 +205,9 @@ class Selection:
         Raises:
             RunError: no trial has finished.
         """
-        print(script_of(self.path, self._facts, self.trials, self.best, self.metric))  # noqa: T201  what it is for
+        has_costs = RunFolder(path=self.path).costs_file.is_file()
+        script = script_of(self.path, self._facts, self.trials, self.best, self.metric, has_costs=has_costs)
+        print(script)  # noqa: T201  what it is for
 
     def scores_without_copies(self, trial: Trial | int | None = None) -> dict[ScoredPart, float]:
         """A trial's scores without those pictures that have a copy in the training part.

@@ -55,6 +55,7 @@ class Settings:
     cache_gb: float | None
     batch_norm: BatchNorm
     sampler: BaseSampler | None
+    costs: Path | None
 
     @property
     def is_frozen_only(self) -> bool:
@@ -87,6 +88,7 @@ class Settings:
             "value_range": None if self.value_range is None else list(map(float, self.value_range)),
             "channels": None if self.channels is None else list(self.channels),
             "sampler": None if self.sampler is None else {IN_MEMORY: f"a {type(self.sampler).__name__} of Optuna"},
+            "costs": None if self.costs is None else str(self.costs.absolute()),
         }
 
 
@@ -117,6 +119,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     cache_gb: float | None,
     batch_norm: BatchNorm,
     sampler: BaseSampler | None,
+    costs: str | Path | None,
 ) -> Settings:
     """Check every argument before anything is read or written.
 
@@ -144,7 +147,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     is_channels = channels is None or hasattr(channels, "__len__")
     _require(is_channels, f"channels is (i, j, k) or (i,), whole numbers from 0, or None, not {channels!r}.")
     _require_weights(weights)
-    for name, path in (("run_dir", run_dir), ("cache_dir", cache_dir)):
+    for name, path in (("run_dir", run_dir), ("cache_dir", cache_dir), ("costs", costs)):
         is_path = path is None or isinstance(path, (str, PathLike))
         _require(is_path, f"{name} is the path of a folder, or None, not {path!r}.")
         can_be = path is None or _can_be(path)
@@ -162,9 +165,12 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     cache = Path(cache_dir).expanduser() if cache_dir is not None else runfolder.cache_folder()
     nearest = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
     _require(nearest.is_dir(), f"cache_dir is a folder that can be made; {str(nearest)!r} is a file.")
+    granted = as_budget(budget)
+    is_untimed = costs is None or granted.wall_clock_s is None
+    _require(is_untimed, "costs= repeats a search that no clock ends: give budget=Budget(n_trials=…) without a time.")
     return Settings(
         dataset=dataset,
-        budget=as_budget(budget),
+        budget=granted,
         task=task,
         label=label if label is None or isinstance(label, str) else tuple(label),
         metric=metric,
@@ -188,6 +194,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
         cache_gb=cache_gb,
         batch_norm=batch_norm,
         sampler=sampler,
+        costs=None if costs is None else Path(costs).expanduser(),
     )
 
 

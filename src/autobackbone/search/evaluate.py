@@ -98,9 +98,11 @@ class NetworkEvaluator:
             trialfiles.save_weights(shop.run, number, network.state_dict())
         return trial
 
-    def _learn(self, candidate: Candidate, epoch_s: float) -> None:
-        is_stored = self.shop.stores.is_stored(candidate.body, candidate.n_unfrozen)
-        self.shop.costs.learn(candidate, epoch_s, is_stored=is_stored)
+    def _learn(self, candidate: Candidate, seen_s: float) -> None:
+        shop = self.shop
+        is_stored = shop.stores.is_stored(candidate.body, candidate.n_unfrozen)
+        epoch_s = shop.record.seconds(f"epoch of {candidate.body}, {candidate.n_unfrozen} unfrozen", lambda: seen_s)
+        shop.costs.learn(candidate, epoch_s, is_stored=is_stored)
 
     def _predictions(self, candidate: Candidate, network: nn.Module, outcome: Outcome) -> NDArray[np.float32]:
         """Of the weights that are kept, in the target's precision; training scores in float32."""

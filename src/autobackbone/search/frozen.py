@@ -27,6 +27,11 @@ _MOST_BYTES = 100_000_000
 
 def keep(shop: Workshop, priced: Priced, screened: Screened | None) -> Trial | None:
     """Put a frozen network and its head into the study; `None` where there is no score."""
+    if screened is not None:
+        seen_s = screened.seconds_per_image
+        screened = replace(
+            screened, seconds_per_image=shop.record.seconds(f"forward pass of {priced.body}", lambda: seen_s)
+        )
     trial = frozen_trial(shop, priced, screened)
     if screened is None or trial is None:
         return None

@@ -50,9 +50,12 @@ def level(shop: Workshop) -> bool:
 
 
 def _measure(shop: Workshop, bodies: Sequence[Body]) -> bool:
-    networks = [(shop.source.network(*body), body.image_size) for body in bodies]
+    def measured() -> list[Latency]:
+        networks = [(shop.source.network(*body), body.image_size) for body in bodies]
+        return measure_together(networks, shop.target, seconds=_seconds_each(shop, len(bodies)))
+
     try:
-        latencies = measure_together(networks, shop.target, seconds=_seconds_each(shop, len(bodies)))
+        latencies = shop.record.latencies(f"side by side: {', '.join(map(str, bodies))}", measured)
     except TargetMemoryError as error:  # all of them at once; each for itself did fit
         shop.reporter.say(f"latencies were not measured side by side: {error}")
         return False

@@ -30,11 +30,15 @@ def price(shop: Workshop, body: Body) -> Priced:
         n_params = sum(parameter.numel() for parameter in network.parameters())
         n_values = n_params + sum(buffer.numel() for buffer in network.buffers())
         n_blocks = len(blocks_of(network))
-        name = f"{backbone}{body.cut}"
+        name, measure = f"{backbone}{body.cut}", shop.book.measure
+        (latency,) = shop.record.latencies(
+            f"latency of {body}",
+            lambda: [measure(network, name, image_size, shop.target, seconds=pricing_s(shop))],
+        )
         shop.priced[body] = Priced(
             backbone=backbone,
             image_size=image_size,
-            latency=shop.book.measure(network, name, image_size, shop.target, seconds=pricing_s(shop)),
+            latency=latency,
             n_blocks=n_blocks,
             n_params=n_params,
             megabytes=round(n_values * 4 / 1e6, 2),

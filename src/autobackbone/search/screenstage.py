@@ -12,6 +12,7 @@ from functools import partial
 from torch import nn
 
 from autobackbone.choosing import trial_line
+from autobackbone.costrecord import CostEntry
 from autobackbone.errors import DataError, LimitsError, TrialError, TrialMemoryError, WeightsError
 from autobackbone.latency.target import describe
 from autobackbone.memory import memory_errors_translated
@@ -297,6 +298,7 @@ def _screened(
         taps=taps,
         on_features=on_features,
         class_weights=shop.space.head_weights,
+        entry=CostEntry(shop.record, f"pass of {priced.body}"),
     )
 
 

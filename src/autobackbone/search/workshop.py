@@ -17,6 +17,7 @@ from autobackbone.backbones.head import set_head
 from autobackbone.backbones.source import TimmSource
 from autobackbone.clock import Clock
 from autobackbone.convexhead import Head
+from autobackbone.costrecord import CostEntry, CostRecord
 from autobackbone.data import DataBundle, Survey, pooled, preprocess_ms
 from autobackbone.errors import MetricError, RunError
 from autobackbone.latency.remembered import LatencyBook
@@ -37,6 +38,7 @@ class Workshop:
     """Made once a run; the stages read it, and note in it what they learn.
 
     Args:
+        record: what is measured goes through it, so that it is noted, or taken from an earlier run.
         balanced_metric: scored beside the metric, where uneven classes flatter that; else `None`.
         priced: what each body costs to run.
         heads: of each body the number of its screened trial and its head.
@@ -61,6 +63,7 @@ class Workshop:
     seed: int
     tolerance: float | None
     survey: Survey
+    record: CostRecord
     _preprocess_ms: dict[ImageSize, float] = field(default_factory=dict)
     costs: Costs = field(init=False)
     priced: dict[Body, Priced] = field(default_factory=dict)
@@ -177,6 +180,7 @@ class Workshop:
             self.source.normalisation(of.backbone),
             device=self.device,
             precision=self.target.precision,
+            entry=CostEntry(self.record, f"predictions of {of.body}"),
         )
 
     def preprocess_ms(self, image_size: ImageSize) -> float:

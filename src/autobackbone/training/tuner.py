@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from numpy.typing import NDArray
@@ -41,6 +41,7 @@ MIN_EPOCHS = 3
 LEAST_MORE = 2
 # Of classes, which exclude each other; what is said of several labels should stay a probability.
 _SMOOTHING = 0.1
+_PRECISIONS: tuple[StepPrecision, ...] = get_args(StepPrecision)
 # Among a trial's extras: in which precision its steps multiply, where that is not float32.
 STEP_PRECISION = "step_precision"
 
@@ -160,12 +161,29 @@ class Tuner:
         """Measured once for a part of a body, whatever the rate, with the seconds that a step takes in it."""
         chosen = settled or self._chosen.get(key)
         if chosen is None or (*key, chosen) not in self._step_s:
-            steps = measured(trainee, recipe, chosen)
-            chosen = steps.precision
-            self._step_s[*key, chosen] = steps.seconds
+            chosen = self._measured(key, trainee, recipe, chosen)
         if settled is None:
             self._chosen[key] = chosen
         return chosen
+
+    def _measured(
+        self, key: tuple[Any, ...], trainee: Trainee, recipe: Recipe, chosen: StepPrecision | None
+    ) -> StepPrecision:
+        """Times a step, in the precision that is chosen already, or was when the run that is repeated measured it."""
+        found: dict[StepPrecision, float] = {}
+
+        def measure(wanted: StepPrecision | None = None) -> StepPrecision:
+            steps = measured(trainee, recipe, wanted)
+            found[steps.precision] = steps.seconds
+            return steps.precision
+
+        body, n_unfrozen, batch_size, _ = key
+        of = f"step of {body}, {n_unfrozen} unfrozen, {batch_size} pictures"
+        precision = chosen or self.stores.record.one_of(of, _PRECISIONS, measure)
+        if precision not in found:
+            measure(precision)
+        self._step_s[*key, precision] = found[precision]
+        return precision
 
     def _trainee(self, network: nn.Module, candidate: Candidate, until: float | None, n_views: int) -> Trainee:
         split = self.stores.split(network, candidate.body, candidate.n_unfrozen)

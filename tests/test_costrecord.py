@@ -1,0 +1,91 @@
+"""What a run notes of its costs, and what another one takes from that."""
+
+import json
+
+import pytest
+
+from autobackbone.costrecord import CostRecord, read_costs
+from autobackbone.errors import RunError
+from autobackbone.records import Latency
+
+LATENCY = Latency(p50_ms=2.0, p95_ms=3.0, noise_ms=0.1, images_per_s=float("nan"), n_repeats=9)
+
+
+def never():
+    raise AssertionError("measured")
+
+
+def test_what_is_noted_comes_again_in_its_order(tmp_path):
+    record = CostRecord(file=tmp_path / "costs.jsonl")
+    assert [record.seconds("epoch", lambda s=s: s) for s in (1.5, 2.5)] == [1.5, 2.5]
+    assert record.one_of("step", ("slow", "fast"), lambda: "fast") == "fast"
+    assert record.latencies("latency", lambda: [LATENCY])[0].p50_ms == 2.0
+    assert record.n_measured == 4
+
+    again = CostRecord(file=tmp_path / "again.jsonl", repeated=read_costs(tmp_path / "costs.jsonl"))
+    assert [again.seconds("epoch", never) for _ in range(3)] == [1.5, 2.5, 2.5]  # the last one stays
+    assert again.one_of("step", ("slow", "fast"), never) == "fast"
+    (latency,) = again.latencies("latency", never)
+    assert (latency.p95_ms, latency.n_repeats) == (3.0, 9)
+    assert again.n_measured == 0
+    # Whoever repeats the repetition finds the same.
+    third = CostRecord(repeated=read_costs(tmp_path / "again.jsonl"))
+    assert third.seconds("epoch", never) == 1.5
+
+
+def test_what_was_not_noted_is_measured(tmp_path):
+    record = CostRecord(repeated={"epoch": [1.0]})
+    assert record.seconds("another", lambda: 4.0) == 4.0
+    assert record.n_measured == 1
+
+
+def test_a_run_that_goes_on_goes_on_in_what_it_repeats(tmp_path):
+    repeated = {"epoch": [1.0, 2.0, 3.0]}
+    first = CostRecord(file=tmp_path / "costs.jsonl", repeated=repeated)
+    assert first.seconds("epoch", never) == 1.0
+    with (tmp_path / "costs.jsonl").open("a") as lines:
+        lines.write('{"of": "epo')  # killed
+    second = CostRecord(file=tmp_path / "costs.jsonl", repeated=repeated)
+    assert second.seconds("epoch", never) == 2.0
+    assert read_costs(tmp_path / "costs.jsonl") == {"epoch": [1.0, 2.0]}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("[]", "line 1 is no cost"),
+        ('{"of": "a"}', "line 1 is no cost"),
+        ('{"of": 3, "is": 1}', "line 1 is no cost"),
+        ("{", "cannot be read"),
+    ],
+)
+def test_a_damaged_record_is_named(tmp_path, line, message):
+    (tmp_path / "costs.jsonl").write_text(line + "\n")
+    with pytest.raises(RunError, match=message):
+        read_costs(tmp_path / "costs.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("value", "ask"),
+    [
+        ("soon", lambda record: record.seconds("it", never)),
+        (3, lambda record: record.one_of("it", ("slow", "fast"), never)),
+        ([{"p50_ms": 2}], lambda record: record.latencies("it", never)),
+        (7, lambda record: record.latencies("it", never)),
+    ],
+)
+def test_a_value_of_another_kind_is_named(value, ask):
+    with pytest.raises(RunError, match=r"it should be .* came"):
+        ask(CostRecord(repeated={"it": [value]}))
+
+
+def test_a_full_disk_ends_no_search(tmp_path, caplog):
+    record = CostRecord(file=tmp_path / "not there" / "costs.jsonl")
+    assert record.seconds("epoch", lambda: 1.0) == 1.0
+    assert "recorded no more" in caplog.text
+    assert record.file is None
+
+
+def test_each_line_is_plain_data(tmp_path):
+    CostRecord(file=tmp_path / "costs.jsonl").seconds("epoch of net at 32x32 px", lambda: 1.25)
+    assert json.loads((tmp_path / "costs.jsonl").read_text()) == {"of": "epoch of net at 32x32 px", "is": 1.25}
