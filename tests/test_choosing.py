@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from autobackbone.choosing import (
     Choice,
+    as_they_stand,
     choose,
     choose_under,
     front_of,
@@ -217,3 +218,17 @@ def test_what_is_beaten_for_good_is_so_however_other_bodies_drift(rows, drift):
                 for other in trials
             ]
             assert one.number not in {other.number for other in front_of(drifted, ACCURACY)}
+
+
+def test_scores_by_folds_make_the_front_once_all_trials_have_one():
+    slow, fast = trial(0, 0.9, 9.0), trial(1, 0.8, 5.0)
+    folded = [replace(slow, fold_score=0.7, fold_se=0.02), replace(fast, fold_score=0.75, fold_se=0.01)]
+    assert [one.number for one in front_of([slow, fast], ACCURACY)] == [1, 0]
+    assert [one.number for one in front_of(folded, ACCURACY)] == [1]
+    assert [one.score for one in front_of(folded, ACCURACY)] == [0.8]  # its own score stays
+    # One of them alone would be compared with what another part says.
+    assert [one.number for one in front_of([slow, folded[1]], ACCURACY)] == [1, 0]
+    assert [(one.score, one.score_se) for one in as_they_stand(folded)] == [(0.7, 0.02), (0.75, 0.01)]
+    failed = replace(trial(2, 0.9, 1.0), state="failed", score=None)
+    assert [one.score for one in as_they_stand([*folded, failed])] == [0.7, 0.75, None]
+    assert as_they_stand([]) == []

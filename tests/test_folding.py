@@ -12,6 +12,7 @@ from tests.conftest import TINY, make_pictures
 from tests.test_choosing import ACCURACY, trial
 
 from autobackbone import Budget, open_run, retraining, select_backbone
+from autobackbone.choosing import front_of
 from autobackbone.course import _screening_share
 from autobackbone.data import PART_CODES, decode, folds_of, pooled, survey
 from autobackbone.folding import cross_validate, expected_s, kept_s
@@ -136,20 +137,42 @@ def test_ctrl_c_in_folds_keeps_what_is_there_and_the_next_sitting_goes_on(search
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    dataset = hard_pictures()
+    dataset = make_pictures(n_per_class=20)
     with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "N_VIEWS", 1)
         patch.setattr("autobackbone.folding._score_one", interrupted)
-        result = search(dataset)
-    assert result.front
-    assert all(one.fold_score is None for one in result.trials)
-    assert "folds" not in result.choice.reason
-    again = search(dataset, run_dir=result.path, cache_dir=result.path.parent / "cache")
+        result = search(dataset, n_trials=1)
+        assert {one.fold_score is None: one.n_unfrozen for one in result.front} == {True: 1, False: 0}
+        assert "folds" not in result.choice.reason
+    again = search(dataset, n_trials=1, run_dir=result.path, cache_dir=result.path.parent / "cache")
     assert all(one.fold_score is not None for one in again.front)
     assert len(again.trials) == len(result.trials)
-    (frozen,) = again.front
-    by_hand = score(again.metric, folded(again, frozen.number), again._reader.pooled_labels())
-    assert frozen.fold_score == pytest.approx(by_hand)
-    assert frozen.fold_score < 1.0
+    assert "by folds" in again.choice.reason
+
+
+def test_frozen_networks_are_scored_by_folds_when_they_are_screened(search, monkeypatch):
+    """And where all trials are, these scores make the front."""
+    monkeypatch.setattr("autobackbone.folding._score_one", lambda *_: pytest.fail("their passes were enough"))
+    space = {"n_unfrozen": 0, "n_blocks_kept": (2, 4)}
+    result = search(hard_pictures(), image_sizes=[32, 64], space=space)
+    labels = result._reader.pooled_labels()
+    assert {one.n_blocks_kept for one in result.trials} >= {None, 4}
+    for one in result.trials:
+        assert one.fold_score == pytest.approx(score(result.metric, folded(result, one.number), labels))
+        assert one.fold_score < 1.0
+    stood = [replace(one, score=one.fold_score) for one in result.trials]
+    assert [one.number for one in result.front] == [one.number for one in front_of(stood, result.metric)]
+    assert all(one.test_score is not None for one in result.front)
+    assert result.select("accuracy").fold_score == max(one.fold_score for one in result.trials)
+
+
+def test_folds_of_screening_are_those_of_a_pass_of_their_own(search, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("autobackbone.search.foldheads._SHARE", -1.0)  # no time for them
+        late = search(hard_pictures())
+    early = search(hard_pictures())
+    (one,), (other,) = early.front, late.front
+    np.testing.assert_allclose(folded(early, one.number), folded(late, other.number), atol=1e-5)
 
 
 # The arithmetic of time: forward passes of 0.1 s a picture over 38 training and 10 validation pictures.
@@ -176,6 +199,7 @@ def shop(tmp_path):
         bundle=bundle,
         costs=costs,
         heads={BODY: (0, None)},
+        fold_heads={},
         metric=ACCURACY,
         trials=lambda: trials,
         clock=SimpleNamespace(budget=Budget(wall_clock_s=1000)),

@@ -40,10 +40,10 @@ class Choice:
 
 
 def mark_front(trials: Sequence[Trial], metric: Metric) -> list[Trial]:
-    """The same trials, each knowing whether it is on the front: finished ones that no other beats on score and latency;
-    latencies within measured noise tie.
+    """The same trials, each knowing whether it is on the front: finished ones that no other beats on score and latency,
+    as they stand; latencies within measured noise tie.
     """
-    finished = comparable(trials)
+    finished = comparable(as_they_stand(trials))
     mask = front_mask(
         [to_maximised(metric, trial.score) for trial in finished if trial.score is not None],
         [trial.latency_ms for trial in finished if trial.latency_ms is not None],
@@ -51,6 +51,20 @@ def mark_front(trials: Sequence[Trial], metric: Metric) -> list[Trial]:
     )
     on_front = {trial.number for trial, is_on in zip(finished, mask, strict=True) if is_on}
     return [replace(trial, on_front=trial.number in on_front) for trial in trials]
+
+
+def as_they_stand(trials: Sequence[Trial]) -> list[Trial]:
+    """The same trials, with the scores that compare them: those by folds, which stand on more pictures than the
+    validation part has, where all that can be compared have one.
+    """
+    compared = comparable(trials)
+    if not compared or any(trial.fold_score is None for trial in compared):
+        return list(trials)
+    numbers = {trial.number for trial in compared}
+    return [
+        replace(trial, score=trial.fold_score, score_se=trial.fold_se) if trial.number in numbers else trial
+        for trial in trials
+    ]
 
 
 def comparable(trials: Sequence[Trial]) -> list[Trial]:

@@ -282,8 +282,11 @@ def _is_ending_interrupted(shop: Workshop, *, is_confirming: bool) -> bool:
             _keep_or_tell(shop, trial)
         if is_confirming:
             cross_validate(shop, front, left_s=lambda: _left_before_confirming_s(shop))
+            front = _chosen_first(shop)  # once all trials have scores by folds, these make it
+            for trial in front:
+                _keep_or_tell(shop, trial)
             shop.reporter.stage("confirm")
-            confirm(shop, _chosen_first(shop))
+            confirm(shop, front)
     except KeyboardInterrupt:
         pass
     else:

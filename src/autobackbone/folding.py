@@ -5,26 +5,24 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autobackbone.choosing import front_of
-from autobackbone.convexhead import Floats, Head, fit_head
-from autobackbone.data import LEFT_OUT, N_FOLDS, TRAIN, VALIDATION, Codes, DataBundle, folds_of, pooled, wants_folds
+from autobackbone.convexhead import Floats, Head
+from autobackbone.data import N_FOLDS, VALIDATION, DataBundle, pooled, wants_folds
 from autobackbone.errors import MetricError, TrialError
 from autobackbone.judging import Judged, has_folds
-from autobackbone.metrics import interval, score, standard_error, to_maximised
+from autobackbone.metrics import to_maximised
 from autobackbone.planning import FOLDS_SHARE
 from autobackbone.records import Body, Trial
-from autobackbone.screening import extract, fair_order
-from autobackbone.search import trialfiles
+from autobackbone.screening import extract
 from autobackbone.search.costs import EXACT_FACTOR, SETUP_S
+from autobackbone.search.foldheads import Folds, note, with_parts
 from autobackbone.search.repeating import candidate_again, useful_epochs, views_of
-from autobackbone.search.study import note_fold_score
 from autobackbone.search.workshop import Workshop
-from autobackbone.tasks import can_be_learned
 from autobackbone.training.stores import Stores
 from autobackbone.training.tuner import MAX_EPOCHS, Tuner
 
@@ -51,7 +49,8 @@ def kept_s(shop: Workshop) -> float:
 def expected_s(shop: Workshop, trial: Trial, trials: Sequence[Trial]) -> float:
     """Seconds that the folds of one of all trials take; of one that pauses, those of its whole training."""
     pass_s = EXACT_FACTOR * _pass_s(shop, trial.body)
-    heads_s = SETUP_S + pass_s + N_FOLDS * _head_s(shop, trial.body, trials)
+    is_known = trial.body in shop.fold_heads
+    heads_s = 0.0 if is_known else SETUP_S + pass_s + N_FOLDS * _head_s(shop, trial.body, trials)
     if trial.n_unfrozen == 0:
         return heads_s
     whole = int(trial.extras.get("n_epochs", MAX_EPOCHS))
@@ -75,13 +74,13 @@ def cross_validate(shop: Workshop, front: Sequence[Trial], *, left_s: Callable[[
         front: what matters most first; what has such a score already is passed over.
         left_s: seconds that folds may still take; infinite without a limit of time.
     """
-    folds = folds_of(shop.bundle, seed=shop.seed) if wants_folds(shop.bundle) else None
-    if folds is None:
+    folds = Folds.of(shop.bundle, shop.seed)
+    if folds is None or all(trial.fold_score is not None for trial in front):
         return
     shop.reporter.stage("folds")
     bench = _Bench.of(shop, folds)
     for trial in front:
-        if trial.fold_score is not None:  # by an earlier sitting
+        if trial.fold_score is not None:  # when it was screened, or by an earlier sitting
             continue
         needed_s, own_s = expected_s(shop, trial, shop.trials()), left_s()
         if needed_s > own_s:
@@ -104,14 +103,7 @@ def judged(shop: Workshop, front: Sequence[Trial]) -> Judged:
 
 def _score_one(shop: Workshop, bench: _Bench, trial: Trial, until: float | None) -> None:
     predictions = bench.frozen(trial.body) if trial.n_unfrozen == 0 else bench.tuned(trial, until)
-    labels = shop.bundle.labels[bench.members]
-    value = score(shop.metric, predictions, labels)
-    if not math.isfinite(value):
-        raise TrialError(f"{shop.metric.name} is not defined on them")
-    trialfiles.save_predictions(shop.run, trial.number, trialfiles.FOLDS, predictions)
-    error = standard_error(shop.metric, predictions, labels, seed=shop.seed)
-    between = interval(shop.metric, predictions, labels, seed=shop.seed)
-    note_fold_score(shop.study, trial.number, value, error, between)
+    note(shop, bench.folds, trial.number, predictions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,35 +111,23 @@ class _Bench:
     """Trains without a fold; what trials share is computed once.
 
     Args:
-        members: (n,) the pooled pictures, ascending.
-        folds: (n,) the fold of each.
-        pool: the bundle with all of them to train on.
+        folds: of the pictures.
         tuners: one for each fold, which trains without it.
     """
 
     shop: Workshop
-    members: Codes
-    folds: Codes
-    pool: DataBundle
+    folds: Folds
     tuners: Sequence[Tuner]
-    _features: dict[Body, Floats] = field(default_factory=dict)
-    _heads: dict[Body, list[Head]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, shop: Workshop, folds: Codes) -> _Bench:
-        members = pooled(shop.bundle)
-        pool = _with_parts(shop.bundle, members, TRAIN)
-        without = [_with_parts(pool, members[folds == fold], LEFT_OUT) for fold in range(folds.max() + 1)]
-        tuners = [_tuner(shop, bundle, pool) for bundle in without]
-        return cls(shop=shop, members=members, folds=folds, pool=pool, tuners=tuners)
+    def of(cls, shop: Workshop, folds: Folds) -> _Bench:
+        return cls(shop=shop, folds=folds, tuners=[_tuner(shop, bundle, folds.pool) for bundle in folds.without])
 
     def frozen(self, body: Body) -> NDArray[np.float32]:
         """(n, n_outputs) what heads say of the folds that they were fitted without."""
-        found = np.empty((len(self.members), len(self.pool.classes)), np.float32)
-        for fold, head in enumerate(self._heads_of(body)):
-            is_held = self.folds == fold
-            found[is_held] = head.predictions(self._features[body][is_held], self.pool.task)
-        return found
+        features = self._extracted(body)
+        self.shop.fold_heads[body] = self.folds.heads(features, self.shop.space.head_weights)
+        return self.folds.said(self.shop.fold_heads[body], features)
 
     def tuned(self, trial: Trial, until: float | None) -> NDArray[np.float32]:
         """(n, n_outputs) what networks say of the folds that they were trained without.
@@ -155,55 +135,37 @@ class _Bench:
         Raises:
             TrialError: the time was too short after all, or one could not be trained.
         """
-        shop, n_epochs = self.shop, useful_epochs(trial, self.shop.metric)
+        shop, n_epochs, members = self.shop, useful_epochs(trial, self.shop.metric), self.folds.members
         candidate, heads = candidate_again(trial, n_epochs=n_epochs), self._heads_of(trial.body)
-        found = np.empty((len(self.members), len(self.pool.classes)), np.float32)
+        found = np.empty((len(members), len(self.folds.pool.classes)), np.float32)
         for fold, (tuner, head) in enumerate(zip(self.tuners, heads, strict=True)):
             shop.reporter.progress(shop.use_share(), f"trial {trial.number} without fold {fold + 1} of {len(heads)}")
             network, outcome = tuner.tune(candidate, head, until=until, n_views=views_of(trial))
             if outcome.n_planned < n_epochs or outcome.is_cut_short:
                 raise TrialError(f"the time ended in fold {fold + 1} of {len(heads)}")
-            is_held = self.folds == fold
-            found[is_held] = shop.predict(network, trial, self.members[is_held])
+            is_held = self.folds.folds == fold
+            found[is_held] = shop.predict(network, trial, members[is_held])
         return found
 
     def _heads_of(self, body: Body) -> list[Head]:
         """One for each fold, fitted without it."""
-        if body not in self._heads:
-            self._features[body] = self._extracted(body)
-            self._heads[body] = [self._fitted(self._features[body], fold) for fold in range(len(self.tuners))]
-        return self._heads[body]
+        if body not in self.shop.fold_heads:
+            self.shop.fold_heads[body] = self.folds.heads(self._extracted(body), self.shop.space.head_weights)
+        return self.shop.fold_heads[body]
 
     def _extracted(self, body: Body) -> Floats:
         """(n, n_features) of all, none of them rounded: each is scored once."""
         shop, source = self.shop, self.shop.source
         reached = extract(
             source.network(*body).to(shop.device),
-            _with_parts(shop.bundle, self.members, VALIDATION),
-            self.members,
+            with_parts(shop.bundle, self.folds.members, VALIDATION),
+            self.folds.members,
             body.image_size,
             source.normalisation(body.backbone),
             device=shop.device,
             precision=shop.target.precision,
         )
         return reached.others
-
-    def _fitted(self, features: Floats, fold: int) -> Head:
-        # In the order of screening, on which inner folds depend.
-        order = np.searchsorted(self.members, fair_order(self.tuners[fold].stores.bundle, seed=self.shop.seed))
-        labels = self.pool.labels[self.members[order]]
-        if not can_be_learned(labels, self.pool.task):
-            raise TrialError(f"without fold {fold + 1} all labels are the same")
-        classes, task = self.pool.classes, self.pool.task
-        return fit_head(
-            features[order],
-            labels,
-            n_outputs=len(classes),
-            task=task,
-            seed=self.shop.seed,
-            copy=False,
-            class_weights=self.shop.space.head_weights,
-        )
 
 
 def _tuner(shop: Workshop, bundle: DataBundle, pool: DataBundle) -> Tuner:
@@ -219,12 +181,6 @@ def _tuner(shop: Workshop, bundle: DataBundle, pool: DataBundle) -> Tuner:
     )
     stores.entries.update(shop.stores.entries)
     return Tuner(stores=stores, score=lambda _: 0.0, batch_norm=shop.batch_norm)
-
-
-def _with_parts(bundle: DataBundle, members: Codes, part: int) -> DataBundle:
-    parts = bundle.parts.copy()
-    parts[members] = part
-    return replace(bundle, parts=parts, split_digest=f"{bundle.split_digest}-folds")
 
 
 def _pass_s(shop: Workshop, body: Body) -> float:

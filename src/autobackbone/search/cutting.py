@@ -6,11 +6,12 @@ import math
 import time
 from collections.abc import Mapping
 
-from autobackbone.choosing import is_beaten_for_good
+from autobackbone.choosing import as_they_stand, is_beaten_for_good
 from autobackbone.convexhead import Floats
 from autobackbone.errors import BackboneError, TrialError
 from autobackbone.records import Body
 from autobackbone.screening import Features, fair_order, with_head
+from autobackbone.search.foldheads import Folds, score_frozen
 from autobackbone.search.frozen import keep
 from autobackbone.search.pricing import priced_within_limits, pricing_s, speed
 from autobackbone.search.workshop import Workshop
@@ -32,12 +33,13 @@ def features_of_cuts(shop: Workshop, whole: Body) -> dict[Body, Floats]:
     return found
 
 
-def screen_cuts(shop: Workshop, whole: Body, features: Mapping[Body, Floats], until: float) -> None:
+def screen_cuts(shop: Workshop, whole: Body, of_cuts: Mapping[Body, Floats], until: float) -> None:
     """Heads on the first blocks alone, until two in a row are beaten."""
-    if not features:
+    if not of_cuts:
         return
     n_beaten, order, head_s = 0, fair_order(shop.bundle, seed=shop.seed), _head_s(shop, whole)
-    for body, values in features.items():
+    folds = Folds.of(shop.bundle, shop.seed)
+    for body, values in of_cuts.items():
         if n_beaten == _N_BEATEN or time.monotonic() + head_s + pricing_s(shop) + _CUT_S > until:
             return
         try:
@@ -47,6 +49,7 @@ def screen_cuts(shop: Workshop, whole: Body, features: Mapping[Body, Floats], un
             share = speed(shop.priced[whole].latency, shop.target) / speed(priced.latency, shop.target)
             passed_s = shop.costs.forward_s[whole] * share * len(order)
             reached = Features.of(values, order, shop.bundle, seconds=passed_s)
+            features = None if folds is None else folds.gathered(reached)
             screened = with_head(
                 reached,
                 shop.bundle,
@@ -58,8 +61,15 @@ def screen_cuts(shop: Workshop, whole: Body, features: Mapping[Body, Floats], un
             shop.reporter.say(f"left out: {body}: {error}")
             return
         trial = keep(shop, priced, screened)
-        is_beaten = trial is None or is_beaten_for_good(trial, shop.trials(), shop.metric)
+        if trial is not None and folds is not None:
+            score_frozen(shop, folds, trial, features)
+        is_beaten = trial is None or _is_beaten(shop, trial.number)
         n_beaten = n_beaten + 1 if is_beaten else 0
+
+
+def _is_beaten(shop: Workshop, number: int) -> bool:
+    trials = as_they_stand(shop.trials())
+    return is_beaten_for_good(next(one for one in trials if one.number == number), trials, shop.metric)
 
 
 def _head_s(shop: Workshop, whole: Body) -> float:

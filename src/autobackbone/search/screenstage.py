@@ -12,6 +12,7 @@ from functools import partial
 from torch import nn
 
 from autobackbone.choosing import trial_line
+from autobackbone.convexhead import Floats
 from autobackbone.costrecord import CostEntry
 from autobackbone.errors import DataError, LimitsError, TrialError, TrialMemoryError, WeightsError
 from autobackbone.latency.target import describe
@@ -21,6 +22,7 @@ from autobackbone.planning import SCREENING_SHARE, screening_order
 from autobackbone.records import Body, Limits, Priced, Trial, counted
 from autobackbone.screening import Features, Screened, Tap, screen
 from autobackbone.search.cutting import features_of_cuts, screen_cuts
+from autobackbone.search.foldheads import Folds, score_frozen
 from autobackbone.search.frozen import frozen_trial, keep
 from autobackbone.search.legs import curve_of
 from autobackbone.search.pricing import (
@@ -258,17 +260,39 @@ def _screen_one(shop: Workshop, priced: Priced, until: float | None, head_until:
         depths = () if is_all or is_frozen_only else shop.space.opening_depths(body.backbone)
         cuts = shop.stores.cuts(network, body, () if is_all else shop.space.kept.get(body.backbone, ()))
         with shop.stores.filling(network, body, depths, cuts) as taps:
-            # Who looks alike is seen once, by the first.
-            on_features = None if shop.heads else partial(note_similar, shop)
+            folds, gathered = Folds.of(shop.bundle, shop.seed), _Gathered()
             screened = _screened(
-                shop, priced, network, until=until, head_until=head_until, taps=taps, on_features=on_features
+                shop,
+                priced,
+                network,
+                until=until,
+                head_until=head_until,
+                taps=taps,
+                on_features=partial(_on_features, shop, folds, gathered),
             )
     trial = keep(shop, priced, screened)
+    if trial is not None and folds is not None:
+        score_frozen(shop, folds, trial, gathered.features)
     is_whole = trial is not None and trial.extras["scored_share"] == 1
     if cuts and is_whole and all(shop.stores.features(body._replace(n_blocks_kept=k)) is None for k in cuts):
         shop.reporter.say(
             f"{body}: its first blocks alone are not tried, since their features have no room. Raise cache_gb"
         )
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """Features of all pictures, where folds will need them."""
+
+    features: Floats | None = None
+
+
+def _on_features(shop: Workshop, folds: Folds | None, gathered: _Gathered, reached: Features) -> None:
+    """Before a head is fitted, which changes them."""
+    if not shop.heads:  # who looks alike is seen once, by the first
+        note_similar(shop, reached)
+    if folds is not None:
+        gathered.features = folds.gathered(reached)
 
 
 def _screened(

@@ -42,6 +42,7 @@ class Workshop:
         balanced_metric: scored beside the metric, where uneven classes flatter that; else `None`.
         priced: what each body costs to run.
         heads: of each body the number of its screened trial and its head.
+        fold_heads: of a body that was scored by folds, the head without each fold.
     """
 
     run: RunFolder
@@ -68,6 +69,7 @@ class Workshop:
     costs: Costs = field(init=False)
     priced: dict[Body, Priced] = field(default_factory=dict)
     heads: dict[Body, tuple[int, Head]] = field(default_factory=dict)
+    fold_heads: dict[Body, list[Head]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n_train, n_validation = (len(self.bundle.indices(part)) for part in ("train", "validation"))
