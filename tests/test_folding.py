@@ -1,6 +1,7 @@
 """Few pictures: the front by folds, and what the choice stands on then."""
 
 import re
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,12 +16,14 @@ from autobackbone import Budget, open_run, retraining, select_backbone
 from autobackbone.choosing import front_of
 from autobackbone.course import _screening_share
 from autobackbone.data import PART_CODES, decode, folds_of, pooled, survey
+from autobackbone.errors import RunError
 from autobackbone.folding import cross_validate, expected_s, kept_s
 from autobackbone.metrics import interval, score, standard_error
 from autobackbone.progress import Silent
 from autobackbone.records import Body
 from autobackbone.search import evaluate, trialfiles
 from autobackbone.search.costs import Costs
+from autobackbone.search.foldheads import N_DEALS
 
 N_POOLED = 48
 
@@ -47,11 +50,11 @@ def hard_pictures():
 
 @pytest.fixture(scope="module")
 def search(tmp_path_factory, random_weights):
-    def run(dataset, n_trials=0, **arguments):
+    def run(dataset, n_trials=0, wall_clock_s=None, **arguments):
         folder = tmp_path_factory.mktemp("folds")
         return select_backbone(
             dataset,
-            Budget(n_trials=n_trials),
+            Budget(n_trials=n_trials, wall_clock_s=wall_clock_s),
             **{
                 "backbones": TINY,
                 "weights": {TINY: random_weights(TINY)},
@@ -80,17 +83,26 @@ def folded(result, number):
     return trialfiles.load_predictions(result._run, number, trialfiles.FOLDS)
 
 
+def expected(result, predictions):
+    """Score, standard error and interval of what was said each time that pictures were dealt."""
+    labels, metric = result._reader.pooled_labels(), result.metric
+    scores = [score(metric, said, labels) for said in predictions]
+    error = np.mean([standard_error(metric, said, labels) for said in predictions])
+    dealt = np.std(scores, ddof=1) / np.sqrt(len(scores)) if len(scores) > 1 else 0.0
+    return np.mean(scores), np.hypot(error, dealt), np.mean([interval(metric, s, labels) for s in predictions], axis=0)
+
+
 def test_the_front_has_scores_by_folds_and_the_choice_stands_on_them(searched):
     assert searched.front
     labels = searched._reader.pooled_labels()
     assert len(labels) == N_POOLED
     for one in searched.front:
         predictions = folded(searched, one.number)
-        assert predictions.shape == (N_POOLED, 3)
-        assert one.fold_score == pytest.approx(score(searched.metric, predictions, labels))
-        assert one.fold_se == pytest.approx(standard_error(searched.metric, predictions, labels))
-        ends = (one.fold_score_low, one.fold_score_high)
-        assert ends == pytest.approx(interval(searched.metric, predictions, labels))
+        # Heads alone are cheap; without a clock what is fine-tuned is dealt once.
+        assert predictions.shape == (1 if one.n_unfrozen else N_DEALS, N_POOLED, 3)
+        value, error, ends = expected(searched, predictions)
+        assert (one.fold_score, one.fold_se) == pytest.approx((value, error))
+        assert (one.fold_score_low, one.fold_score_high) == pytest.approx(tuple(ends))
         assert one.test_score is not None
     assert f"by folds over {N_POOLED} pictures" in searched.choice.reason
     # What is chosen is a trial of the run, its validation score in place.
@@ -117,7 +129,7 @@ def test_what_is_said_of_a_fold_is_what_a_training_without_it_says(searched, mon
         without = replace(retrainer, bundle=replace(bundle, parts=parts, split_digest="without fold 1"))
         monkeypatch.setattr(retraining, "N_VIEWS", 1)
         by_hand = without.refitted(one, "train", None).validation
-        np.testing.assert_allclose(folded(searched, one.number)[folds == 1], by_hand, atol=0.02)
+        np.testing.assert_allclose(folded(searched, one.number)[0][folds == 1], by_hand, atol=0.02)
 
 
 def test_a_given_split_has_no_folds(search, tmp_path):
@@ -155,11 +167,13 @@ def test_frozen_networks_are_scored_by_folds_when_they_are_screened(search, monk
     monkeypatch.setattr("autobackbone.folding._score_one", lambda *_: pytest.fail("their passes were enough"))
     space = {"n_unfrozen": 0, "n_blocks_kept": (2, 4)}
     result = search(hard_pictures(), image_sizes=[32, 64], space=space)
-    labels = result._reader.pooled_labels()
     assert {one.n_blocks_kept for one in result.trials} >= {None, 4}
     for one in result.trials:
-        assert one.fold_score == pytest.approx(score(result.metric, folded(result, one.number), labels))
+        predictions = folded(result, one.number)
+        value, error, _ = expected(result, predictions)
+        assert (one.fold_score, one.fold_se) == pytest.approx((value, error))
         assert one.fold_score < 1.0
+        assert not np.array_equal(predictions[0], predictions[1])
     stood = [replace(one, score=one.fold_score) for one in result.trials]
     assert [one.number for one in result.front] == [one.number for one in front_of(stood, result.metric)]
     assert all(one.test_score is not None for one in result.front)
@@ -172,7 +186,29 @@ def test_folds_of_screening_are_those_of_a_pass_of_their_own(search, monkeypatch
         late = search(hard_pictures())
     early = search(hard_pictures())
     (one,), (other,) = early.front, late.front
-    np.testing.assert_allclose(folded(early, one.number), folded(late, other.number), atol=1e-5)
+    assert len(folded(late, other.number)) == 1
+    np.testing.assert_allclose(folded(early, one.number)[0], folded(late, other.number)[0], atol=1e-5)
+
+
+def test_time_that_is_left_deals_the_pictures_again(search, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "N_VIEWS", 1)
+    result = search(make_pictures(n_per_class=20), n_trials=1, wall_clock_s=120)
+    (tuned,) = [one for one in result.trials if one.n_unfrozen]
+    predictions = folded(result, tuned.number)
+    assert predictions.shape == (N_DEALS, N_POOLED, 3)
+    assert (tuned.fold_score, tuned.fold_se) == pytest.approx(expected(result, predictions)[:2])
+
+
+def test_a_run_that_dealt_once_can_be_read(searched, tmp_path):
+    number = searched.best.number
+    shutil.copytree(searched.path, tmp_path / "run")
+    old = open_run(tmp_path / "run")
+    file = tmp_path / "run" / "trials" / f"{number:04d}" / trialfiles.FOLDS
+    np.save(file, folded(searched, number)[0])
+    assert old._reader.fold_predictions(searched.best).shape == (1, N_POOLED, 3)
+    np.save(file, np.zeros((1, N_POOLED, 2), np.float32))
+    with pytest.raises(RunError, match="damaged"):
+        old._reader.fold_predictions(searched.best)
 
 
 # The arithmetic of time: forward passes of 0.1 s a picture over 38 training and 10 validation pictures.
@@ -210,6 +246,7 @@ def shop(tmp_path):
         batch_norm="fixed",
         target=SimpleNamespace(precision="float32"),
         stores=SimpleNamespace(cache=None, entries={}),
+        folds_of=lambda trial: np.zeros((N_DEALS, N_POOLED, 3)),
     )
 
 

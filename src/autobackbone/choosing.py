@@ -23,7 +23,8 @@ _TOLERATED_SHARE = 0.02
 _UNSURE_SHARE = 0.15
 
 Probabilities = Callable[[Trial], NDArray[np.float32]]
-"""Validation predictions (n_validation, n_outputs) of a finished trial; NaN where a picture was not reached."""
+"""Validation predictions (n_validation, n_outputs) of a finished trial, NaN where a picture was not reached; or by
+folds (n_deals, n_images, n_outputs)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,6 +298,9 @@ def _place(trial: Trial, metric: Metric) -> tuple[float, float, float]:
 def _paired(
     of_top: NDArray[np.float32], of_other: NDArray[np.float32], labels: NDArray[Any], metric: Metric
 ) -> tuple[float, float]:
+    if of_top.ndim > 2:  # by folds: for each time that pictures were dealt, and both were scored
+        pairs = [_paired(*both, labels, metric) for both in zip(of_top, of_other, strict=False)]
+        return float(np.mean([loss for loss, _ in pairs])), float(np.mean([error for _, error in pairs]))
     is_common = ~np.isnan(of_top).any(axis=1) & ~np.isnan(of_other).any(axis=1)
     return paired_loss(metric, of_top[is_common], of_other[is_common], labels[is_common])
 

@@ -20,7 +20,7 @@ from autobackbone.planning import FOLDS_SHARE
 from autobackbone.records import Body, Trial
 from autobackbone.screening import extract
 from autobackbone.search.costs import EXACT_FACTOR, SETUP_S
-from autobackbone.search.foldheads import Folds, note, with_parts
+from autobackbone.search.foldheads import N_DEALS, Folds, note, with_parts
 from autobackbone.search.repeating import candidate_again, useful_epochs, views_of
 from autobackbone.search.workshop import Workshop
 from autobackbone.training.stores import Stores
@@ -46,10 +46,10 @@ def kept_s(shop: Workshop) -> float:
     return kept
 
 
-def expected_s(shop: Workshop, trial: Trial, trials: Sequence[Trial]) -> float:
-    """Seconds that the folds of one of all trials take; of one that pauses, those of its whole training."""
+def expected_s(shop: Workshop, trial: Trial, trials: Sequence[Trial], deal: int = 0) -> float:
+    """Seconds that the folds of one of all trials take, dealt once; of one that pauses, those of its whole training."""
     pass_s = EXACT_FACTOR * _pass_s(shop, trial.body)
-    is_known = trial.body in shop.fold_heads
+    is_known = (trial.body, deal) in shop.fold_heads
     heads_s = 0.0 if is_known else SETUP_S + pass_s + N_FOLDS * _head_s(shop, trial.body, trials)
     if trial.n_unfrozen == 0:
         return heads_s
@@ -57,7 +57,7 @@ def expected_s(shop: Workshop, trial: Trial, trials: Sequence[Trial]) -> float:
     n_epochs = whole if trial.is_paused else useful_epochs(trial, shop.metric)
     # Four folds of five are as many pictures as the training part, which is four fifths of the same pictures.
     fit_s = shop.costs.expected_s(candidate_again(trial, n_epochs=n_epochs), n_epochs, is_stored=True)
-    views_s = views_of(trial) * _pass_s(shop, trial.body)  # what is only trained on may be rounded
+    views_s = 0.0 if deal else views_of(trial) * _pass_s(shop, trial.body)  # what is only trained on may be rounded
     return heads_s + views_s + N_FOLDS * fit_s + pass_s
 
 
@@ -66,31 +66,41 @@ def cross_validate(shop: Workshop, front: Sequence[Trial], *, left_s: Callable[[
 
     For each fold the candidate is trained anew on the others, as it would be for use: a convex head on frozen features,
     and then as many epochs as its best rung had. That, its rate and depth were chosen on the validation part, whose
-    pictures lie in the folds, too; nothing further is chosen on them. Nothing happens where pictures are many
-    or the validation part was given.
+    pictures lie in the folds, too; nothing further is chosen on them. What time then is left deals the pictures again.
+    Nothing happens where pictures are many or the validation part was given.
 
     Args:
         shop: of the run.
         front: what matters most first; what has such a score already is passed over.
-        left_s: seconds that folds may still take; infinite without a limit of time.
+        left_s: seconds that folds may still take; infinite without a limit of time: then pictures are dealt once.
     """
     folds = Folds.of(shop.bundle, shop.seed)
-    if folds is None or all(trial.fold_score is not None for trial in front):
+    if folds is None:
+        return
+    n_deals = 1 if left_s() == math.inf else N_DEALS
+    done = {trial.number: _n_deals(shop, trial) for trial in front}
+    if min(done.values(), default=n_deals) >= n_deals:
         return
     shop.reporter.stage("folds")
-    bench = _Bench.of(shop, folds)
-    for trial in front:
-        if trial.fold_score is not None:  # when it was screened, or by an earlier sitting
-            continue
-        needed_s, own_s = expected_s(shop, trial, shop.trials()), left_s()
-        if needed_s > own_s:
-            lack = f"they take about {needed_s:.0f} s, and {max(0.0, own_s):.0f} s are left for them"
-            shop.reporter.say(f"trial {trial.number} is not scored by folds: {lack}")
-            continue
-        try:
-            _score_one(shop, bench, trial, None if own_s == math.inf else time.monotonic() + own_s)
-        except (TrialError, MetricError) as error:
-            shop.reporter.say(f"trial {trial.number} is not scored by folds: {error}")
+    for deal in range(n_deals):
+        bench: _Bench | None = None
+        for trial in front:
+            if done[trial.number] != deal:  # when it was screened, by an earlier sitting, or there was no time before
+                continue
+            needed_s, own_s = expected_s(shop, trial, shop.trials(), deal), left_s()
+            if needed_s > own_s:
+                if deal == 0:
+                    lack = f"they take about {needed_s:.0f} s, and {max(0.0, own_s):.0f} s are left for them"
+                    shop.reporter.say(f"trial {trial.number} is not scored by folds: {lack}")
+                continue
+            try:
+                bench = bench or _Bench.of(shop, deal)
+                _score_one(shop, bench, trial, None if own_s == math.inf else time.monotonic() + own_s)
+            except (TrialError, MetricError) as error:
+                if deal == 0:
+                    shop.reporter.say(f"trial {trial.number} is not scored by folds: {error}")
+                continue
+            done[trial.number] += 1
 
 
 def judged(shop: Workshop, front: Sequence[Trial]) -> Judged:
@@ -101,9 +111,14 @@ def judged(shop: Workshop, front: Sequence[Trial]) -> Judged:
     return Judged(front=front, predictions=shop.validation_of, labels=labels)
 
 
+def _n_deals(shop: Workshop, trial: Trial) -> int:
+    """How often pictures were dealt for a trial."""
+    return 0 if trial.fold_score is None else len(shop.folds_of(trial))
+
+
 def _score_one(shop: Workshop, bench: _Bench, trial: Trial, until: float | None) -> None:
-    predictions = bench.frozen(trial.body) if trial.n_unfrozen == 0 else bench.tuned(trial, until)
-    note(shop, bench.folds, trial.number, predictions)
+    said = [bench.frozen(trial.body) if trial.n_unfrozen == 0 else bench.tuned(trial, until)]
+    note(shop, trial.number, np.stack([*shop.folds_of(trial), *said] if bench.deal else said))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,23 +126,35 @@ class _Bench:
     """Trains without a fold; what trials share is computed once.
 
     Args:
+        deal: how often the pictures were dealt before.
         folds: of the pictures.
         tuners: one for each fold, which trains without it.
     """
 
     shop: Workshop
+    deal: int
     folds: Folds
     tuners: Sequence[Tuner]
 
     @classmethod
-    def of(cls, shop: Workshop, folds: Folds) -> _Bench:
-        return cls(shop=shop, folds=folds, tuners=[_tuner(shop, bundle, folds.pool) for bundle in folds.without])
+    def of(cls, shop: Workshop, deal: int) -> _Bench:
+        """Of a run.
+
+        Raises:
+            TrialError: there are not two folds.
+        """
+        folds = Folds.of(shop.bundle, shop.seed, deal)
+        if folds is None:
+            raise TrialError("there are too few pictures for two folds")
+        tuners = [_tuner(shop, bundle, folds.pool) for bundle in folds.without]
+        return cls(shop=shop, deal=deal, folds=folds, tuners=tuners)
 
     def frozen(self, body: Body) -> NDArray[np.float32]:
         """(n, n_outputs) what heads say of the folds that they were fitted without."""
         features = self._extracted(body)
-        self.shop.fold_heads[body] = self.folds.heads(features, self.shop.space.head_weights)
-        return self.folds.said(self.shop.fold_heads[body], features)
+        heads = self.folds.heads(features, self.shop.space.head_weights)
+        self.shop.fold_heads[body, self.deal] = heads
+        return self.folds.said(heads, features)
 
     def tuned(self, trial: Trial, until: float | None) -> NDArray[np.float32]:
         """(n, n_outputs) what networks say of the folds that they were trained without.
@@ -149,9 +176,10 @@ class _Bench:
 
     def _heads_of(self, body: Body) -> list[Head]:
         """One for each fold, fitted without it."""
-        if body not in self.shop.fold_heads:
-            self.shop.fold_heads[body] = self.folds.heads(self._extracted(body), self.shop.space.head_weights)
-        return self.shop.fold_heads[body]
+        known, key = self.shop.fold_heads, (body, self.deal)
+        if key not in known:
+            known[key] = self.folds.heads(self._extracted(body), self.shop.space.head_weights)
+        return known[key]
 
     def _extracted(self, body: Body) -> Floats:
         """(n, n_features) of all, none of them rounded: each is scored once."""

@@ -119,13 +119,13 @@ class RunReader:
         """What a trial's networks said of the folds that they were trained without.
 
         Returns:
-            (n_train + n_validation, n_outputs), by ascending number of the picture.
+            (n_deals, n_train + n_validation, n_outputs), by ascending number of the picture, for each time that they
+            were dealt into folds.
 
         Raises:
             RunError: they are not there or damaged.
         """
-        shape = (len(self.pooled_labels()), len(self.classes))
-        return trialfiles.load_predictions(self.run, trial.number, trialfiles.FOLDS, shape=shape)
+        return trialfiles.load_folds(self.run, trial.number, (len(self.pooled_labels()), len(self.classes)))
 
     def pooled_labels(self) -> NDArray[Any]:
         """The labels of training and validation pictures, in the order of `fold_predictions`."""

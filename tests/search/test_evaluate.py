@@ -6,6 +6,7 @@ import torch
 from tests.conftest import TINY
 
 from autobackbone.backbones.build import build, normalisation
+from autobackbone.costrecord import CostRecord
 from autobackbone.data import decode, survey
 from autobackbone.errors import EpochTooLongError
 from autobackbone.progress import Silent
@@ -64,6 +65,7 @@ def test_a_trial_that_is_too_slow_teaches_how_slow_it_is(pictures, tmp_path, n_p
         heads={Body(TINY, SIZE): (0, screened.head)},
         run=RunFolder(path=tmp_path / "run"),
         reporter=Silent(),
+        record=CostRecord(),
         use_share=lambda: 0.0,
     )
     evaluator = NetworkEvaluator(shop=shop, tuner=tuner)

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 
 from autobackbone.choosing import as_they_stand, is_beaten_for_good
 from autobackbone.convexhead import Floats
+from autobackbone.data import wants_folds
 from autobackbone.errors import BackboneError, TrialError
 from autobackbone.records import Body
 from autobackbone.screening import Features, fair_order, with_head
-from autobackbone.search.foldheads import Folds, score_frozen
+from autobackbone.search.foldheads import gathered, score_frozen
 from autobackbone.search.frozen import keep
 from autobackbone.search.pricing import priced_within_limits, pricing_s, speed
 from autobackbone.search.workshop import Workshop
@@ -38,7 +39,6 @@ def screen_cuts(shop: Workshop, whole: Body, of_cuts: Mapping[Body, Floats], unt
     if not of_cuts:
         return
     n_beaten, order, head_s = 0, fair_order(shop.bundle, seed=shop.seed), _head_s(shop, whole)
-    folds = Folds.of(shop.bundle, shop.seed)
     for body, values in of_cuts.items():
         if n_beaten == _N_BEATEN or time.monotonic() + head_s + pricing_s(shop) + _CUT_S > until:
             return
@@ -49,7 +49,7 @@ def screen_cuts(shop: Workshop, whole: Body, of_cuts: Mapping[Body, Floats], unt
             share = speed(shop.priced[whole].latency, shop.target) / speed(priced.latency, shop.target)
             passed_s = shop.costs.forward_s[whole] * share * len(order)
             reached = Features.of(values, order, shop.bundle, seconds=passed_s)
-            features = None if folds is None else folds.gathered(reached)
+            features = gathered(shop.bundle, reached) if wants_folds(shop.bundle) else None
             screened = with_head(
                 reached,
                 shop.bundle,
@@ -61,8 +61,8 @@ def screen_cuts(shop: Workshop, whole: Body, of_cuts: Mapping[Body, Floats], unt
             shop.reporter.say(f"left out: {body}: {error}")
             return
         trial = keep(shop, priced, screened)
-        if trial is not None and folds is not None:
-            score_frozen(shop, folds, trial, features)
+        if trial is not None:
+            score_frozen(shop, trial, features)
         is_beaten = trial is None or _is_beaten(shop, trial.number)
         n_beaten = n_beaten + 1 if is_beaten else 0
 

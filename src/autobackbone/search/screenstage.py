@@ -14,6 +14,7 @@ from torch import nn
 from autobackbone.choosing import trial_line
 from autobackbone.convexhead import Floats
 from autobackbone.costrecord import CostEntry
+from autobackbone.data import wants_folds
 from autobackbone.errors import DataError, LimitsError, TrialError, TrialMemoryError, WeightsError
 from autobackbone.latency.target import describe
 from autobackbone.memory import memory_errors_translated
@@ -22,7 +23,7 @@ from autobackbone.planning import SCREENING_SHARE, screening_order
 from autobackbone.records import Body, Limits, Priced, Trial, counted
 from autobackbone.screening import Features, Screened, Tap, screen
 from autobackbone.search.cutting import features_of_cuts, screen_cuts
-from autobackbone.search.foldheads import Folds, score_frozen
+from autobackbone.search.foldheads import gathered, score_frozen
 from autobackbone.search.frozen import frozen_trial, keep
 from autobackbone.search.legs import curve_of
 from autobackbone.search.pricing import (
@@ -260,7 +261,7 @@ def _screen_one(shop: Workshop, priced: Priced, until: float | None, head_until:
         depths = () if is_all or is_frozen_only else shop.space.opening_depths(body.backbone)
         cuts = shop.stores.cuts(network, body, () if is_all else shop.space.kept.get(body.backbone, ()))
         with shop.stores.filling(network, body, depths, cuts) as taps:
-            folds, gathered = Folds.of(shop.bundle, shop.seed), _Gathered()
+            seen = _Seen()
             screened = _screened(
                 shop,
                 priced,
@@ -268,11 +269,11 @@ def _screen_one(shop: Workshop, priced: Priced, until: float | None, head_until:
                 until=until,
                 head_until=head_until,
                 taps=taps,
-                on_features=partial(_on_features, shop, folds, gathered),
+                on_features=partial(_on_features, shop, seen),
             )
     trial = keep(shop, priced, screened)
-    if trial is not None and folds is not None:
-        score_frozen(shop, folds, trial, gathered.features)
+    if trial is not None:
+        score_frozen(shop, trial, seen.features)
     is_whole = trial is not None and trial.extras["scored_share"] == 1
     if cuts and is_whole and all(shop.stores.features(body._replace(n_blocks_kept=k)) is None for k in cuts):
         shop.reporter.say(
@@ -281,18 +282,18 @@ def _screen_one(shop: Workshop, priced: Priced, until: float | None, head_until:
 
 
 @dataclass(slots=True)
-class _Gathered:
+class _Seen:
     """Features of all pictures, where folds will need them."""
 
     features: Floats | None = None
 
 
-def _on_features(shop: Workshop, folds: Folds | None, gathered: _Gathered, reached: Features) -> None:
+def _on_features(shop: Workshop, seen: _Seen, reached: Features) -> None:
     """Before a head is fitted, which changes them."""
     if not shop.heads:  # who looks alike is seen once, by the first
         note_similar(shop, reached)
-    if folds is not None:
-        gathered.features = folds.gathered(reached)
+    if wants_folds(shop.bundle):
+        seen.features = gathered(shop.bundle, reached)
 
 
 def _screened(

@@ -189,6 +189,21 @@ def load_predictions(
     return predictions
 
 
+def load_folds(run: RunFolder, number: int, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """(n_deals, n_images, n_outputs) predictions by folds; `shape` is what those of one deal must have.
+
+    Raises:
+        RunError: they are not there or damaged.
+    """
+    predictions = load_predictions(run, number, FOLDS)
+    if predictions.ndim == 2:  # of a run that dealt once
+        predictions = predictions[None]
+    if predictions.shape[1:] != shape or len(predictions) == 0:
+        file = _existing(run, number, FOLDS)
+        raise RunError(f"{str(file)!r} is damaged: its shape must be (n, *{shape}), and {predictions.shape} came.")
+    return predictions
+
+
 def checkpoint_file(run: RunFolder, number: int) -> Path:
     """Where a training that pauses keeps what it needs to go on."""
     return _file(run, number, CHECKPOINT)

@@ -42,7 +42,8 @@ class Workshop:
         balanced_metric: scored beside the metric, where uneven classes flatter that; else `None`.
         priced: what each body costs to run.
         heads: of each body the number of its screened trial and its head.
-        fold_heads: of a body that was scored by folds, the head without each fold.
+        fold_heads: of a body that was scored by folds, and each time that pictures were dealt, the head without each
+            fold.
     """
 
     run: RunFolder
@@ -69,7 +70,7 @@ class Workshop:
     costs: Costs = field(init=False)
     priced: dict[Body, Priced] = field(default_factory=dict)
     heads: dict[Body, tuple[int, Head]] = field(default_factory=dict)
-    fold_heads: dict[Body, list[Head]] = field(default_factory=dict)
+    fold_heads: dict[tuple[Body, int], list[Head]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n_train, n_validation = (len(self.bundle.indices(part)) for part in ("train", "validation"))
@@ -143,10 +144,10 @@ class Workshop:
         """What a trial's networks said of the folds that they were trained without.
 
         Returns:
-            (n_train + n_validation, n_outputs), by ascending number of the picture.
+            (n_deals, n_train + n_validation, n_outputs), by ascending number of the picture, for each time that they
+            were dealt into folds.
         """
-        shape = (len(pooled(self.bundle)), len(self.bundle.classes))
-        return trialfiles.load_predictions(self.run, trial.number, trialfiles.FOLDS, shape=shape)
+        return trialfiles.load_folds(self.run, trial.number, (len(pooled(self.bundle)), len(self.bundle.classes)))
 
     def keep_network(self, trial: Trial) -> None:
         """Keep a trial's whole network, so that it can be used wherever the run folder goes."""
