@@ -53,6 +53,13 @@ validation pictures that chose it, then on the test pictures; positive where a s
 orientation, in hundredths, or in per cent of the truth where a loss has a unit. Where a score is no mean over
 pictures, a finite number of them moves it also without any choice: `map` upwards, `f1_macro` downwards.
 """
+RARE = """
+**What no interval can know.** Of numbers, few pictures can make up most of what a score is made of. Below, of the best
+candidate by `rmse`: how many pictures carry half of all squared errors, in how many draws of n there is none of them, and the
+truth of a set that lacks them. In such draws both sets look the same, so an interval that holds either truth must reach from
+one to the other: where this gap is wider than the interval, whoever covers more draws does so by an interval that is too
+wide for all sets without such pictures.
+"""
 ERRORS = """
 **Are standard errors right?** The mean of `standard_error` on the test pictures, over the spread of what really came:
 1 where they agree.
@@ -73,6 +80,8 @@ class Row(Drawn):
         after_error: the standard error of `after`.
         error_ratio: the mean standard error over the spread of what came.
         state: names the code of the metrics that drew the intervals.
+        n_half: where numbers are predicted, the fewest pictures that carry half of the best candidate's squared errors.
+        truth_without: its score on the others.
     """
 
     held: float
@@ -84,6 +93,8 @@ class Row(Drawn):
     after_error: float
     error_ratio: float
     state: str
+    n_half: int | None = None
+    truth_without: float | None = None
 
 
 def main() -> None:
@@ -130,6 +141,7 @@ def _row(pool: Pool, metric: Metric, n: int, n_draws: int) -> Row:
     draws = np.array([_draw(pool, metric, truths, rng.integers(0, len(pool.labels), (2, n))) for _ in range(n_draws)])
     truth, validation, test, low, high, error = draws.T
     sign = to_maximised(metric, 1.0)
+    n_half, without = _without_half(pool, metric) if pool.task == "regression" else (None, None)
     return Row(
         name=pool.name,
         n_pool=len(pool.labels),
@@ -147,7 +159,20 @@ def _row(pool: Pool, metric: Metric, n: int, n_draws: int) -> Row:
         error_ratio=float(np.mean(error) / np.std(test - truth)),
         seconds=round(time.monotonic() - begun, 1),
         state=_state(),
+        n_half=n_half,
+        truth_without=without,
     )
+
+
+def _without_half(pool: Pool, metric: Metric) -> tuple[int, float]:
+    """How few pictures carry half of all squared errors of the best candidate, and its score on the others."""
+    best = int(np.argmax([to_maximised(metric, value) for value in pool.truths(metric)]))
+    said = pool.options[best].predictions
+    errors = ((said - np.reshape(pool.labels, said.shape)) ** 2).sum(axis=1)
+    order = np.argsort(-errors)
+    n_half = int(np.searchsorted(np.cumsum(errors[order]), errors.sum() / 2)) + 1
+    others = order[n_half:]
+    return n_half, score(metric, said[others], pool.labels[others])
 
 
 def _draw(
@@ -172,6 +197,8 @@ def _text(rows: Sequence[Row]) -> str:
             _table(rows, _held),
             OPTIMISM,
             _table(rows, _optimism),
+            RARE,
+            _rare_table(rows),
             ERRORS,
             _table(rows, lambda row: f"{row.error_ratio:.2f}"),
             "",
@@ -187,6 +214,24 @@ def _table(rows: Sequence[Row], cell: Callable[[Row], str]) -> str:
     for row in {(row.name, row.metric): row for row in rows}.values():
         of_line = " | ".join(cells.get((row.name, row.metric, n), "") for n in numbers)
         lines.append(f"| {row.name}, {row.n_pool:,} | {row.metric} | {row.truth:.3g} | {of_line} |")
+    return "\n".join(lines)
+
+
+def _rare_table(rows: Sequence[Row]) -> str:
+    lines = [
+        "| set | metric | n | pictures with half of the squared errors | draws with none of them | truth with, without | "
+        "gap | width of the interval, median |",
+        "|---" * 8 + "|",
+    ]
+    for row in rows:
+        if row.n_half is None or row.truth_without is None:
+            continue
+        none = (1 - row.n_half / row.n_pool) ** row.n
+        gap = abs(row.truth - row.truth_without)
+        lines.append(
+            f"| {row.name}, {row.n_pool:,} | {row.metric} | {row.n} | {row.n_half} | {none:.2f} | {row.truth:.3g}, "
+            f"{row.truth_without:.3g} | {gap:.2g} | {row.width:.2g} |"
+        )
     return "\n".join(lines)
 
 

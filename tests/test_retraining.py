@@ -81,6 +81,18 @@ def test_a_refit_is_a_second_network_that_is_compared_on_the_same_pictures(searc
     assert all(torch.equal(before[name], tensor) for name, tensor in again.model().state_dict().items())
 
 
+def test_a_refit_is_compared_with_a_network_that_was_not_confirmed(searched, tmp_path):
+    result, dataset, cache = searched
+    shutil.copytree(result.path, tmp_path / "run")
+    frozen = next(trial for trial in result.trials if trial.n_unfrozen == 0)
+    (tmp_path / "run" / "trials" / f"{frozen.number:04d}" / trialfiles.TEST).unlink(missing_ok=True)
+    refit = open_run(tmp_path / "run").refit(frozen.number, on="train", dataset=dataset, cache_dir=cache)
+    # Trained on the same pictures, it is the same network.
+    assert refit.gain == pytest.approx(0.0, abs=1e-9)
+    assert refit.gain_low <= 0.0 <= refit.gain_high
+    assert "cannot be compared" not in refit.sentence
+
+
 def test_a_refit_learns_from_the_validation_pictures(searched):
     result, _, cache = searched
     frozen = next(trial for trial in result.trials if trial.n_unfrozen == 0)
@@ -113,7 +125,7 @@ def test_optimism_compares_validation_with_test(searched):
     assert f"{100 * best.test_score:.1f} %" in str(optimism)
 
 
-def test_the_lines_that_are_printed_repeat_the_run(searched, capsys):
+def test_the_lines_that_are_printed_repeat_the_run(searched, capsys, tmp_path, monkeypatch):
     result, dataset, _ = searched
     result.reproduce()
     script = capsys.readouterr().out
@@ -129,11 +141,16 @@ def test_the_lines_that_are_printed_repeat_the_run(searched, capsys):
     picture = found["network"].transform(dataset[0][0])[None]
     with torch.inference_mode():
         torch.testing.assert_close(found["network"](picture), result.model()(picture), atol=1e-4, rtol=1e-3)
-    # The other half is a search that Python can read.
+    # The other half is a search that Python can read, and that comes out the same.
     search = "\n".join(
         line.removeprefix("# ") for line in script.splitlines() if line.startswith(("# selection", "#     ", "# )"))
     )
-    compile(search, "search", "exec")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AUTOBACKBONE_CACHE", str(tmp_path / "cache"))
+    exec(compile(search, "search", "exec"), found)
+    for one, other in zip(found["selection"].trials, result.trials, strict=True):
+        assert (one.body, one.n_unfrozen, one.lr, one.state) == (other.body, other.n_unfrozen, other.lr, other.state)
+        assert (one.latency_ms, one.score) == (other.latency_ms, other.score)
 
 
 def test_a_head_that_a_clock_cut_short_is_the_recorded_one(searched, tmp_path):

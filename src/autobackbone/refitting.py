@@ -40,7 +40,7 @@ class Refit:
         test_score_low: lower end of its 95 % interval.
         test_score_high: upper end of the same.
         gain: how much better it is than the trial's own network on the same test pictures, positive where better
-            whatever the metric's orientation; NaN where the trial is not confirmed.
+            whatever the metric's orientation; NaN where that network was not kept.
         gain_low: lower end of the gain's 95 % interval.
         gain_high: upper end of the same.
         path: the file of its weights.
@@ -93,7 +93,7 @@ def refit(reader: RunReader, retrainer: Retrainer, trial: Trial, on: RefitOn, un
     again, metric = retrainer.refitted(trial, on, until), retrainer.metric
     name = f"refit-{on.replace('+', '-')}.safetensors"
     path = save_weights(reader.run, trial.number, again.network.state_dict(), name=name)
-    before = reader.predictions(trial, "test") if reader.has_predictions(trial, "test") else None
+    before = _said_before(reader, retrainer, trial)
     is_leaked, model = reader.leaked("test", _TRAINED[on]), reader.dressed(again.network, trial)
     # A copy of what only the second one was trained on would flatter it; where all are copies, there is nothing better.
     judging = np.ones_like(is_leaked) if is_leaked.all() else ~is_leaked
@@ -122,6 +122,15 @@ def refit(reader: RunReader, retrainer: Retrainer, trial: Trial, on: RefitOn, un
     )
 
 
+def _said_before(reader: RunReader, retrainer: Retrainer, trial: Trial) -> NDArray[np.float32] | None:
+    """What the trial's own network says of the test part, confirmed or not; `None` where it was not kept."""
+    if reader.has_predictions(trial, "test"):
+        return reader.predictions(trial, "test")
+    if not reader.has_network(trial):
+        return None
+    return retrainer.predicted(trial, reader.network(trial), "test")
+
+
 def _training(trial: Trial, again: Again, on: RefitOn) -> str:
     on_what = "training and validation pictures" if on == "train+val" else "the training pictures"
     how = f"in {counted(again.n_epochs, 'epoch')}" if again.n_epochs else "as a frozen network with a new head"
@@ -136,7 +145,7 @@ def _scores(metric: Metric, test: float, gain: tuple[float, float, float], is_le
         return f"its test {metric.name} is not defined{on_which}"
     scored = f"test {metric.name} {shown(metric, test)}{on_which}"
     if math.isnan(gain[0]):
-        return f"{scored}; the trial itself is not confirmed, so that they cannot be compared: continue the run first"
+        return f"{scored}; the trial's own network was not kept, so that they cannot be compared"
     scale, unit = (100, " points") if metric.unit == "points" else (1, " nats" if metric.unit == "nats" else "")
     difference, low, high = (scale * value for value in gain)
     verdict = "which may be chance"

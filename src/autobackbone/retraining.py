@@ -168,10 +168,11 @@ class Retrainer:
 
     def _judged(self, trial: Trial, network: nn.Module, n_epochs: int, begun: float) -> Again:
         seconds = time.monotonic() - begun
-        validation, test = (self._predicted(trial, network, part) for part in ("validation", "test"))
+        validation, test = (self.predicted(trial, network, part) for part in ("validation", "test"))
         return Again(network=network.cpu().eval(), validation=validation, test=test, n_epochs=n_epochs, seconds=seconds)
 
-    def _predicted(self, trial: Trial, network: nn.Module, part: Literal["validation", "test"]) -> NDArray[np.float32]:
+    def predicted(self, trial: Trial, network: nn.Module, part: Literal["validation", "test"]) -> NDArray[np.float32]:
+        """(n_images, n_outputs) what a network of a trial's kind says of a part, in the run's order."""
         indices = self.bundle.indices(part)
         if len(indices) == 0:
             return np.empty((0, len(self.bundle.classes)), np.float32)

@@ -200,7 +200,7 @@ class Selection:
         """Print the lines of Python that repeat what the run has recorded: its front, trained again, the best last.
 
         With versions, threads, and the digests of pictures and split. The split, the screened heads and each training
-        come out the same; a search anew under a limit of time may try other candidates.
+        come out the same; a search anew takes what this one measured, and tries the same where no clock ended it.
 
         Raises:
             RunError: no trial has finished.
