@@ -54,11 +54,11 @@ orientation, in hundredths, or in per cent of the truth where a loss has a unit.
 pictures, a finite number of them moves it also without any choice: `map` upwards, `f1_macro` downwards.
 """
 RARE = """
-**What no interval can know.** Of numbers, few pictures can make up most of what a score is made of. Below, of the best
-candidate by `rmse`: how many pictures carry half of all squared errors, in how many draws of n there is none of them, and the
-truth of a set that lacks them. In such draws both sets look the same, so an interval that holds either truth must reach from
-one to the other: where this gap is wider than the interval, whoever covers more draws does so by an interval that is too
-wide for all sets without such pictures.
+**What no interval can know.** Where numbers are predicted, a few pictures can make up most of a score. Below, of the
+best candidate: how many pictures carry half of all squared errors, in how many draws of n there is none of them, and
+the truth of a set that lacks them. In such draws both sets look the same, so an interval that holds either truth must
+reach from one to the other. Where this gap is wider than the interval, whoever covers more draws does so by intervals
+that are too wide for all sets without such pictures.
 """
 ERRORS = """
 **Are standard errors right?** The mean of `standard_error` on the test pictures, over the spread of what really came:
@@ -80,7 +80,7 @@ class Row(Drawn):
         after_error: the standard error of `after`.
         error_ratio: the mean standard error over the spread of what came.
         state: names the code of the metrics that drew the intervals.
-        n_half: where numbers are predicted, the fewest pictures that carry half of the best candidate's squared errors.
+        n_half: of `r2` and `rmse`, the fewest pictures that carry half of the best candidate's squared errors.
         truth_without: its score on the others.
     """
 
@@ -141,7 +141,7 @@ def _row(pool: Pool, metric: Metric, n: int, n_draws: int) -> Row:
     draws = np.array([_draw(pool, metric, truths, rng.integers(0, len(pool.labels), (2, n))) for _ in range(n_draws)])
     truth, validation, test, low, high, error = draws.T
     sign = to_maximised(metric, 1.0)
-    n_half, without = _without_half(pool, metric) if pool.task == "regression" else (None, None)
+    n_half, without = _without_half(pool, metric) if metric.name in {"r2", "rmse"} else (None, None)
     return Row(
         name=pool.name,
         n_pool=len(pool.labels),
@@ -197,8 +197,7 @@ def _text(rows: Sequence[Row]) -> str:
             _table(rows, _held),
             OPTIMISM,
             _table(rows, _optimism),
-            RARE,
-            _rare_table(rows),
+            *((RARE, _rare_table(rows)) if any(row.n_half for row in rows) else ()),
             ERRORS,
             _table(rows, lambda row: f"{row.error_ratio:.2f}"),
             "",
@@ -219,8 +218,8 @@ def _table(rows: Sequence[Row], cell: Callable[[Row], str]) -> str:
 
 def _rare_table(rows: Sequence[Row]) -> str:
     lines = [
-        "| set | metric | n | pictures with half of the squared errors | draws with none of them | truth with, without | "
-        "gap | width of the interval, median |",
+        "| set | metric | n | pictures with half of the squared errors | draws with none of them | truth with, without "
+        "| gap | width of the interval, median |",
         "|---" * 8 + "|",
     ]
     for row in rows:

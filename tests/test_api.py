@@ -21,6 +21,7 @@ from sqlalchemy.engine import Engine
 from tests.conftest import TINY, command, make_pictures
 
 from autobackbone import Budget, Limits, Target, open_run, plan, select_backbone
+from autobackbone.costrecord import read_costs
 from autobackbone.errors import (
     ArgumentError,
     AutobackboneError,
@@ -141,8 +142,12 @@ def test_predictions_are_those_of_the_stored_validation_and_test(selection, pict
 
 def test_only_the_front_keeps_weights(selection):
     kept = {int(file.parent.name) for file in selection.path.glob("trials/*/weights.safetensors")}
-    assert kept == {trial.number for trial in selection.front}
-    others = [trial for trial in selection.trials if not trial.on_front and trial.n_unfrozen]
+    assert {trial.number for trial in selection.front} <= kept
+    # What folds have taken from the front keeps its network: they may bring it back.
+    assert all(
+        trial.fold_score is not None for trial in selection.trials if trial.number in kept and not trial.on_front
+    )
+    others = [trial for trial in selection.trials if trial.number not in kept and trial.n_unfrozen]
     for trial in others:
         is_stopped = trial.state == "stopped"
         with pytest.raises(RunError, match="is stopped and has no model" if is_stopped else "kept for the front alone"):
@@ -423,7 +428,8 @@ def test_limits_are_checked_before_training(search, pictures, tmp_path):
         search(pictures, run_dir=tmp_path / "run", limits=Limits(n_params=1000))
     result = search(pictures, run_dir=tmp_path / "kept", limits=Limits(latency_ms=10_000, megabytes=50))
     assert all(trial.megabytes <= 50 for trial in result.trials)
-    assert result.best.score == max(trial.score for trial in result.front)
+    judged = [trial.score if trial.fold_score is None else trial.fold_score for trial in (result.best, *result.front)]
+    assert judged[0] == max(judged)
 
 
 @pytest.mark.parametrize("budget", [0.2, 6.0])
@@ -619,6 +625,9 @@ def test_recorded_costs_give_the_same_trials_again(search, many, tmp_path, monke
         )
         assert [*map(facts_that_repeat, again.trials)] == [*map(facts_that_repeat, first.trials)]
         assert again.best.number == first.best.number
+        # Nothing else was measured, and nothing was left out.
+        assert read_costs(again._run.costs_file) == read_costs(first._run.costs_file)
+        assert "recorded by" in again.notes[-1]
     assert "not measured here" in "\n".join(lines)
     assert "had not been recorded" not in "\n".join(lines)
     assert {trial.n_unfrozen > 0 for trial in first.trials} == {True, False}
@@ -635,11 +644,30 @@ def test_what_was_not_recorded_is_told(search, pictures, tmp_path):
         costs=tmp_path / "first",
         progress=Listens(lines),
     )
-    assert "had not been recorded, and what was measured here may have led elsewhere" in "\n".join(lines)
+    assert "had not been recorded and were measured here" in "\n".join(lines)
+
+
+def test_costs_are_of_the_same_target_and_a_clock_is_told(search, pictures, tmp_path):
+    first = search(pictures, Budget(n_trials=0, wall_clock_s=60), run_dir=tmp_path / "first", image_sizes=[32])
+    with pytest.raises(ArgumentError, match="costs is a run for the same target"):
+        search(pictures, TWO_TRIALS, costs=first.path, target=Target(batch_size=2), run_dir=tmp_path / "other")
+    lines = []
+    asked = {"costs": first.path, "run_dir": tmp_path / "second", "image_sizes": [32]}
+    second = search(pictures, Budget(n_trials=0), progress=Listens(lines), **asked)
+    assert "was ended by a clock" in "\n".join(lines)
+    costs, again = (read_costs(run._run.costs_file) for run in (first, second))
+    of = next(of for of in costs if of.startswith("latency of"))
+    assert again[of][0] == costs[of][0]
+    # Whoever goes on with it measures no other way.
+    with pytest.raises(RunError, match="begun with costs="):
+        search(pictures, Budget(n_trials=1), run_dir=tmp_path / "second", image_sizes=[32])
 
 
 def test_costs_go_with_trials_alone(pictures, search, tmp_path):
+    (tmp_path / "costs.jsonl").touch()
     with pytest.raises(ArgumentError, match="no clock ends"):
         search(pictures, "1min", costs=tmp_path)
-    with pytest.raises(RunError, match="holds no run"):
+    (tmp_path / "costs.jsonl").unlink()
+    with pytest.raises(ArgumentError, match=r"there is no costs\.jsonl in"):
         search(pictures, TWO_TRIALS, costs=tmp_path, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -220,15 +220,39 @@ def test_what_is_beaten_for_good_is_so_however_other_bodies_drift(rows, drift):
             assert one.number not in {other.number for other in front_of(drifted, ACCURACY)}
 
 
-def test_scores_by_folds_make_the_front_once_all_trials_have_one():
+def test_scores_by_folds_make_the_front_where_there_are_some():
     slow, fast = trial(0, 0.9, 9.0), trial(1, 0.8, 5.0)
     folded = [replace(slow, fold_score=0.7, fold_se=0.02), replace(fast, fold_score=0.75, fold_se=0.01)]
     assert [one.number for one in front_of([slow, fast], ACCURACY)] == [1, 0]
     assert [one.number for one in front_of(folded, ACCURACY)] == [1]
     assert [one.score for one in front_of(folded, ACCURACY)] == [0.8]  # its own score stays
-    # One of them alone would be compared with what another part says.
-    assert [one.number for one in front_of([slow, folded[1]], ACCURACY)] == [1, 0]
     assert [(one.score, one.score_se) for one in as_they_stand(folded)] == [(0.7, 0.02), (0.75, 0.01)]
-    failed = replace(trial(2, 0.9, 1.0), state="failed", score=None)
-    assert [one.score for one in as_they_stand([*folded, failed])] == [0.7, 0.75, None]
-    assert as_they_stand([]) == []
+    assert as_they_stand([slow]) == [slow]
+
+
+def test_a_fine_tuned_trial_without_folds_has_to_be_on_the_front_of_validation_scores_too():
+    """Of others the network may be gone."""
+    beats = replace(trial(0, 0.9, 5.0), n_unfrozen=2, fold_score=0.6)
+    beaten = replace(trial(1, 0.8, 5.0), n_unfrozen=2)
+    assert [one.number for one in front_of([beats, beaten], ACCURACY)] == [0]
+    frozen = replace(beaten, n_unfrozen=0, lr=None)
+    assert [one.number for one in front_of([beats, frozen], ACCURACY)] == [1]
+    # Nor does it beat others: the second is the best that there is at its latency.
+    gone = replace(trial(0, 0.90, 5.0), n_unfrozen=2)
+    slow, fast = replace(trial(1, 0.92, 5.0), fold_score=0.85), replace(trial(2, 0.3, 1.0), fold_score=0.3)
+    assert [one.number for one in front_of([gone, slow, fast], ACCURACY)] == [2, 1]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3), st.sampled_from([None, 0, 1, 2]), st.booleans())))
+def test_there_is_a_front_wherever_a_trial_has_finished(facts):
+    trials = [
+        replace(trial(i, score / 4, float(ms)), fold_score=None if fold is None else fold / 4, n_unfrozen=int(tuned))
+        for i, (score, ms, fold, tuned) in enumerate(facts)
+    ]
+    assert bool(front_of(trials, ACCURACY)) == bool(trials)
+    # One that everything beats in every way changes nothing.
+    worst = replace(trial(len(trials), -1.0, 9.0), fold_score=-1.0)
+    if trials:
+        assert [one.number for one in front_of([*trials, worst], ACCURACY)] == [
+            one.number for one in front_of(trials, ACCURACY)
+        ]

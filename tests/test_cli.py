@@ -144,6 +144,15 @@ def test_refit_trains_anew_and_says_where(run_folder, photos):
     assert (lost.code, lost.out) == (1, "")
 
 
+def test_more_goes_on_with_a_run(run_folder, tmp_path):
+    shutil.copytree(run_folder[0], tmp_path / "run")
+    done = command("more", tmp_path / "run", "--budget", "8s")
+    assert done.code == 0, done.err
+    assert "the run goes on" in done.err
+    assert len(open_run(tmp_path / "run").trials) >= len(open_run(run_folder[0]).trials)
+    assert command("more", tmp_path / "run", "--budget", "8s", "--backbones", "nonsense").code == 1
+
+
 def test_a_dry_run_prints_the_plan_and_leaves_nothing(photos, tiny, tmp_path):
     done = command("select", photos, "--dry-run", "--run-dir", tmp_path / "run", *tiny)
     assert done.code == 0
@@ -218,7 +227,7 @@ def test_help_and_version_are_light():
         word in helped.out
         for word in (
             *("select", "demo", "show", "predict", "suspects", "similar", "pick", "refit", "ensemble", "calibration"),
-            *("reproduce", "catalogue", "shortlist", "doctor"),
+            *("more", "reproduce", "catalogue", "shortlist", "doctor"),
         )
     )
 

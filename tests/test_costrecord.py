@@ -1,10 +1,11 @@
 """What a run notes of its costs, and what another one takes from that."""
 
 import json
+import math
 
 import pytest
 
-from autobackbone.costrecord import CostRecord, read_costs
+from autobackbone.costrecord import SITTING, CostRecord, is_one_untimed_sitting, read_costs
 from autobackbone.errors import RunError
 from autobackbone.records import Latency
 
@@ -27,6 +28,7 @@ def test_what_is_noted_comes_again_in_its_order(tmp_path):
     assert again.one_of("step", ("slow", "fast"), never) == "fast"
     (latency,) = again.latencies("latency", never)
     assert (latency.p95_ms, latency.n_repeats) == (3.0, 9)
+    assert math.isnan(latency.images_per_s)
     assert again.n_measured == 0
     # Whoever repeats the repetition finds the same.
     third = CostRecord(repeated=read_costs(tmp_path / "again.jsonl"))
@@ -56,7 +58,8 @@ def test_a_run_that_goes_on_goes_on_in_what_it_repeats(tmp_path):
         ("[]", "line 1 is no cost"),
         ('{"of": "a"}', "line 1 is no cost"),
         ('{"of": 3, "is": 1}', "line 1 is no cost"),
-        ("{", "cannot be read"),
+        ("{", "line 1 is no cost"),
+        ("[" * 100_000, "line 1 is no cost"),
     ],
 )
 def test_a_damaged_record_is_named(tmp_path, line, message):
@@ -69,6 +72,8 @@ def test_a_damaged_record_is_named(tmp_path, line, message):
     ("value", "ask"),
     [
         ("soon", lambda record: record.seconds("it", never)),
+        (-1.0, lambda record: record.seconds("it", never)),
+        (float("nan"), lambda record: record.seconds("it", never)),
         (3, lambda record: record.one_of("it", ("slow", "fast"), never)),
         ([{"p50_ms": 2}], lambda record: record.latencies("it", never)),
         (7, lambda record: record.latencies("it", never)),
@@ -77,6 +82,27 @@ def test_a_damaged_record_is_named(tmp_path, line, message):
 def test_a_value_of_another_kind_is_named(value, ask):
     with pytest.raises(RunError, match=r"it should be .* came"):
         ask(CostRecord(repeated={"it": [value]}))
+
+
+def test_damage_of_its_own_record_ends_no_run(tmp_path):
+    file = tmp_path / "costs.jsonl"
+    file.write_bytes(b'{"of": "epoch", "is": 1.0}\n\0\0\xff\n{"of": "epoch", "is": 2.0}\n')
+    record = CostRecord(file=file, repeated={"epoch": [1.0, 2.0, 3.0]})
+    assert record.seconds("epoch", never) == 3.0
+
+
+@pytest.mark.parametrize(
+    ("sittings", "is_one"),
+    [
+        ([{"wall_clock_s": None, "n_trials": 3}], True),
+        ([{"wall_clock_s": 60.0, "n_trials": None}], False),
+        ([{"wall_clock_s": None}, {"wall_clock_s": None}], False),
+        ([], False),
+        (["soon"], False),
+    ],
+)
+def test_only_one_sitting_without_a_clock_comes_out_the_same(sittings, is_one):
+    assert is_one_untimed_sitting({SITTING: sittings} if sittings else {}) == is_one
 
 
 def test_a_full_disk_ends_no_search(tmp_path, caplog):

@@ -8,12 +8,14 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from tests.conftest import TINY, make_pictures
 from tests.test_choosing import ACCURACY, trial
 
 from autobackbone import Budget, open_run, retraining, select_backbone
-from autobackbone.choosing import front_of
+from autobackbone.choosing import as_they_stand, front_of
+from autobackbone.costrecord import CostRecord
 from autobackbone.course import _screening_share
 from autobackbone.data import PART_CODES, decode, folds_of, pooled, survey
 from autobackbone.errors import RunError
@@ -21,9 +23,11 @@ from autobackbone.folding import cross_validate, expected_s, kept_s
 from autobackbone.metrics import interval, score, standard_error
 from autobackbone.progress import Silent
 from autobackbone.records import Body
+from autobackbone.runfolder import RunFolder
 from autobackbone.search import evaluate, trialfiles
 from autobackbone.search.costs import Costs
-from autobackbone.search.foldheads import N_DEALS
+from autobackbone.search.evaluate import tidy
+from autobackbone.search.foldheads import N_REPEATS
 
 N_POOLED = 48
 
@@ -84,12 +88,13 @@ def folded(result, number):
 
 
 def expected(result, predictions):
-    """Score, standard error and interval of what was said each time that pictures were dealt."""
+    """Score, standard error and interval of what was said in each repeat."""
     labels, metric = result._reader.pooled_labels(), result.metric
-    scores = [score(metric, said, labels) for said in predictions]
+    value = np.mean([score(metric, said, labels) for said in predictions])
     error = np.mean([standard_error(metric, said, labels) for said in predictions])
-    dealt = np.std(scores, ddof=1) / np.sqrt(len(scores)) if len(scores) > 1 else 0.0
-    return np.mean(scores), np.hypot(error, dealt), np.mean([interval(metric, s, labels) for s in predictions], axis=0)
+    low, high = np.mean([interval(metric, said, labels) for said in predictions], axis=0)
+    wider = np.hypot(1.0, 0.6 / np.sqrt(len(predictions)))
+    return value, wider * error, (max(0.0, value - wider * (value - low)), min(1.0, value + wider * (high - value)))
 
 
 def test_the_front_has_scores_by_folds_and_the_choice_stands_on_them(searched):
@@ -98,8 +103,8 @@ def test_the_front_has_scores_by_folds_and_the_choice_stands_on_them(searched):
     assert len(labels) == N_POOLED
     for one in searched.front:
         predictions = folded(searched, one.number)
-        # Heads alone are cheap; without a clock what is fine-tuned is dealt once.
-        assert predictions.shape == (1 if one.n_unfrozen else N_DEALS, N_POOLED, 3)
+        # Heads alone are cheap; without a clock what is fine-tuned has one repeat.
+        assert predictions.shape == (1 if one.n_unfrozen else N_REPEATS, N_POOLED, 3)
         value, error, ends = expected(searched, predictions)
         assert (one.fold_score, one.fold_se) == pytest.approx((value, error))
         assert (one.fold_score_low, one.fold_score_high) == pytest.approx(tuple(ends))
@@ -163,7 +168,7 @@ def test_ctrl_c_in_folds_keeps_what_is_there_and_the_next_sitting_goes_on(search
 
 
 def test_frozen_networks_are_scored_by_folds_when_they_are_screened(search, monkeypatch):
-    """And where all trials are, these scores make the front."""
+    """And by these scores they stand on the front."""
     monkeypatch.setattr("autobackbone.folding._score_one", lambda *_: pytest.fail("their passes were enough"))
     space = {"n_unfrozen": 0, "n_blocks_kept": (2, 4)}
     result = search(hard_pictures(), image_sizes=[32, 64], space=space)
@@ -174,10 +179,15 @@ def test_frozen_networks_are_scored_by_folds_when_they_are_screened(search, monk
         assert (one.fold_score, one.fold_se) == pytest.approx((value, error))
         assert one.fold_score < 1.0
         assert not np.array_equal(predictions[0], predictions[1])
-    stood = [replace(one, score=one.fold_score) for one in result.trials]
+    stood = as_they_stand(result.trials)
     assert [one.number for one in result.front] == [one.number for one in front_of(stood, result.metric)]
     assert all(one.test_score is not None for one in result.front)
     assert result.select("accuracy").fold_score == max(one.fold_score for one in result.trials)
+    # What else is asked stands on the same scores.
+    best = result.best_under(n_params=10**9)
+    assert best.fold_score == max(one.fold_score for one in result.trials)
+    assert result.optimism.of_best == pytest.approx(result.best.fold_score - result.best.test_score)
+    assert " by folds, " in str(result.optimism)
 
 
 def test_folds_of_screening_are_those_of_a_pass_of_their_own(search, monkeypatch):
@@ -190,16 +200,16 @@ def test_folds_of_screening_are_those_of_a_pass_of_their_own(search, monkeypatch
     np.testing.assert_allclose(folded(early, one.number)[0], folded(late, other.number)[0], atol=1e-5)
 
 
-def test_time_that_is_left_deals_the_pictures_again(search, tmp_path, monkeypatch):
+def test_time_that_is_left_repeats_the_folds(search, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate, "N_VIEWS", 1)
-    result = search(make_pictures(n_per_class=20), n_trials=1, wall_clock_s=120)
+    result = search(make_pictures(n_per_class=20), n_trials=1, wall_clock_s=600)
     (tuned,) = [one for one in result.trials if one.n_unfrozen]
     predictions = folded(result, tuned.number)
-    assert predictions.shape == (N_DEALS, N_POOLED, 3)
+    assert predictions.shape == (N_REPEATS, N_POOLED, 3)
     assert (tuned.fold_score, tuned.fold_se) == pytest.approx(expected(result, predictions)[:2])
 
 
-def test_a_run_that_dealt_once_can_be_read(searched, tmp_path):
+def test_a_run_without_repeats_can_be_read(searched, tmp_path):
     number = searched.best.number
     shutil.copytree(searched.path, tmp_path / "run")
     old = open_run(tmp_path / "run")
@@ -245,8 +255,9 @@ def shop(tmp_path):
         device=None,
         batch_norm="fixed",
         target=SimpleNamespace(precision="float32"),
-        stores=SimpleNamespace(cache=None, entries={}),
-        folds_of=lambda trial: np.zeros((N_DEALS, N_POOLED, 3)),
+        record=CostRecord(),
+        stores=SimpleNamespace(cache=None, entries={}, owner=None),
+        folds_of=lambda trial: np.zeros((N_REPEATS, N_POOLED, 3)),
     )
 
 
@@ -297,8 +308,23 @@ def test_nothing_happens_where_no_folds_are_wanted(shop):
     assert shop.reporter.stages == shop.reporter.lines == []
 
 
-def test_where_nothing_is_fine_tuned_screening_leaves_a_quarter(shop):
+def test_where_nothing_is_fine_tuned_screening_has_nearly_all_time(shop):
+    """Folds of frozen networks are part of it."""
     shop.space = SimpleNamespace(is_frozen_only=True)
-    few = _screening_share(shop)
-    shop.bundle = replace(shop.bundle, made=())
-    assert _screening_share(shop) - few == pytest.approx(0.25)
+    assert _screening_share(shop) == pytest.approx(0.9)
+
+
+def test_a_trial_that_has_folds_keeps_its_network(tmp_path):
+    """It may come back to the front by them, when another one's validation score has beaten it for good."""
+    run = RunFolder(path=tmp_path)
+    folded, better = replace(TUNED, fold_score=0.9), replace(TUNED, number=2, score=0.99)
+    plain = replace(TUNED, number=3)
+    for one in (folded, better, plain):
+        trialfiles.save_weights(run, one.number, {"weight": torch.zeros(1)})
+    shop = SimpleNamespace(run=run, metric=ACCURACY, trials=lambda: [folded, better, plain])
+    tidy(shop)
+    kept = {one.number for one in (folded, better, plain) if trialfiles.has_weights(run, one.number)}
+    assert kept == {folded.number, better.number}
+    unfolded = replace(better, fold_score=0.5)
+    front = front_of([folded, unfolded, plain], ACCURACY)
+    assert [one.number for one in front] == [folded.number]  # not the third, whose network is gone

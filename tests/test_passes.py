@@ -244,5 +244,5 @@ def test_few_pictures_have_no_course_to_note(tmp_path):
 
 def test_a_course_that_is_none_is_named():
     entry = CostEntry(CostRecord(repeated={"it": [{"manners": 3}]}), "it")
-    with pytest.raises(RunError, match=r"it is \{'manners': 3\}"):
+    with pytest.raises(RunError, match=r"it should be the course of a pass, and \{'manners': 3\} came"):
         list(passes(network_of("test_resnet"), look, np.arange(600), entry=entry))

@@ -166,7 +166,7 @@ def test_folds_are_in_the_plan_where_pictures_are_few(broken, pictures):
     few = plan(pictures, "60s", **broken).stage_seconds
     assert 0 < few["folds"] <= 0.25 * 60
     heads = plan(pictures, "60s", space={"n_unfrozen": 0}, **broken).stage_seconds
-    assert 0 < heads["folds"] <= few["folds"]
+    assert "folds" not in heads  # those of frozen networks come with their pass
     images = np.random.default_rng(0).integers(0, 256, (700, 8, 8), np.uint8)
     assert "folds" not in plan((images, ["a", "b"] * 350), "60s", **broken).stage_seconds
 

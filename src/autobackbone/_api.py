@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,13 @@ from autobackbone.planning import Plan
 from autobackbone.preparing import prepare
 from autobackbone.progress import Reporter, Silent
 from autobackbone.records import Budget, Limits, Resize, Target, Task
+from autobackbone.replaying import as_given
 from autobackbone.runfacts import known
 from autobackbone.runfolder import RunFolder, new_run_path
 from autobackbone.search.extras import Setting
 from autobackbone.search.space import as_space_settings
 from autobackbone.selection import Selection
-from autobackbone.settings import BatchNorm, Groups, Rare, Times, as_settings
+from autobackbone.settings import IN_MEMORY, BatchNorm, Groups, Rare, Settings, Times, as_settings
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -56,6 +58,7 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
     batch_norm: BatchNorm = "fixed",
     sampler: BaseSampler | None = None,
     costs: str | Path | None = None,
+    stop_early: bool = False,
     progress: bool | Reporter = True,
 ) -> Selection:
     """Find which pre-trained network to start from, how much of it to fine-tune, and at what learning rate.
@@ -112,6 +115,8 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
         costs: the folder of a run whose recorded costs are used instead of measuring: latencies, seconds of passes and
             epochs, precisions of steps and passes. With a budget of trials alone, the same seed, data and arguments
             give the same trials. What that run did not record is measured. `None` to measure everything.
+        stop_early: whether the search ends when more time is hardly worth it: when the later half of 16 or more
+            trainings has let the front's hypervolume grow by less than half a per cent. It is told either way.
         progress: whether to print the plan and the progress, or a `Reporter` that listens.
 
     Returns:
@@ -152,9 +157,81 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
         batch_norm=batch_norm,
         sampler=sampler,
         costs=costs,
+        stop_early=stop_early,
     )
-    reporter = _reporter(progress)
     run = RunFolder(path=settings.run_dir or new_run_path(Path("autobackbone-runs"), datetime.now(tz=UTC).astimezone()))
+    return _searched(settings, run, progress, begun)
+
+
+def go_on(
+    run: RunFolder,
+    budget: Budget | float | str,
+    *,
+    added: str | Sequence[str] | None,
+    dataset: Any,
+    groups: Groups,
+    times: Times,
+    sampler: BaseSampler | None,
+    cache_dir: str | Path | None,
+    cache_gb: float | None,
+    max_download_mb: float,
+    stop_early: bool,
+    progress: bool | Reporter,
+) -> Selection:
+    """Continue a run as it was asked, with further backbones; `Selection.more` tells what each argument means."""
+    begun = time.monotonic()
+    facts = run.read_facts()
+    arguments, asked = facts["arguments"], facts.get("asked", {})
+    given = dataset if dataset is not None else facts.get("dataset")
+    if given is None:
+        raise ArgumentError("what was searched on lay in memory: give dataset=, as for the search.")
+    is_list = isinstance(added, Sequence) and all(isinstance(name, str) for name in added)
+    if added is not None and not is_list:
+        raise ArgumentError(f"backbones is a name, a glob, or a list of such, not {added!r}.")
+    sizes, value_range, channels = arguments["image_sizes"], asked.get("value_range"), asked.get("channels")
+    settings = as_settings(
+        given,
+        budget,
+        task=facts["task"],
+        label=facts.get("label"),
+        metric=facts["metric"],
+        backbones=arguments["backbones"],
+        image_sizes=None if sizes is None else [tuple(size) for size in sizes],
+        target=Target(**arguments["target"]),
+        limits=Limits(**arguments["limits"]),
+        space=as_space_settings(as_given(arguments["space"])),
+        groups=_given_again("groups", groups, asked),
+        times=_given_again("times", times, asked),
+        run_dir=run.path,
+        seed=arguments["seed"],
+        resize=arguments["resize"],
+        tolerance=asked.get("tolerance"),
+        rare=asked.get("rare", "leave_out"),
+        value_range=None if value_range is None else tuple(value_range),
+        channels=None if channels is None else tuple(channels),
+        weights=facts["weights"],
+        max_download_mb=max_download_mb,
+        cache_dir=cache_dir,
+        cache_gb=cache_gb,
+        batch_norm=arguments["batch_norm"],
+        sampler=_given_again("sampler", sampler, asked),
+        costs=arguments.get("costs"),
+        stop_early=stop_early,
+    )
+    names = () if added is None else (added,) if isinstance(added, str) else tuple(added)
+    return _searched(replace(settings, added=names), run, progress, begun)
+
+
+def _given_again(name: str, given: Any, asked: Mapping[str, Any]) -> Any:
+    """An argument that decides the split: given now, or as the run has noted it."""
+    noted = asked.get(name)
+    if given is None and isinstance(noted, Mapping):
+        raise ArgumentError(f"{name} was {noted[IN_MEMORY]}, which lay in memory: give {name}=, as for the search.")
+    return noted if given is None else given
+
+
+def _searched(settings: Settings, run: RunFolder, progress: bool | Reporter, begun: float) -> Selection:  # noqa: FBT001
+    reporter = _reporter(progress)
     try:
         with run.held():
             return run_through(settings, run, reporter, begun)
@@ -190,6 +267,7 @@ def plan(  # noqa: PLR0913  the facade names every argument
     batch_norm: BatchNorm = "fixed",
     sampler: BaseSampler | None = None,
     costs: str | Path | None = None,
+    stop_early: bool = False,
     progress: bool | Reporter = True,  # noqa: ARG001  the same arguments as `select_backbone`
 ) -> Plan:
     """What `select_backbone` would do with the same arguments, and what it would cost.
@@ -223,6 +301,7 @@ def plan(  # noqa: PLR0913  the facade names every argument
         batch_norm=batch_norm,
         sampler=sampler,
         costs=costs,
+        stop_early=stop_early,
     )
     run = None if settings.run_dir is None else RunFolder(path=settings.run_dir)
     return prepare(settings, known(run, settings) if run and run.exists() else None).plan

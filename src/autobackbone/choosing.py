@@ -24,7 +24,7 @@ _UNSURE_SHARE = 0.15
 
 Probabilities = Callable[[Trial], NDArray[np.float32]]
 """Validation predictions (n_validation, n_outputs) of a finished trial, NaN where a picture was not reached; or by
-folds (n_deals, n_images, n_outputs)."""
+folds (n_repeats, n_images, n_outputs)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,27 +43,33 @@ class Choice:
 def mark_front(trials: Sequence[Trial], metric: Metric) -> list[Trial]:
     """The same trials, each knowing whether it is on the front: finished ones that no other beats on score and latency,
     as they stand; latencies within measured noise tie.
+
+    A fine-tuned trial that has no score by folds has to be on the front of validation scores, too: what is not may have
+    no network any more.
     """
-    finished = comparable(as_they_stand(trials))
+    finished = comparable(trials)
+    validated = _unbeaten(finished, metric)
+    able = [t for t in finished if t.fold_score is not None or t.n_unfrozen == 0 or t.number in validated]
+    on_front = _unbeaten(as_they_stand(able), metric)
+    return [replace(trial, on_front=trial.number in on_front) for trial in trials]
+
+
+def _unbeaten(finished: Sequence[Trial], metric: Metric) -> set[int]:
+    """Numbers of those that no other beats."""
     mask = front_mask(
         [to_maximised(metric, trial.score) for trial in finished if trial.score is not None],
         [trial.latency_ms for trial in finished if trial.latency_ms is not None],
         noise=[trial.latency_noise_ms or 0.0 for trial in finished],
     )
-    on_front = {trial.number for trial, is_on in zip(finished, mask, strict=True) if is_on}
-    return [replace(trial, on_front=trial.number in on_front) for trial in trials]
+    return {trial.number for trial, is_on in zip(finished, mask, strict=True) if is_on}
 
 
 def as_they_stand(trials: Sequence[Trial]) -> list[Trial]:
-    """The same trials, with the scores that compare them: those by folds, which stand on more pictures than the
-    validation part has, where all that can be compared have one.
+    """The same trials, with the score that says most of each: by folds, which are of more pictures than the validation
+    part has, where it has one.
     """
-    compared = comparable(trials)
-    if not compared or any(trial.fold_score is None for trial in compared):
-        return list(trials)
-    numbers = {trial.number for trial in compared}
     return [
-        replace(trial, score=trial.fold_score, score_se=trial.fold_se) if trial.number in numbers else trial
+        trial if trial.fold_score is None else replace(trial, score=trial.fold_score, score_se=trial.fold_se)
         for trial in trials
     ]
 
@@ -298,7 +304,7 @@ def _place(trial: Trial, metric: Metric) -> tuple[float, float, float]:
 def _paired(
     of_top: NDArray[np.float32], of_other: NDArray[np.float32], labels: NDArray[Any], metric: Metric
 ) -> tuple[float, float]:
-    if of_top.ndim > 2:  # by folds: for each time that pictures were dealt, and both were scored
+    if of_top.ndim > 2:  # by folds: of each repeat that both have
         pairs = [_paired(*both, labels, metric) for both in zip(of_top, of_other, strict=False)]
         return float(np.mean([loss for loss, _ in pairs])), float(np.mean([error for _, error in pairs]))
     is_common = ~np.isnan(of_top).any(axis=1) & ~np.isnan(of_other).any(axis=1)

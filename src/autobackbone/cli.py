@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autobackbone.clirun import commands, writing
+from autobackbone.clirun import Dataset, Run, commands, writing
 from autobackbone.errors import AutobackboneError
 from autobackbone.records import Budget, Limits, Precision, Resize, Target, Task, as_budget
 
@@ -43,6 +43,7 @@ ImageSizes = Annotated[
     list[str] | None,
     typer.Option("--image-size", "--image-sizes", help="Pixels, or HEIGHTxWIDTH, with commas between."),
 ]
+StopEarly = Annotated[bool, typer.Option("--stop-early", help="End when more time is hardly worth it.")]
 Seed = Annotated[int, typer.Option(help="Of the split, the sampler and the training.")]
 
 
@@ -110,6 +111,7 @@ def select(  # noqa: PLR0913  one option for each argument of the facade
     ] = None,
     max_download_mb: Annotated[float, typer.Option(help="Megabytes of weights that may be fetched.")] = 2000,
     seed: Seed = 0,
+    stop_early: StopEarly = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
 ) -> None:
     """Search on a folder of pictures."""
@@ -134,11 +136,30 @@ def select(  # noqa: PLR0913  one option for each argument of the facade
         tolerance=tolerance,
         weights=weights,
         max_download_mb=max_download_mb,
+        stop_early=stop_early,
     )
     if dry_run:
         typer.echo(str(call()))
     else:
         _search(call)
+
+
+@app.command()
+def more(
+    run: Run,
+    *,
+    budget: Annotated[str, typer.Option(help="Time, such as 90s, 10min or 1h.")] = "10min",
+    backbones: Backbones = None,
+    data: Dataset = None,
+    max_download_mb: Annotated[float, typer.Option(help="Megabytes of weights that may be fetched.")] = 2000,
+    stop_early: StopEarly = False,
+) -> None:
+    """Go on with a run: more time, and further networks."""
+    from autobackbone import open_run
+
+    call = open_run(run).more
+    asked: dict[str, Any] = {"dataset": data, "max_download_mb": max_download_mb, "stop_early": stop_early}
+    _search(partial(call, budget, backbones=_split(backbones) or None, **asked))
 
 
 @app.command()
@@ -225,7 +246,9 @@ def _search(call: Callable[[], Selection]) -> None:
         raise typer.Exit(130) from None
     print_selection(selection)
     if not selection.study.user_attrs["ledger"]["is_completed"]:
-        typer.echo(f"to go on: the same arguments with --run-dir {selection.path}", err=True)
+        typer.echo(
+            f"to go on: autobackbone more {selection.path}, or the same with --run-dir {selection.path}", err=True
+        )
         raise typer.Exit(130)
 
 

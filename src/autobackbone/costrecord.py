@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,9 +20,11 @@ from typing import Any, TypeVar
 from autobackbone.errors import RunError
 from autobackbone.records import Latency, is_number
 
-Name = TypeVar("Name", bound=str)
 _LOG = logging.getLogger(__name__)
+_Name = TypeVar("_Name", bound=str)
 _OF, _IS = "of", "is"
+SITTING = "sitting"
+"""What a sitting notes first: its budget."""
 RecordedCosts = Mapping[str, Sequence[Any]]
 """Plain data by what it is of, in the order in which it was measured."""
 
@@ -32,6 +36,7 @@ class CostRecord:
     Args:
         file: one JSON object a line, appended to; `None` keeps nothing.
         repeated: what an earlier run has noted, see `read_costs`; empty to measure everything.
+        source: the folder of that run, for messages.
         n_measured: how often nothing had been noted.
 
     Example:
@@ -41,18 +46,22 @@ class CostRecord:
 
     file: Path | None = None
     repeated: RecordedCosts = field(default_factory=dict)
+    source: Path | None = None
     n_measured: int = 0
     _n_used: Counter[str] = field(default_factory=Counter, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """A run that goes on has used what its file holds; a line that was cut off by a kill is taken away."""
+        """A run that goes on has used what its file holds; a line that a kill has cut off is taken away."""
         if self.file is None or not self.file.is_file():
             return
-        text = self.file.read_bytes()
-        whole = text[: text.rfind(b"\n") + 1]
-        if len(whole) < len(text):
-            self.file.write_bytes(whole)
-        self._n_used.update({of: len(values) for of, values in read_costs(self.file).items()})
+        try:
+            content = self.file.read_bytes()
+            os.truncate(self.file, content.rfind(b"\n") + 1)
+        except OSError as error:
+            self._give_up(error)
+            return
+        # Damaged lines of its own end no run: they are only to be repeated by others.
+        self._n_used.update(noted[0] for noted in _lines(content.decode("utf-8", errors="replace")) if noted)
 
     def recalled(self, of: str) -> Any:
         """What was noted next of something, the last one where no more was; `None` where nothing was."""
@@ -69,26 +78,25 @@ class CostRecord:
             return
         try:
             with self.file.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps({_OF: of, _IS: value}) + "\n")
+                lines.write(json.dumps({_OF: of, _IS: value}, allow_nan=False) + "\n")
         except OSError as error:  # no search ends for want of a note
-            _LOG.warning("what things cost is recorded no more in %s: %s", self.file, error)
-            self.file = None
+            self._give_up(error)
 
     def seconds(self, of: str, measure: Callable[[], float]) -> float:
         """Seconds: what was noted, else what is measured."""
         recalled = self.recalled(of)
-        if recalled is not None and not is_number(recalled):
-            raise _damaged(of, "a number", recalled)
+        if recalled is not None and not (is_number(recalled) and math.isfinite(recalled) and recalled >= 0):
+            raise self.damaged(of, "seconds", recalled)
         value = float(measure() if recalled is None else recalled)
         self.note(of, value)
         return value
 
-    def one_of(self, of: str, choices: Sequence[Name], choose: Callable[[], Name]) -> Name:
+    def one_of(self, of: str, choices: Sequence[_Name], choose: Callable[[], _Name]) -> _Name:
         """A choice: the one that was noted, else the one that is made."""
         recalled = self.recalled(of)
         if recalled is not None and recalled not in choices:
-            raise _damaged(of, f"one of {', '.join(choices)}", recalled)
-        value: Name = choose() if recalled is None else recalled
+            raise self.damaged(of, f"one of {', '.join(choices)}", recalled)
+        value: _Name = choose() if recalled is None else recalled
         self.note(of, value)
         return value
 
@@ -96,10 +104,22 @@ class CostRecord:
         """Latencies, those of several networks in their order: what was noted, else what is measured."""
         recalled = self.recalled(of)
         if recalled is not None and not (isinstance(recalled, list) and all(map(_is_latency, recalled))):
-            raise _damaged(of, "a list of latencies", recalled)
-        found = list(measure()) if recalled is None else [Latency(**one) for one in recalled]
-        self.note(of, [asdict(one) for one in found])
+            raise self.damaged(of, "a list of latencies", recalled)
+        found = list(measure()) if recalled is None else [_latency(one) for one in recalled]
+        self.note(of, [_plain(one) for one in found])
         return found
+
+    def damaged(self, of: str, wanted: str, came: Any) -> RunError:
+        """The error for a recorded value that cannot be used."""
+        where = "" if self.source is None else f" of {str(self.source)!r}"
+        return RunError(
+            f"the recorded costs{where} are damaged: {of} should be {wanted}, and {came!r} came. Give another run, or "
+            "none to measure."
+        )
+
+    def _give_up(self, error: OSError) -> None:
+        _LOG.warning("what things cost is recorded no more in %s: %s", self.file, error)
+        self.file = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,31 +137,60 @@ class CostEntry:
         """As `CostRecord.note` does."""
         self.record.note(self.of, value)
 
+    def damaged(self, wanted: str, came: Any) -> RunError:
+        """As `CostRecord.damaged` does."""
+        return self.record.damaged(self.of, wanted, came)
+
 
 def read_costs(file: Path) -> dict[str, list[Any]]:
     """What a run has noted, by what it is of.
 
     Raises:
-        RunError: a line is none of ours.
+        RunError: the file cannot be read, or a line is none of ours.
     """
     found: dict[str, list[Any]] = defaultdict(list)
     try:
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(keepends=True), 1):
-            if not line.endswith("\n"):  # cut off by a kill
-                break
-            noted = json.loads(line)
-            if not isinstance(noted, dict) or set(noted) != {_OF, _IS} or not isinstance(noted[_OF], str):
-                raise RunError(f"{str(file)!r} is damaged: line {number} is no cost. Remove it, or give another run.")
-            found[noted[_OF]].append(noted[_IS])
+        content = file.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise RunError(f"{str(file)!r} cannot be read: {error}. Give another run.") from error
+    for number, noted in enumerate(_lines(content), 1):
+        if noted is None:
+            raise RunError(f"{str(file)!r} is damaged: line {number} is no cost. Give another run.")
+        found[noted[0]].append(noted[1])
     return dict(found)
+
+
+def is_one_untimed_sitting(costs: RecordedCosts) -> bool:
+    """Whether all of it was noted by one sitting that no clock ended: only such a search comes out the same again."""
+    sittings = costs.get(SITTING, ())
+    return len(sittings) == 1 and isinstance(sittings[0], dict) and sittings[0].get("wall_clock_s", 0.0) is None
+
+
+def _lines(content: str) -> Iterator[tuple[str, Any] | None]:
+    """What each whole line holds; `None` for one that is no cost. A last one without an end was cut off by a kill."""
+    for line in content.split("\n")[:-1]:
+        try:
+            noted = json.loads(line)
+        except (ValueError, RecursionError):
+            noted = None
+        is_cost = isinstance(noted, dict) and set(noted) == {_OF, _IS} and isinstance(noted[_OF], str)
+        yield (noted[_OF], noted[_IS]) if is_cost else None
+
+
+def _plain(latency: Latency) -> dict[str, float | None]:
+    """JSON knows no NaN, which stands where a batch of 32 does not fit."""
+    return {name: value if math.isfinite(value) else None for name, value in asdict(latency).items()}
+
+
+def _latency(noted: Mapping[str, Any]) -> Latency:
+    values: dict[str, Any] = {name: math.nan if value is None else value for name, value in noted.items()}
+    return Latency(**values)
 
 
 def _is_latency(value: Any) -> bool:
     names = {one.name for one in fields(Latency)}
-    return isinstance(value, dict) and set(value) == names and all(map(is_number, value.values()))
-
-
-def _damaged(of: str, wanted: str, came: Any) -> RunError:
-    return RunError(f"the recorded costs are damaged: {of} should be {wanted}, and {came!r} came. Give another run.")
+    return (
+        isinstance(value, dict)
+        and set(value) == names
+        and all(one is None or (is_number(one) and one >= 0) for one in value.values())
+    )

@@ -7,20 +7,22 @@ import math
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from autobackbone.choosing import front_of, trial_line
+from autobackbone.choosing import as_they_stand, front_of, trial_line
 from autobackbone.clock import Clock
 from autobackbone.confirm import confirm, expected_s
-from autobackbone.costrecord import CostRecord, RecordedCosts, read_costs
-from autobackbone.data import DataBundle, decode, look_for_copies, stored_bytes, wants_folds, with_copies_together
-from autobackbone.errors import ArgumentError, TrialError
+from autobackbone.costrecord import SITTING, CostRecord, RecordedCosts, is_one_untimed_sitting, read_costs
+from autobackbone.data import DataBundle, decode, look_for_copies, stored_bytes, with_copies_together
+from autobackbone.errors import ArgumentError, RunError, TrialError
 from autobackbone.folding import cross_validate, judged, kept_s
 from autobackbone.metrics import to_maximised
-from autobackbone.planning import FOLDS_SHARE, FROZEN_SHARE, SCREENING_SHARE
+from autobackbone.planning import FROZEN_SHARE, SCREENING_SHARE
 from autobackbone.preparing import Prepared, n_workers, prepare
 from autobackbone.progress import Reporter
 from autobackbone.records import Trial, counted
-from autobackbone.runfacts import begin_or_continue, known, known_copies
+from autobackbone.runfacts import begin_or_continue, known, known_copies, note_added
 from autobackbone.runfolder import RunFolder
 from autobackbone.search import trialfiles
 from autobackbone.search.climb import climb
@@ -30,13 +32,24 @@ from autobackbone.search.levelling import level
 from autobackbone.search.screenstage import screen_all
 from autobackbone.search.space import USUAL, Space, offered_cuts
 from autobackbone.search.steps import Search
-from autobackbone.search.study import adopt_abandoned, begin_sitting, end_sitting, n_tuned, open_study
+from autobackbone.search.study import (
+    adopt_abandoned,
+    begin_sitting,
+    end_sitting,
+    grown,
+    n_tuned,
+    open_study,
+    read_trials,
+)
 from autobackbone.search.workshop import Workshop
 from autobackbone.selection import Selection
 from autobackbone.settings import Settings
 from autobackbone.training.activations import activation_cache
 from autobackbone.training.stores import Stores
 from autobackbone.training.tuner import Tuner, training_device
+
+if TYPE_CHECKING:
+    import optuna
 
 
 def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: float) -> Selection:
@@ -48,23 +61,29 @@ def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: f
         reporter: told what is done.
         begun: `time.monotonic()` of the call.
     """
+    repeated = _repeated(settings, reporter)
     prepared = prepare(settings, known(run, settings) if run.exists() else None, begun=begun)
     reporter.say(str(prepared.plan))
     prepared.source.check_given()
     space = _space(prepared)
-    shop = _open_workshop(prepared, space, run, reporter, begun)
+    shop = _open_workshop(prepared, space, run, repeated, reporter, begun)
     is_interrupted = _search(shop)
     is_interrupted = _is_ending_interrupted(shop, is_confirming=not is_interrupted) or is_interrupted
     if settings.costs is not None and shop.record.n_measured:
         n = counted(shop.record.n_measured, "cost")
-        reporter.say(f"{n} had not been recorded, and what was measured here may have led elsewhere")
+        reporter.say(
+            f"{n} had not been recorded and were measured here: other trials may have come out, and latencies of two "
+            "machines may stand side by side"
+        )
     end_sitting(shop.study, shop.ledger, shop.clock.run_s(), is_completed=not is_interrupted)
     selection = Selection(run.path, dataset=settings.dataset)
     selection.plot().savefig(run.figure_file, dpi=120)
     return selection
 
 
-def _open_workshop(prepared: Prepared, space: Space, run: RunFolder, reporter: Reporter, begun: float) -> Workshop:
+def _open_workshop(
+    prepared: Prepared, space: Space, run: RunFolder, repeated: RecordedCosts, reporter: Reporter, begun: float
+) -> Workshop:
     settings = prepared.settings
     try:
         settings.cache_dir.mkdir(parents=True, exist_ok=True)
@@ -93,8 +112,14 @@ def _open_workshop(prepared: Prepared, space: Space, run: RunFolder, reporter: R
         seed=settings.seed,
         sampler=settings.sampler,
     )
+    _adopt(study, run)
+    study = grown(study, space.distributions())
+    if settings.added:
+        note_added(run, prepared)
     ledger = begin_sitting(study)
-    record = CostRecord(file=run.costs_file, repeated=_repeated(settings, reporter))
+    record = CostRecord(file=run.costs_file, repeated=repeated, source=settings.costs)
+    record.note(SITTING, asdict(settings.budget))
+    is_timed = settings.budget.wall_clock_s is not None
     shop = Workshop(
         run=run,
         bundle=bundle,
@@ -110,7 +135,7 @@ def _open_workshop(prepared: Prepared, space: Space, run: RunFolder, reporter: R
             seed=settings.seed,
             precision=prepared.target.precision,
             record=record,
-            is_timed=settings.budget.wall_clock_s is not None,
+            owner=None if is_timed else f"{run.path.resolve()} {run.read_facts()['begun_at']}",
         ),
         record=record,
         study=study,
@@ -129,9 +154,9 @@ def _open_workshop(prepared: Prepared, space: Space, run: RunFolder, reporter: R
         batch_norm=settings.batch_norm,
         seed=settings.seed,
         tolerance=settings.tolerance,
+        stop_early=settings.stop_early,
         survey=prepared.survey,
     )
-    _adopt(shop)
     shop.recall()
     _tell_of_earlier_sittings(shop)
     return shop
@@ -142,9 +167,21 @@ def _repeated(settings: Settings, reporter: Reporter) -> RecordedCosts:
     if settings.costs is None:
         return {}
     earlier = RunFolder(path=settings.costs)
-    line = earlier.read_facts()["target_line"]
-    reporter.say(f"latencies and seconds are those that {str(earlier.path)!r} recorded on {line}, not measured here")
-    return read_costs(earlier.costs_file)
+    facts, found = earlier.read_facts(), read_costs(earlier.costs_file)
+    target = settings.decisive()["target"]
+    if facts["arguments"].get("target") != target:
+        raise ArgumentError(
+            f"costs is a run for the same target: {str(earlier.path)!r} was for {facts['arguments'].get('target')}, "
+            f"and {target} came. Give that target, or another run."
+        )
+    where = f"{str(earlier.path)!r} recorded on {facts['target_line']}"
+    reporter.say(f"latencies and seconds are those that {where}, not measured here")
+    if not is_one_untimed_sitting(found):
+        reporter.say(
+            "that run was ended by a clock, or had several sittings: what it recorded is used, and other trials may "
+            "come out all the same"
+        )
+    return found
 
 
 def _copies_together(bundle: DataBundle, prepared: Prepared, run: RunFolder, reporter: Reporter) -> DataBundle:
@@ -167,10 +204,10 @@ def _tell_of_earlier_sittings(shop: Workshop) -> None:
         shop.reporter.say(f"the run goes on: {counted(n_trials, 'trial')} so far{budget}")
 
 
-def _adopt(shop: Workshop) -> None:
+def _adopt(study: optuna.Study, run: RunFolder) -> None:
     """What was running is failed, or goes on from its checkpoint in this sitting or the next."""
-    waiting = {trial.number for trial in shop.trials() if trial.is_paused}
-    adopt_abandoned(shop.study, lambda number: number in waiting and trialfiles.has_checkpoint(shop.run, number))
+    waiting = {trial.number for trial in read_trials(study) if trial.is_paused}
+    adopt_abandoned(study, lambda number: number in waiting and trialfiles.has_checkpoint(run, number))
 
 
 def _search(shop: Workshop) -> bool:
@@ -196,7 +233,7 @@ def _search(shop: Workshop) -> bool:
     else:
         return False
     _let_go_of_what_was_interrupted()
-    _adopt(shop)
+    _adopt(shop.study, shop.run)
     shop.reporter.say("interrupted: what is there so far is kept; give the same run_dir to go on")
     return True
 
@@ -214,10 +251,10 @@ def _tell_where_nothing_was_tuned(shop: Workshop, search: Search) -> None:
 
 
 def _screening_share(shop: Workshop) -> float:
-    """Of the time; where nothing is fine-tuned afterwards, no search keeps back what folds may take."""
+    """Of the time; where nothing is fine-tuned afterwards, nearly all."""
     if _is_tuning(shop):
         return SCREENING_SHARE
-    return FROZEN_SHARE - FOLDS_SHARE if wants_folds(shop.bundle) else FROZEN_SHARE
+    return FROZEN_SHARE
 
 
 def _is_tuning(shop: Workshop) -> bool:
@@ -258,6 +295,8 @@ def _search_of(shop: Workshop, tuner: Tuner) -> Search:
         n_trials=_n_trials_left(shop),
         is_higher_better=shop.metric.is_higher_better,
         on_trial=lambda trial: _tell_trial(shop, trial),
+        stop_early=shop.stop_early,
+        say=shop.reporter.say,
     )
 
 
@@ -282,7 +321,7 @@ def _is_ending_interrupted(shop: Workshop, *, is_confirming: bool) -> bool:
             _keep_or_tell(shop, trial)
         if is_confirming:
             cross_validate(shop, front, left_s=lambda: _left_before_confirming_s(shop))
-            front = _chosen_first(shop)  # once all trials have scores by folds, these make it
+            front = _chosen_first(shop)  # trials stand on it by their folds now
             for trial in front:
                 _keep_or_tell(shop, trial)
             shop.reporter.stage("confirm")
@@ -297,10 +336,12 @@ def _is_ending_interrupted(shop: Workshop, *, is_confirming: bool) -> bool:
 
 
 def _keep_or_tell(shop: Workshop, trial: Trial) -> None:
-    """A frozen network whose copy has no room can be built again from its head."""
+    """A frozen network whose copy has no room can be built again from its head; of one whose file was removed, the rest
+    of the run is still good.
+    """
     try:
         shop.keep_network(trial)
-    except TrialError as error:
+    except (TrialError, RunError) as error:
         shop.reporter.say(f"the network of trial {trial.number} is not kept: {error}")
 
 
@@ -320,9 +361,8 @@ def _chosen_first(shop: Workshop) -> list[Trial]:
     """The front: the chosen trial, then the best scores, so that a short clock leaves out what matters least."""
     front = front_of(shop.trials(), shop.metric)
     chosen = judged(shop, front).choice(shop.metric, tolerance=shop.tolerance).trial
-    return sorted(
-        front, key=lambda trial: (trial.number != chosen.number, -to_maximised(shop.metric, trial.score or 0))
-    )
+    scores = {trial.number: to_maximised(shop.metric, trial.score or 0.0) for trial in as_they_stand(front)}
+    return sorted(front, key=lambda trial: (trial.number != chosen.number, -scores[trial.number]))
 
 
 def _space(prepared: Prepared) -> Space:

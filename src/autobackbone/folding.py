@@ -20,7 +20,7 @@ from autobackbone.planning import FOLDS_SHARE
 from autobackbone.records import Body, Trial
 from autobackbone.screening import extract
 from autobackbone.search.costs import EXACT_FACTOR, SETUP_S
-from autobackbone.search.foldheads import N_DEALS, Folds, note, with_parts
+from autobackbone.search.foldheads import N_REPEATS, Folds, note, with_parts
 from autobackbone.search.repeating import candidate_again, useful_epochs, views_of
 from autobackbone.search.workshop import Workshop
 from autobackbone.training.stores import Stores
@@ -46,10 +46,10 @@ def kept_s(shop: Workshop) -> float:
     return kept
 
 
-def expected_s(shop: Workshop, trial: Trial, trials: Sequence[Trial], deal: int = 0) -> float:
-    """Seconds that the folds of one of all trials take, dealt once; of one that pauses, those of its whole training."""
+def expected_s(shop: Workshop, trial: Trial, trials: Sequence[Trial], repeat: int = 0) -> float:
+    """Seconds that one repeat of folds takes for one of all trials; of one that pauses, that of its whole training."""
     pass_s = EXACT_FACTOR * _pass_s(shop, trial.body)
-    is_known = (trial.body, deal) in shop.fold_heads
+    is_known = (trial.body, repeat) in shop.fold_heads
     heads_s = 0.0 if is_known else SETUP_S + pass_s + N_FOLDS * _head_s(shop, trial.body, trials)
     if trial.n_unfrozen == 0:
         return heads_s
@@ -57,7 +57,7 @@ def expected_s(shop: Workshop, trial: Trial, trials: Sequence[Trial], deal: int 
     n_epochs = whole if trial.is_paused else useful_epochs(trial, shop.metric)
     # Four folds of five are as many pictures as the training part, which is four fifths of the same pictures.
     fit_s = shop.costs.expected_s(candidate_again(trial, n_epochs=n_epochs), n_epochs, is_stored=True)
-    views_s = 0.0 if deal else views_of(trial) * _pass_s(shop, trial.body)  # what is only trained on may be rounded
+    views_s = 0.0 if repeat else views_of(trial) * _pass_s(shop, trial.body)  # what is only trained on may be rounded
     return heads_s + views_s + N_FOLDS * fit_s + pass_s
 
 
@@ -66,38 +66,38 @@ def cross_validate(shop: Workshop, front: Sequence[Trial], *, left_s: Callable[[
 
     For each fold the candidate is trained anew on the others, as it would be for use: a convex head on frozen features,
     and then as many epochs as its best rung had. That, its rate and depth were chosen on the validation part, whose
-    pictures lie in the folds, too; nothing further is chosen on them. What time then is left deals the pictures again.
+    pictures lie in the folds, too; nothing further is chosen on them. What time then is left repeats it.
     Nothing happens where pictures are many or the validation part was given.
 
     Args:
         shop: of the run.
         front: what matters most first; what has such a score already is passed over.
-        left_s: seconds that folds may still take; infinite without a limit of time: then pictures are dealt once.
+        left_s: seconds that folds may still take; infinite without a limit of time: then nothing is repeated.
     """
     folds = Folds.of(shop.bundle, shop.seed)
     if folds is None:
         return
-    n_deals = 1 if left_s() == math.inf else N_DEALS
-    done = {trial.number: _n_deals(shop, trial) for trial in front}
-    if min(done.values(), default=n_deals) >= n_deals:
+    n_repeats = 1 if left_s() == math.inf else N_REPEATS
+    done = {trial.number: _n_repeats(shop, trial) for trial in front}
+    if min(done.values(), default=n_repeats) >= n_repeats:
         return
     shop.reporter.stage("folds")
-    for deal in range(n_deals):
+    for repeat in range(n_repeats):
         bench: _Bench | None = None
         for trial in front:
-            if done[trial.number] != deal:  # when it was screened, by an earlier sitting, or there was no time before
+            if done[trial.number] != repeat:  # when it was screened, by an earlier sitting, or there was no time before
                 continue
-            needed_s, own_s = expected_s(shop, trial, shop.trials(), deal), left_s()
+            needed_s, own_s = expected_s(shop, trial, shop.trials(), repeat), left_s()
             if needed_s > own_s:
-                if deal == 0:
+                if repeat == 0:
                     lack = f"they take about {needed_s:.0f} s, and {max(0.0, own_s):.0f} s are left for them"
                     shop.reporter.say(f"trial {trial.number} is not scored by folds: {lack}")
                 continue
             try:
-                bench = bench or _Bench.of(shop, deal)
+                bench = bench or _Bench.of(shop, repeat)
                 _score_one(shop, bench, trial, None if own_s == math.inf else time.monotonic() + own_s)
             except (TrialError, MetricError) as error:
-                if deal == 0:
+                if repeat == 0:
                     shop.reporter.say(f"trial {trial.number} is not scored by folds: {error}")
                 continue
             done[trial.number] += 1
@@ -111,14 +111,14 @@ def judged(shop: Workshop, front: Sequence[Trial]) -> Judged:
     return Judged(front=front, predictions=shop.validation_of, labels=labels)
 
 
-def _n_deals(shop: Workshop, trial: Trial) -> int:
-    """How often pictures were dealt for a trial."""
+def _n_repeats(shop: Workshop, trial: Trial) -> int:
+    """How many repeats of folds a trial has."""
     return 0 if trial.fold_score is None else len(shop.folds_of(trial))
 
 
 def _score_one(shop: Workshop, bench: _Bench, trial: Trial, until: float | None) -> None:
     said = [bench.frozen(trial.body) if trial.n_unfrozen == 0 else bench.tuned(trial, until)]
-    note(shop, trial.number, np.stack([*shop.folds_of(trial), *said] if bench.deal else said))
+    note(shop, trial.number, np.stack([*shop.folds_of(trial), *said] if bench.repeat else said))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,34 +126,34 @@ class _Bench:
     """Trains without a fold; what trials share is computed once.
 
     Args:
-        deal: how often the pictures were dealt before.
+        repeat: how many repeats there were before.
         folds: of the pictures.
         tuners: one for each fold, which trains without it.
     """
 
     shop: Workshop
-    deal: int
+    repeat: int
     folds: Folds
     tuners: Sequence[Tuner]
 
     @classmethod
-    def of(cls, shop: Workshop, deal: int) -> _Bench:
+    def of(cls, shop: Workshop, repeat: int) -> _Bench:
         """Of a run.
 
         Raises:
             TrialError: there are not two folds.
         """
-        folds = Folds.of(shop.bundle, shop.seed, deal)
+        folds = Folds.of(shop.bundle, shop.seed, repeat)
         if folds is None:
             raise TrialError("there are too few pictures for two folds")
         tuners = [_tuner(shop, bundle, folds.pool) for bundle in folds.without]
-        return cls(shop=shop, deal=deal, folds=folds, tuners=tuners)
+        return cls(shop=shop, repeat=repeat, folds=folds, tuners=tuners)
 
     def frozen(self, body: Body) -> NDArray[np.float32]:
         """(n, n_outputs) what heads say of the folds that they were fitted without."""
         features = self._extracted(body)
         heads = self.folds.heads(features, self.shop.space.head_weights)
-        self.shop.fold_heads[body, self.deal] = heads
+        self.shop.fold_heads[body, self.repeat] = heads
         return self.folds.said(heads, features)
 
     def tuned(self, trial: Trial, until: float | None) -> NDArray[np.float32]:
@@ -176,7 +176,7 @@ class _Bench:
 
     def _heads_of(self, body: Body) -> list[Head]:
         """One for each fold, fitted without it."""
-        known, key = self.shop.fold_heads, (body, self.deal)
+        known, key = self.shop.fold_heads, (body, self.repeat)
         if key not in known:
             known[key] = self.folds.heads(self._extracted(body), self.shop.space.head_weights)
         return known[key]
@@ -205,6 +205,8 @@ def _tuner(shop: Workshop, bundle: DataBundle, pool: DataBundle) -> Tuner:
         device=shop.device,
         seed=shop.seed,
         precision=shop.target.precision,
+        record=shop.record,
+        owner=shop.stores.owner,
         held=pool,
     )
     stores.entries.update(shop.stores.entries)

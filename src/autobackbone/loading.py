@@ -119,8 +119,7 @@ class RunReader:
         """What a trial's networks said of the folds that they were trained without.
 
         Returns:
-            (n_deals, n_train + n_validation, n_outputs), by ascending number of the picture, for each time that they
-            were dealt into folds.
+            (n_repeats, n_train + n_validation, n_outputs), by ascending number of the picture, of each repeat.
 
         Raises:
             RunError: they are not there or damaged.

@@ -16,7 +16,8 @@ _Z = 1.96
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Optimism:
-    """Validation scores minus test scores, positive where the search flattered, whatever the metric's orientation.
+    """The scores that a choice stood on minus test scores, positive where the search flattered, whatever the metric's
+    orientation.
 
     Args:
         mean: over the confirmed trials of the front, in the metric's unit.
@@ -38,13 +39,14 @@ class Optimism:
         return self.sentence
 
 
-def optimism_of(front: Sequence[Trial], best: Trial, metric: Metric) -> Optimism | None:
-    """Compare validation and test scores of a front.
+def optimism_of(front: Sequence[Trial], best: Trial, metric: Metric, *, is_by_folds: bool = False) -> Optimism | None:
+    """Compare test scores of a front with those that the choice stood on.
 
     Args:
         front: finished trials.
         best: the chosen one.
         metric: of the scores.
+        is_by_folds: whether `score` is by folds, and not of the validation part.
 
     Returns:
         `None` where none of the front is confirmed.
@@ -59,7 +61,7 @@ def optimism_of(front: Sequence[Trial], best: Trial, metric: Metric) -> Optimism
         n_trials=len(gaps),
         of_best=math.nan if of_best is None else of_best,
         standard_error=error,
-        sentence=_sentence(best, of_best, error, metric),
+        sentence=_sentence(best, of_best, error, metric, "by folds" if is_by_folds else "in validation"),
     )
 
 
@@ -82,15 +84,15 @@ def _error(trial: Trial) -> float:
     return math.hypot(trial.score_se, (trial.test_score_high - trial.test_score_low) / (2 * _Z))
 
 
-def _sentence(best: Trial, gap: float | None, error: float, metric: Metric) -> str:
+def _sentence(best: Trial, gap: float | None, error: float, metric: Metric, where: str) -> str:
     if gap is None and best.test_score is not None:
         return f"{name_of(best)}: {metric.name} is not defined on the test part, so that its score stays unconfirmed."
     if gap is None:
         return unconfirmed(best, metric)
-    validation, test = shown(metric, best.score or 0.0), shown(metric, best.test_score or 0.0)
+    before, test = shown(metric, best.score or 0.0), shown(metric, best.test_score or 0.0)
     scale, unit = (100, " points") if metric.unit == "points" else (1, " nats" if metric.unit == "nats" else "")
     better = "better" if gap >= 0 else "worse"
     return (
-        f"{name_of(best)}: {metric.name} {validation} in validation, {test} in test, so that validation was "
+        f"{name_of(best)}: {metric.name} {before} {where}, {test} in test, so that the former was "
         f"{scale * abs(gap):.2g} ± {scale * error:.2g}{unit} {better}."
     )

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from autobackbone.costrecord import CostEntry
-from autobackbone.errors import RunError, TrialMemoryError
+from autobackbone.errors import TrialMemoryError
 from autobackbone.memory import memory_errors_translated
 
 Way = Literal["plain", "channels last", "fused", "bfloat16"]
@@ -103,7 +103,7 @@ class _Course:
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             assert entry is not None
-            raise RunError(f"the recorded costs are damaged: {entry.of} is {noted!r}. Give another run.") from error
+            raise entry.damaged("the course of a pass", noted) from error
 
 
 def passes(

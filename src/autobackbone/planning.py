@@ -25,8 +25,7 @@ _MOST_SHARE = 0.8
 FROZEN_SHARE = 0.9
 FOLDS_SHARE = 0.25
 """Of the budget, what is kept back for folds at most."""
-# What folds are expected to be of, and five heads with the building of a network, seconds.
-_N_FOLDED = 3
+# Five heads, seconds.
 _FOLDED_HEADS_S = 2.5
 # About half the pixels of the own size, nearly all of its accuracy: 91.2 of 92.3 % on 100-px pictures, frozen features.
 _MIDDLE_SHARE = 0.7
@@ -142,19 +141,19 @@ def forecast(
     height, width = survey.picture_size_hint or (500, 500)
     read_s = 1.0 + n_all * height * width / 1e6 / _DECODED_MEGAPIXELS_PER_S / n_workers
     order = screening_order(image_sizes)
-    passes_s = {pair: gmacs(*pair) * seconds_per_gmac * n_screened + _PRICING_S for pair in order}
+    # Few pictures: frozen networks are scored by folds with their pass.
+    are_few = "validation" in survey.made and n_screened < FEW_PICTURES
+    heads_s = _FOLDED_HEADS_S if are_few else 0.0
+    passes_s = {pair: gmacs(*pair) * seconds_per_gmac * n_screened + _PRICING_S + heads_s for pair in order}
     screening_share, most_share = (FROZEN_SHARE, FROZEN_SHARE) if is_frozen_only else (SCREENING_SHARE, _MOST_SHARE)
     left_s = float("inf") if budget.wall_clock_s is None else max(0.0, budget.wall_clock_s - read_s)
     reached = _affordable(passes_s, left_s * screening_share) or [min(order, key=passes_s.__getitem__)]
     screen_s = min(sum(passes_s[pair] for pair in reached), most_share * left_s)
     # A trial takes about one forward pass for its activations and as much again for its epochs.
-    trial_s = 2 * statistics.median(passes_s[pair] for pair in reached)
+    trial_s = 2 * (statistics.median(passes_s[pair] for pair in reached) - heads_s)
     confirm_s = min(0.3 * screen_s + 2, 0.2 * left_s, left_s - screen_s)
-    folds_s = 0.0
-    if "validation" in survey.made and n_screened < FEW_PICTURES:
-        # Half of a trial's seconds are its epochs; one of those on the front is fine-tuned, if anything is.
-        of_tuned_s = 0.0 if is_frozen_only else N_FOLDS * trial_s / 2
-        folds_s = min(_N_FOLDED * (trial_s / 2 + _FOLDED_HEADS_S) + of_tuned_s, FOLDS_SHARE * left_s)
+    # Half of a trial's seconds are its epochs; one of those on the front is fine-tuned, if anything is.
+    folds_s = min(N_FOLDS * trial_s / 2, FOLDS_SHARE * left_s) if are_few and not is_frozen_only else 0.0
     n_fitting = None if left_s == float("inf") else max(0, int((left_s - screen_s - confirm_s - folds_s) / trial_s))
     n_tuned = 0 if is_frozen_only else min(n for n in (n_fitting, budget.n_trials) if n is not None)
     stages = {"read": min(read_s, budget.wall_clock_s or read_s), "screen": screen_s, "search": n_tuned * trial_s}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -35,6 +35,9 @@ _LEAST_SHARE = 0.1
 # training costs several passes. So many pictures are used in any case; where even they take too long, a pass is cut.
 _PASS_SHARE = 0.25
 _ENOUGH_PICTURES = 5_000
+
+# Why a backbone is searched that a run did not begin with.
+_ADDED = "added"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -98,7 +101,9 @@ def prepare(settings: Settings, known: Known | None = None, *, begun: float | No
     whys, notes = _backbones(settings, known_sizes)
     sources, unloadable = _sources(settings, whys)
     sources, download_mb, dropped = _within_download(settings, sources, known_sizes)
-    sizes, refused = _sizes(settings, sources) if known_sizes is None else (dict(known_sizes), ())
+    new = sources if known_sizes is None else {name: of for name, of in sources.items() if name not in known_sizes}
+    sizes, refused = _sizes(settings, new) if new else ({}, ())
+    sizes = {**(known_sizes or {}), **sizes}
     source = TimmSource(sources, n_classes=len(found.classes), seed=settings.seed)
     if {"n_unfrozen", "n_blocks_kept"} & settings.space.keys():
         n_blocks = {name: source.n_blocks(name) for name in sizes}
@@ -214,7 +219,8 @@ def _backbones(
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """Names with one line each saying why, and notes."""
     if known_sizes is not None:
-        return dict.fromkeys(known_sizes, "of the run that is continued"), ()
+        added = resolve_names(settings.added) if settings.added else ()
+        return {**dict.fromkeys(added, _ADDED), **dict.fromkeys(known_sizes, "of the run that is continued")}, ()
     if settings.backbones is not None:
         return dict.fromkeys(resolve_names(settings.backbones), "asked for"), ()
     listed = shortlist(target=settings.target, limits=settings.limits, weights=settings.weights)
@@ -226,15 +232,18 @@ def _backbones(
     return {pick.name: pick.why for pick in listed.picks}, tuple(listed.notes)
 
 
-def _sources(settings: Settings, names: Iterable[str]) -> tuple[dict[str, WeightSource], tuple[str, ...]]:
-    """Where weights are; what a glob named along with others may be nowhere, what was named itself may not."""
+def _sources(settings: Settings, names: Mapping[str, str]) -> tuple[dict[str, WeightSource], tuple[str, ...]]:
+    """Where weights are, of names with why they are wanted; what a glob named along with others may be nowhere, what
+    was named itself may not.
+    """
     found: dict[str, WeightSource] = {}
     errors: dict[str, WeightsError] = {}
     for name in names:
         try:
             found[name] = find_weights(name, settings.weights)
         except WeightsError as error:
-            if {name, architecture_of(name)} & set(settings.backbones or (name,)):
+            unnamed = (name,) if settings.backbones is None and names[name] != _ADDED else ()
+            if {name, architecture_of(name)} & {*unnamed, *(settings.backbones or ()), *settings.added}:
                 raise
             errors[name] = error
     if errors and not found:

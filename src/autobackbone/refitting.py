@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from autobackbone.choosing import name_of
-from autobackbone.errors import ArgumentError
+from autobackbone.errors import ArgumentError, RunError
 from autobackbone.loading import RunReader
 from autobackbone.metrics import Metric, interval, paired_interval, score, shown, to_maximised
 from autobackbone.records import Budget, Part, RefitOn, Trial, as_budget, counted
@@ -40,7 +40,7 @@ class Refit:
         test_score_low: lower end of its 95 % interval.
         test_score_high: upper end of the same.
         gain: how much better it is than the trial's own network on the same test pictures, positive where better
-            whatever the metric's orientation; NaN where that network was not kept.
+            whatever the metric's orientation; NaN where that network cannot be had.
         gain_low: lower end of the gain's 95 % interval.
         gain_high: upper end of the same.
         path: the file of its weights.
@@ -123,12 +123,13 @@ def refit(reader: RunReader, retrainer: Retrainer, trial: Trial, on: RefitOn, un
 
 
 def _said_before(reader: RunReader, retrainer: Retrainer, trial: Trial) -> NDArray[np.float32] | None:
-    """What the trial's own network says of the test part, confirmed or not; `None` where it was not kept."""
-    if reader.has_predictions(trial, "test"):
-        return reader.predictions(trial, "test")
-    if not reader.has_network(trial):
+    """What the trial's own network says of the test part, confirmed or not; `None` where it cannot be had."""
+    try:
+        if reader.has_predictions(trial, "test"):
+            return reader.predictions(trial, "test")
+        return retrainer.predicted(trial, reader.network(trial), "test") if reader.has_network(trial) else None
+    except RunError:  # its file is damaged: that must not cost the new network
         return None
-    return retrainer.predicted(trial, reader.network(trial), "test")
 
 
 def _training(trial: Trial, again: Again, on: RefitOn) -> str:
@@ -145,7 +146,7 @@ def _scores(metric: Metric, test: float, gain: tuple[float, float, float], is_le
         return f"its test {metric.name} is not defined{on_which}"
     scored = f"test {metric.name} {shown(metric, test)}{on_which}"
     if math.isnan(gain[0]):
-        return f"{scored}; the trial's own network was not kept, so that they cannot be compared"
+        return f"{scored}; the trial's own network cannot be had any more, so that they are not compared"
     scale, unit = (100, " points") if metric.unit == "points" else (1, " nats" if metric.unit == "nats" else "")
     difference, low, high = (scale * value for value in gain)
     verdict = "which may be chance"

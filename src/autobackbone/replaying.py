@@ -25,7 +25,7 @@ def script_of(
         trials: of it; those that ended with a network are repeated.
         chosen: the one to use, repeated last.
         metric: of the scores.
-        has_costs: whether the run has recorded what things cost.
+        has_costs: whether the run has recorded all that things cost, in one sitting that no clock ended.
     """
     repeated = [trial for trial in trials if trial.on_front and trial.number != chosen.number]
     lines = [
@@ -71,7 +71,7 @@ def _search(path: Path, facts: Mapping[str, Any], trials: Sequence[Trial], *, ha
         _SIZES: None if arguments[_SIZES] is None else repr([tuple(size) for size in arguments[_SIZES]]),
         "target": repr(Target(**arguments["target"])),
         "limits": repr(Limits(**arguments["limits"])),
-        "space": repr(_as_given(arguments["space"])) if arguments["space"] else None,
+        "space": repr(as_given(arguments["space"])) if arguments["space"] else None,
         "seed": repr(arguments["seed"]),
         "resize": repr(arguments["resize"]),
         "batch_norm": repr(arguments["batch_norm"]),
@@ -79,13 +79,13 @@ def _search(path: Path, facts: Mapping[str, Any], trials: Sequence[Trial], *, ha
     }
     written = [f"#     {name}={value}," for name, value in given.items() if value is not None]
     # Runs before these were noted have none.
-    asked = {name: value for name, value in facts.get("asked", {}).items() if name != "costs"}
-    written += [_asked(name, value) for name, value in asked.items() if value is not None]
+    written += [_asked(name, value) for name, value in facts.get("asked", {}).items() if value is not None]
+    why = "# The same search anew. What is tried after screening hangs on what things cost, and so on the clock."
     if has_costs:
         written.append(f"#     costs={str(path)!r},")
+        why = "# The same search anew, with what this one measured: the same trials come out."
     return [
-        "# The same search anew. What is tried hangs on what things cost, and that was recorded: the same trials come",
-        "# out of a search that no clock ended.",
+        why,
         "# selection = select_backbone(",
         "#     dataset,",
         f"#     Budget(n_trials={n_tuned}),",
@@ -101,6 +101,6 @@ def _asked(name: str, value: Any) -> str:
     return f"#     {name}={(tuple(value) if isinstance(value, list) else value)!r},"
 
 
-def _as_given(space: Mapping[str, Any]) -> dict[str, Any]:
-    """Bounds are tuples where users write them, and lists in JSON."""
+def as_given(space: Mapping[str, Any]) -> dict[str, Any]:
+    """A space as users write it: bounds are tuples there, and lists in JSON."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in space.items()}

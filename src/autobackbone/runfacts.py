@@ -52,6 +52,11 @@ def begin_or_continue(run: RunFolder, prepared: Prepared, bundle: DataBundle) ->
     run.write_facts(_facts(prepared, bundle))
 
 
+def note_added(run: RunFolder, prepared: Prepared) -> None:
+    """Write down which backbones a run has now: after its study has taken over, so that a refusal changes nothing."""
+    run.write_facts({**run.read_facts(), "image_sizes": _image_sizes(prepared)})
+
+
 def known(run: RunFolder, settings: Settings) -> Known:
     """What a run has settled for those who continue it.
 
@@ -123,9 +128,22 @@ def _facts(prepared: Prepared, bundle: DataBundle) -> dict[str, Any]:
         "split_digest": bundle.split_digest,
         "copies": None if bundle.copies is None else groups_of(bundle.copies),
         "preparation": bundle.preparation.to_json(),
-        "image_sizes": [[name, [list(size) for size in of]] for name, of in prepared.image_sizes.items()],
-        "notes": [*bundle.skipped, *prepared.plan.notes],
+        "image_sizes": _image_sizes(prepared),
+        "notes": [*bundle.skipped, *prepared.plan.notes, *_on_costs(settings)],
     }
+
+
+def _on_costs(settings: Settings) -> tuple[str, ...]:
+    """Where latencies and seconds come from, if they were not measured by this run."""
+    if settings.costs is None:
+        return ()
+    line = RunFolder(path=settings.costs).read_facts()["target_line"]
+    return (f"latencies and seconds were recorded by {str(settings.costs)!r} on {line}",)
+
+
+def _image_sizes(prepared: Prepared) -> list[list[Any]]:
+    """Of each backbone, in its order."""
+    return [[name, [list(size) for size in of]] for name, of in prepared.image_sizes.items()]
 
 
 def _check_same(run: RunFolder, prepared: Prepared, bundle: DataBundle) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -18,11 +19,13 @@ from autobackbone.calibration import Calibration
 from autobackbone.choices import best_within, fastest_at_least, preferred
 from autobackbone.choosing import (
     Choice,
+    as_they_stand,
     comparable,
     front_line,
     front_of,
     mark_front,
 )
+from autobackbone.costrecord import is_one_untimed_sitting, read_costs
 from autobackbone.crossfitting import ScoredPart
 from autobackbone.ensembling import Ensemble, ensemble_of
 from autobackbone.errors import ArgumentError, RunError
@@ -32,6 +35,7 @@ from autobackbone.metrics import Metric, metric_for, score
 from autobackbone.optimism import Optimism, optimism_of
 from autobackbone.overfitting import advice, mark_overfitting
 from autobackbone.predicting import Predictor
+from autobackbone.progress import Reporter
 from autobackbone.records import Budget, Limits, Preference, RefitOn, Task, Trial, counted
 from autobackbone.refitting import Refit, refit, until_of
 from autobackbone.replaying import script_of
@@ -40,12 +44,14 @@ from autobackbone.reviewing import contradictions, suspects
 from autobackbone.runfolder import RunFolder
 from autobackbone.search.similar import read_similar
 from autobackbone.search.study import load_study, read_trials
+from autobackbone.settings import Groups, Times
 from autobackbone.tasks import require_probabilities
 from autobackbone.trialframe import frame_of
 
 if TYPE_CHECKING:
     import optuna
     from matplotlib.figure import Figure
+    from optuna.samplers import BaseSampler
 
 
 class Selection:
@@ -154,7 +160,7 @@ class Selection:
 
         A small network that is slow is on no front of accuracy against latency. So this looks beyond the front, at
         every finished trial whose network can be had: the front's are kept, and a frozen one is built from its head.
-        Validation scores count, since folds are of the front alone.
+        Scores count as they stand: by folds, where a trial has them.
 
         Args:
             latency_ms: median milliseconds of one forward pass on the target; `None` for no limit, as for the others.
@@ -166,7 +172,10 @@ class Selection:
             LimitsError: none keeps them; it names the nearest.
         """
         usable = [trial for trial in comparable(self.trials) if self._reader.has_network(trial)]
-        return best_within(usable, self.metric, latency_ms=latency_ms, n_params=n_params, megabytes=megabytes)
+        found = best_within(
+            as_they_stand(usable), self.metric, latency_ms=latency_ms, n_params=n_params, megabytes=megabytes
+        )
+        return self._trial(found.number)
 
     def fastest_at_least(self, score: float) -> Trial:
         """The fastest trial of the front with at least a score (0.9, not 90), or at most, where the score is a loss.
@@ -189,7 +198,12 @@ class Selection:
 
         Printing it says what it says of the chosen trial.
         """
-        return optimism_of(self.front, self.best, self.metric) if self.front else None
+        if not self.front:
+            return None
+        judged, best = self._judged, self.best
+        if judged.is_by_folds:
+            (best,) = as_they_stand([best])
+        return optimism_of(judged.front, best, self.metric, is_by_folds=judged.is_by_folds)
 
     @cached_property
     def advice(self) -> tuple[str, ...]:
@@ -200,12 +214,14 @@ class Selection:
         """Print the lines of Python that repeat what the run has recorded: its front, trained again, the best last.
 
         With versions, threads, and the digests of pictures and split. The split, the screened heads and each training
-        come out the same; a search anew takes what this one measured, and tries the same where no clock ended it.
+        come out the same. So does a search anew, from what this one measured, if it had trials as its only budget;
+        under a limit of time it may try other candidates.
 
         Raises:
             RunError: no trial has finished.
         """
-        has_costs = RunFolder(path=self.path).costs_file.is_file()
+        file = self._run.costs_file
+        has_costs = file.is_file() and is_one_untimed_sitting(read_costs(file))
         script = script_of(self.path, self._facts, self.trials, self.best, self.metric, has_costs=has_costs)
         print(script)  # noqa: T201  what it is for
 
@@ -291,6 +307,68 @@ class Selection:
         retrainer = self._retrainer(wanted, dataset, cache_dir)
         return refit(self._reader, retrainer, wanted, on, until)
 
+    def more(
+        self,
+        budget: Budget | float | str,
+        *,
+        backbones: str | Sequence[str] | None = None,
+        dataset: Any = None,
+        groups: Groups = None,
+        times: Times = None,
+        sampler: BaseSampler | None = None,
+        cache_dir: str | Path | None = None,
+        cache_gb: float | None = None,
+        max_download_mb: float = 2000,
+        stop_early: bool = False,
+        progress: bool | Reporter = True,
+    ) -> Selection:
+        """Go on with the run: more time, and further backbones, with everything else as it was asked.
+
+        All that was tried stays and is built on. Where backbones are added, a further study in the run's file takes
+        its trials over, since the choices of a study cannot grow.
+
+        Args:
+            budget: as for the search; it comes on top, where the run has spent its own, else it takes its place.
+            backbones: names or globs of further ones; `None` for none.
+            dataset: as it was given to the search; `None` for the path that the run has noted.
+            groups: as for the search, where it was given entries or a function.
+            times: the same.
+            sampler: as for the search, where it was given one.
+            cache_dir: as for the search.
+            cache_gb: as for the search.
+            max_download_mb: megabytes of weights that may be fetched now.
+            stop_early: as for the search.
+            progress: as for the search.
+
+        Returns:
+            The selection of the same run folder; this one does not change.
+
+        Raises:
+            ArgumentError: the run has noted no path, or what decides its split lay in memory, and nothing came.
+            RunError: the dataset has changed; or backbones are added to a run of which trials still pause.
+            AutobackboneError: as the search.
+
+        Example:
+            result = select_backbone("photos/", "10min")
+            result = result.more("20min", backbones="convnext*")
+        """
+        from autobackbone._api import go_on
+
+        return go_on(
+            self._run,
+            budget,
+            added=backbones,
+            dataset=self._dataset if dataset is None else dataset,
+            groups=groups,
+            times=times,
+            sampler=sampler,
+            cache_dir=cache_dir,
+            cache_gb=cache_gb,
+            max_download_mb=max_download_mb,
+            stop_early=stop_early,
+            progress=progress,
+        )
+
     def _retrainer(self, wanted: Trial, dataset: Any, cache_dir: str | Path | None) -> Retrainer:
         given = self._dataset if dataset is None else dataset
         return Retrainer.of(
@@ -313,7 +391,7 @@ class Selection:
         from autobackbone.plots.front import draw_front, front_facts
 
         chosen = self.best.number if self.front else None
-        return draw_front(front_facts(self.trials, self.target, self.metric, chosen))
+        return draw_front(front_facts(as_they_stand(self.trials), self.target, self.metric, chosen))
 
     def model(self, trial: Trial | int | None = None) -> nn.Module:
         """A trial's network.

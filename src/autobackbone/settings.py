@@ -28,7 +28,9 @@ IN_MEMORY = "in_memory"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Settings:
-    """The arguments of `select_backbone`, whose docstring tells what each means."""
+    """The arguments of `select_backbone`, whose docstring tells what each means; and the backbones that a run which is
+    continued gets beside those it has (`added`).
+    """
 
     dataset: Any
     budget: Budget
@@ -56,6 +58,8 @@ class Settings:
     batch_norm: BatchNorm
     sampler: BaseSampler | None
     costs: Path | None
+    stop_early: bool = False
+    added: tuple[str, ...] = ()
 
     @property
     def is_frozen_only(self) -> bool:
@@ -73,6 +77,7 @@ class Settings:
             "seed": self.seed,
             "resize": self.resize,
             "batch_norm": self.batch_norm,
+            "costs": None if self.costs is None else str(self.costs.absolute()),
         }
 
     def asked(self) -> dict[str, Any]:
@@ -88,7 +93,6 @@ class Settings:
             "value_range": None if self.value_range is None else list(map(float, self.value_range)),
             "channels": None if self.channels is None else list(self.channels),
             "sampler": None if self.sampler is None else {IN_MEMORY: f"a {type(self.sampler).__name__} of Optuna"},
-            "costs": None if self.costs is None else str(self.costs.absolute()),
         }
 
 
@@ -119,7 +123,8 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     cache_gb: float | None,
     batch_norm: BatchNorm,
     sampler: BaseSampler | None,
-    costs: str | Path | None,
+    costs: str | Path | None = None,
+    stop_early: bool = False,
 ) -> Settings:
     """Check every argument before anything is read or written.
 
@@ -160,11 +165,14 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
         is_number(max_download_mb) and max_download_mb >= 0, f"max_download_mb is at least 0, not {max_download_mb!r}."
     )
     _require(cache_gb is None or (is_number(cache_gb) and cache_gb > 0), f"cache_gb is above 0, not {cache_gb!r}.")
+    _require(isinstance(stop_early, bool), f"stop_early is True or False, not {stop_early!r}.")
     for name, value, kind in (("target", target, Target), ("limits", limits, Limits)):
         _require(value is None or isinstance(value, kind), f"{name} is a {kind.__name__}(…) or None, not {value!r}.")
     cache = Path(cache_dir).expanduser() if cache_dir is not None else runfolder.cache_folder()
     nearest = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
     _require(nearest.is_dir(), f"cache_dir is a folder that can be made; {str(nearest)!r} is a file.")
+    has_costs = costs is None or runfolder.RunFolder(path=Path(costs).expanduser()).costs_file.is_file()
+    _require(has_costs, f"costs is the folder of a run that has recorded them; there is no costs.jsonl in {costs!r}.")
     granted = as_budget(budget)
     is_untimed = costs is None or granted.wall_clock_s is None
     _require(is_untimed, "costs= repeats a search that no clock ends: give budget=Budget(n_trials=…) without a time.")
@@ -195,6 +203,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
         batch_norm=batch_norm,
         sampler=sampler,
         costs=None if costs is None else Path(costs).expanduser(),
+        stop_early=stop_early,
     )
 
 

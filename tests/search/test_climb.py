@@ -470,3 +470,15 @@ def test_where_lower_is_better_the_same_trials_go_on(make_search):
         found.append([(candidate_of(t), t.state, t.n_epochs, sign * t.score) for t in read_trials(search.study)])
     assert found[0] == found[1]
     assert {n_epochs for _, _, n_epochs, _ in found[0]} >= {0, 1, 2, 10}
+
+
+def test_a_search_ends_early_where_it_is_asked_to_and_says_so_either_way(make_search):
+    """All trainings after the first few score the same."""
+    for stop_early in (True, False):
+        lines = []
+        search = make_search(evaluate=lambda _: 0.9, n_trials=40, name=f"early{stop_early}")
+        begun = climb(replace(search, stop_early=stop_early, say=lines.append))
+        assert begun < 40 if stop_early else begun == 40
+        (line,) = lines
+        assert "hardly worth it" in line
+        assert ("no more are begun" in line) == stop_early

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from autobackbone import Budget
+from autobackbone.metrics import metric_for
 from autobackbone.records import Body, Latency, Limits, Trial
-from autobackbone.search.levelling import levelling_s
+from autobackbone.search import levelling
+from autobackbone.search.levelling import level, levelling_s
 from autobackbone.search.space import Space
 from autobackbone.search.study import add_screened, load_study, note_latencies, open_study, read_trials
 
@@ -39,6 +42,23 @@ def test_one_body_has_nothing_to_be_compared_with():
 @pytest.mark.parametrize("limit", ["latency_ms", "latency_p95_ms"])
 def test_a_limit_that_was_kept_stays_kept(limit):
     assert levelling_s(shop(**{limit: 20}), [trial("a", 64, 1.0), trial("b", 64, 1.0)]) == 0
+
+
+def test_what_is_on_the_front_by_folds_is_measured_as_well(monkeypatch):
+    """A validation part of few pictures may have beaten it."""
+    measured = []
+    monkeypatch.setattr(levelling, "_measure", lambda _, bodies: measured.extend(bodies) or True)
+    lucky = replace(trial("a", 64, 1.0), score=0.9, fold_score=0.6)
+    steady = replace(trial("b", 64, 3.0), number=1, score=0.8, fold_score=0.8)
+    beaten = replace(trial("a", 96, 9.0), number=2, score=0.5, fold_score=0.5)
+    own = shop()
+    own.trials = lambda: [lucky, steady, beaten]
+    own.metric = metric_for("accuracy", n_outputs=2)
+    own.clock.left_s = lambda: 50.0
+    own.reporter = SimpleNamespace(progress=lambda *_: None)
+    own.use_share = lambda: 0.5
+    assert level(own)
+    assert measured == [lucky.body, steady.body]
 
 
 def test_what_was_measured_side_by_side_stands_for_all_trials_of_a_body(tmp_path):

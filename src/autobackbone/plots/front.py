@@ -81,7 +81,7 @@ def front_facts(trials: Sequence[Trial], target_line: str, metric: Metric, chose
     others into one line.
 
     Args:
-        trials: of one run; those that did not finish are left out.
+        trials: of one run, as they stand; those that did not finish are left out.
         target_line: where latencies were measured, as `describe` says it.
         metric: of the scores.
         chosen: number of the trial to ring, `None` for none.
@@ -103,7 +103,7 @@ def front_facts(trials: Sequence[Trial], target_line: str, metric: Metric, chose
         floor=floor,
         chosen=ringed.number if ringed else None,
         chosen_label=_label(ringed, metric) if ringed else "",
-        height_label=_height_label(metric),
+        height_label=_height_label(metric, any(trial.fold_score is not None for trial in finished)),
         target_line=target_line,
         is_higher_better=metric.is_higher_better,
     )
@@ -181,11 +181,12 @@ def _label(trial: Trial, metric: Metric) -> str:
     )
 
 
-def _height_label(metric: Metric) -> str:
+def _height_label(metric: Metric, has_folds: bool) -> str:  # noqa: FBT001
     name = metric.name.replace("_", " ")
+    name = f"{name} by folds, or in validation" if has_folds else f"validation {name}"
     unit = {"points": "%", "nats": "nats", "target": ""}[metric.unit]
     notes = ", ".join(filter(None, [unit, "" if metric.is_higher_better else "better is up"]))
-    return f"validation {name} ({notes})" if notes else f"validation {name}"
+    return f"{name} ({notes})" if notes else name
 
 
 def draw_front(facts: FrontFacts, ax: Axes | None = None) -> Figure:

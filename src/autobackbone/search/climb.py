@@ -11,24 +11,35 @@ from autobackbone.search.openings import openings, untried
 from autobackbone.search.sampling import AllowedSampler
 from autobackbone.search.steps import OPENING_SHARE, Search, go_on, try_asked, view, without_hopeless
 from autobackbone.search.study import read_trials
+from autobackbone.search.worth import LEAST_GROWTH, recent_growth
+
+# Of this sitting, before it is judged whether more time is worth it.
+_FEWEST_BEGUN = 8
 
 
 def climb(search: Search) -> int:
     """Try candidates as long as any fits the time and the number of trials; returns how many were begun.
 
     A trial pauses at each rung. One that is hopeless is stopped there; the best half of a rung goes on, and so does
-    whatever is best when the time would else become too short for it. What still pauses at the end stays running in the
-    study: whoever ends the run ends it, or a later sitting goes on with it.
+    whatever is best when the time would else become too short for it. When the later half of all trainings has brought
+    next to nothing, that is told, and where it was asked for, nothing new is begun. What still pauses at the end stays
+    running in the study: whoever ends the run ends it, or a later sitting goes on with it.
     """
     distributions, fitting = search.space.distributions(), search.fitting
     search.study.sampler = AllowedSampler(search.study.sampler, distributions, fitting.allows, fitting.nearest)
     trials = read_trials(search.study)
     opening = list(untried(openings(trials, search), trials))
-    n_begun = 0
+    n_begun, is_told, is_settled = 0, False, False
     while True:
-        can_ask = n_begun != search.n_trials and fitting.is_any()
         trials = without_hopeless(search)
-        leg = next_leg(view(search, trials), can_ask=can_ask)
+        # An earlier sitting says nothing of backbones that were added since.
+        growth = None if is_told or n_begun < _FEWEST_BEGUN else recent_growth(trials, search.sign)
+        if growth is not None and growth < LEAST_GROWTH:
+            is_told, is_settled = True, search.stop_early
+            search.say(_hardly_worth(growth, is_stopping=search.stop_early))
+        can_ask = not is_settled and n_begun != search.n_trials and fitting.is_any()
+        # What pauses then ends where it stands, unless it is among the best of its rung.
+        leg = next_leg(view(search, trials), can_ask=can_ask or is_settled)
         if leg is not None:
             go_on(search, next(trial for trial in trials if trial.number == leg.number), leg)
         elif can_ask:
@@ -36,6 +47,15 @@ def climb(search: Search) -> int:
             n_begun += try_asked(search, search.study.ask(distributions)) != "stopped"
         else:
             return n_begun
+
+
+def _hardly_worth(growth: float, *, is_stopping: bool) -> str:
+    """In one line."""
+    then = "no more are begun" if is_stopping else "stop_early=True would end the search here"
+    return (
+        f"the later half of all trainings has let the front grow by {growth:.1%}: more time is hardly worth it, and "
+        f"{then}"
+    )
 
 
 def _enqueue_next(search: Search, opening: list[Candidate], trials: Sequence[Trial]) -> None:

@@ -189,5 +189,7 @@ def tidy(shop: Workshop, *, drift: float = DRIFT) -> None:
             continue
         shop.run.remove_trial_files(trial.number, trialfiles.CHECKPOINT)
         is_scored = trial.state == "finished" and trial.score is not None
+        if trial.fold_score is not None and trial.n_unfrozen > 0:
+            continue  # by folds it may be on the front, whatever its validation score
         if not is_scored or is_beaten_for_good(trial, trials, shop.metric, drift=drift):
             shop.run.remove_trial_files(trial.number, trialfiles.WEIGHTS)

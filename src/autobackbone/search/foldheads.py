@@ -21,12 +21,13 @@ from autobackbone.search.workshop import Workshop
 from autobackbone.tasks import can_be_learned
 
 # Of the time left, what the folds of one screened network may take.
-_SHARE = 0.1
-# How pictures are dealt moves a score by 0.5 to 0.7 of its standard error (100 to 480 pictures of two data sets): the
-# mean of three deals is as sure as one deal of a fifth more pictures.
-N_DEALS = 3
-# Seeds of deals are this far apart, so that runs with neighbouring seeds are not dealt alike.
-_DEALT_APART = 1_000_003
+_SHARE = 0.05
+# How pictures are dealt into folds moves a score by 0.5 to 0.7 of its standard error (100 to 480 pictures of two data
+# sets): the mean of three repeats is as sure as one of a fifth more pictures.
+N_REPEATS = 3
+_DEALT = 0.6
+# Seeds of repeats are this far apart, so that runs with neighbouring seeds do not share them.
+_SEEDS_APART = 1_000_003
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,15 +49,15 @@ class Folds:
     seed: int
 
     @classmethod
-    def of(cls, bundle: DataBundle, seed: int, deal: int = 0) -> Folds | None:
+    def of(cls, bundle: DataBundle, seed: int, repeat: int = 0) -> Folds | None:
         """Of a bundle; `None` where its pictures are many, its validation part was given, or there are no two folds.
 
         Args:
             bundle: the pictures.
             seed: of the run.
-            deal: how often they were dealt before.
+            repeat: how many repeats there were before.
         """
-        folds = folds_of(bundle, seed=seed + _DEALT_APART * deal) if wants_folds(bundle) else None
+        folds = folds_of(bundle, seed=(seed + _SEEDS_APART * repeat) % 2**32) if wants_folds(bundle) else None
         if folds is None:
             return None
         members = pooled(bundle)
@@ -114,7 +115,8 @@ def gathered(bundle: DataBundle, reached: Features) -> Floats | None:
 
 
 def score_frozen(shop: Workshop, trial: Trial, features: Floats | None) -> None:
-    """Score a network that was just screened by folds, dealt as often as there is time for.
+    """Score a network that was just screened by folds, where there is time: once under a clock, as what is left of it
+    at the end serves the front; else with all repeats.
 
     Args:
         shop: of the run.
@@ -123,17 +125,24 @@ def score_frozen(shop: Workshop, trial: Trial, features: Floats | None) -> None:
     """
     if features is None:
         return
-    head_s = max(1e-3, (trial.train_seconds or 0.0) - shop.costs.forward_s[trial.body] * len(features))
-    n_deals = min(float(N_DEALS), _SHARE * shop.clock.left_s() / (N_FOLDS * head_s))
-    said = []
+    head_s = max(0.0, (trial.train_seconds or 0.0) - shop.costs.forward_s[trial.body] * len(features))
+    left_s = shop.clock.left_s()
+    if N_FOLDS * head_s > _SHARE * left_s:
+        return
+    said: list[NDArray[np.float32]] = []
     try:
-        for deal in range(int(max(0.0, n_deals))):
-            folds = Folds.of(shop.bundle, shop.seed, deal)
+        for repeat in range(N_REPEATS if left_s == math.inf else 1):
+            folds = Folds.of(shop.bundle, shop.seed, repeat)
             if folds is None:
-                return
+                break
             heads = folds.heads(features, shop.space.head_weights)
             said.append(folds.said(heads, features))
-            shop.fold_heads[trial.body, deal] = heads
+            if not shop.space.is_frozen_only:
+                shop.fold_heads[trial.body, repeat] = heads
+    except TrialError as error:  # another repeat may have all of a rare class in one fold
+        if not said:
+            shop.reporter.say(f"trial {trial.number} is not scored by folds: {error}")
+    try:
         if said:
             note(shop, trial.number, np.stack(said))
     except (TrialError, MetricError) as error:
@@ -146,7 +155,7 @@ def note(shop: Workshop, number: int, predictions: NDArray[np.float32]) -> None:
     Args:
         shop: of the run.
         number: of the trial.
-        predictions: (n_deals, n, n_outputs).
+        predictions: (n_repeats, n, n_outputs).
 
     Raises:
         TrialError: there is no score, or no room.
@@ -157,8 +166,12 @@ def note(shop: Workshop, number: int, predictions: NDArray[np.float32]) -> None:
     if not np.isfinite(values).all():
         raise TrialError(f"{metric.name} is not defined on them")
     trialfiles.save_predictions(shop.run, number, trialfiles.FOLDS, predictions)
-    # The same pictures each time, so that their own error stays; what dealing adds becomes less.
-    own = np.mean([standard_error(metric, said, labels, seed=shop.seed) for said in predictions])
-    dealt = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    value = float(values.mean())
+    # What the pictures themselves leave open stays, however often they are dealt.
+    wider = math.hypot(1.0, _DEALT / math.sqrt(len(values)))
+    own = float(np.mean([standard_error(metric, said, labels, seed=shop.seed) for said in predictions]))
     low, high = np.mean([interval(metric, said, labels, seed=shop.seed) for said in predictions], axis=0)
-    note_fold_score(shop.study, number, float(values.mean()), float(np.hypot(own, dealt)), (float(low), float(high)))
+    lowest = -math.inf if metric.name == "r2" or low < 0 else 0.0
+    highest = max(1.0, high) if metric.unit == "points" else math.inf
+    between = max(lowest, value - wider * (value - low)), min(highest, value + wider * (high - value))
+    note_fold_score(shop.study, number, value, wider * own, (float(between[0]), float(between[1])))

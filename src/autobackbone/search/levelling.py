@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from autobackbone.choosing import comparable, front_of, is_beaten_for_good
+from autobackbone.choosing import as_they_stand, comparable, front_of, is_beaten_for_good
 from autobackbone.errors import TargetMemoryError
 from autobackbone.latency.measure import measure_together
 from autobackbone.records import Body, Latency, Trial
@@ -39,7 +39,13 @@ def level(shop: Workshop) -> bool:
         Whether latencies can be compared now.
     """
     trials = comparable(shop.trials())
-    near = [one for one in trials if not is_beaten_for_good(one, trials, shop.metric, drift=DRIFT)]
+    standing = as_they_stand(trials)
+    near = [
+        one
+        for one, stood in zip(trials, standing, strict=True)
+        if not is_beaten_for_good(one, trials, shop.metric, drift=DRIFT)
+        or not is_beaten_for_good(stood, standing, shop.metric, drift=DRIFT)
+    ]
     left_s = shop.clock.left_s()
     fitting = [some for some in (near, front_of(trials, shop.metric)) if 0 < levelling_s(shop, some) <= left_s]
     if not fitting:

@@ -35,6 +35,8 @@ class Search:
         is_higher_better: orientation of the score.
         now_s: seconds since the run began.
         on_trial: told each ended trial.
+        stop_early: whether nothing new is begun once more trials are hardly worth their time.
+        say: told, once, when they are not.
     """
 
     study: optuna.Study
@@ -45,6 +47,8 @@ class Search:
     is_higher_better: bool
     n_trials: int | None = None
     on_trial: Callable[[Trial], None] = lambda _: None
+    stop_early: bool = False
+    say: Callable[[str], None] = lambda _: None
 
     @property
     def sign(self) -> float:

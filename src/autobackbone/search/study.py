@@ -10,7 +10,9 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 from sqlalchemy.exc import DatabaseError
@@ -20,6 +22,8 @@ from autobackbone.records import Body, Candidate, Latency, Trial, TrialState
 from autobackbone.search.space import Space
 
 STUDY_NAME = "autobackbone"
+_BACKBONE = "backbone"
+_IS_WHOLE = "has_taken_over"
 _FACTS = "facts"
 _TEST_SCORES = "test_scores"
 _LATENCIES = "latencies"
@@ -39,14 +43,20 @@ _NOT_STORED = ("number", "state", "on_front", "overfits", *_TESTED, *_FOLDED, "f
 
 
 def open_study(
-    file: Path, *, is_higher_better: bool, metric_name: str, seed: int, sampler: BaseSampler | None = None
+    file: Path,
+    *,
+    is_higher_better: bool,
+    metric_name: str,
+    seed: int,
+    sampler: BaseSampler | None = None,
 ) -> optuna.Study:
     """The study in `file`, made if it is not there: maximised or minimised score first, latency second."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
+        storage = optuna.storages.get_storage(f"sqlite:///{quote(str(file.resolve()))}")
         study = optuna.create_study(
-            storage=f"sqlite:///{quote(str(file.resolve()))}",
-            study_name=STUDY_NAME,
+            storage=storage,
+            study_name=_latest_name(storage),
             directions=["maximize" if is_higher_better else "minimize", "minimize"],
             # multivariate, or it models no parameter jointly with another.
             sampler=sampler or TPESampler(multivariate=True, seed=seed),
@@ -61,6 +71,61 @@ def open_study(
     return study
 
 
+def _latest_name(storage: BaseStorage) -> str:
+    """Of the study that goes on: the last one that took over all trials of the one before."""
+    every = optuna.get_all_study_summaries(storage, include_best_trial=False)
+    whole = [one.study_name for one in every if one.study_name == STUDY_NAME or one.user_attrs.get(_IS_WHOLE)]
+    return max(whole, key=lambda name: (len(name), name), default=STUDY_NAME)
+
+
+def grown(study: optuna.Study, distributions: Mapping[str, BaseDistribution]) -> optuna.Study:
+    """The study, if it knows the backbones that are searched now; else a further one in the same file that has taken
+    over its trials: the choices of a parameter cannot grow.
+
+    Args:
+        study: what a process that died left running is failed already.
+        distributions: what will be asked.
+
+    Raises:
+        RunError: a trial still pauses.
+    """
+    trials, backbones = study.get_trials(deepcopy=False), distributions[_BACKBONE]
+    if all(trial.distributions.get(_BACKBONE, backbones) == backbones for trial in trials):
+        return study
+    if any(trial.state == OptunaState.RUNNING for trial in trials):
+        raise RunError(
+            "the run is not at its end: some of its trials still pause. Continue it as it is first, then add backbones."
+        )
+    storage = study._storage  # noqa: SLF001  the same connection
+    number = int(study.study_name.removeprefix(STUDY_NAME).lstrip("-") or 1) + 1
+    name = f"{STUDY_NAME}-{number}"
+    if name in optuna.get_all_study_names(storage):  # a process died while it took over
+        optuna.delete_study(study_name=name, storage=storage)
+    further = optuna.create_study(storage=storage, study_name=name, directions=study.directions, sampler=study.sampler)
+    further.add_trials([_taken_over(trial, distributions) for trial in trials])
+    for key, value in study.user_attrs.items():
+        if key != _IS_WHOLE:
+            further.set_user_attr(key, value)
+    further.set_user_attr(_IS_WHOLE, True)  # noqa: FBT003  Optuna's argument
+    return further
+
+
+def _taken_over(trial: FrozenTrial, distributions: Mapping[str, BaseDistribution]) -> FrozenTrial:
+    """The same trial among more backbones; one that nobody began any more has failed."""
+    is_waiting = trial.state == OptunaState.WAITING
+    params = {name: value for name, value in trial.params.items() if name in distributions}
+    if params and "kept_share" in distributions:
+        params.setdefault("kept_share", 1.0)  # the whole network
+    return optuna.trial.create_trial(
+        state=OptunaState.FAIL if is_waiting else trial.state,
+        values=trial.values if trial.state == OptunaState.COMPLETE else None,
+        params=params,
+        distributions={name: distributions[name] for name in params},
+        user_attrs=trial.user_attrs,
+        system_attrs=trial.system_attrs,
+    )
+
+
 def load_study(file: Path) -> optuna.Study:
     """The study in `file`, opened so that nothing can be written.
 
@@ -72,9 +137,8 @@ def load_study(file: Path) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # Twice: the address is unquoted once by SQLAlchemy and once by SQLite.
     try:
-        return optuna.load_study(
-            study_name=STUDY_NAME, storage=f"sqlite:///file:{quote(quote(str(file.resolve())))}?mode=ro&uri=true"
-        )
+        storage = optuna.storages.get_storage(f"sqlite:///file:{quote(quote(str(file.resolve())))}?mode=ro&uri=true")
+        return optuna.load_study(study_name=_latest_name(storage), storage=storage)
     except Exception as error:
         raise RunError(f"{str(file)!r} cannot be opened as a study: {error}") from error
 

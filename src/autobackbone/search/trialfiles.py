@@ -190,13 +190,13 @@ def load_predictions(
 
 
 def load_folds(run: RunFolder, number: int, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """(n_deals, n_images, n_outputs) predictions by folds; `shape` is what those of one deal must have.
+    """(n_repeats, n_images, n_outputs) predictions by folds; `shape` is what one repeat must have.
 
     Raises:
         RunError: they are not there or damaged.
     """
     predictions = load_predictions(run, number, FOLDS)
-    if predictions.ndim == 2:  # of a run that dealt once
+    if predictions.ndim == 2:  # of a run without repeats
         predictions = predictions[None]
     if predictions.shape[1:] != shape or len(predictions) == 0:
         file = _existing(run, number, FOLDS)

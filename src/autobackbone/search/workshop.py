@@ -42,8 +42,7 @@ class Workshop:
         balanced_metric: scored beside the metric, where uneven classes flatter that; else `None`.
         priced: what each body costs to run.
         heads: of each body the number of its screened trial and its head.
-        fold_heads: of a body that was scored by folds, and each time that pictures were dealt, the head without each
-            fold.
+        fold_heads: of a body that was scored by folds, and of each repeat, the head without each fold.
     """
 
     run: RunFolder
@@ -64,6 +63,7 @@ class Workshop:
     batch_norm: BatchNormMode
     seed: int
     tolerance: float | None
+    stop_early: bool
     survey: Survey
     record: CostRecord
     _preprocess_ms: dict[ImageSize, float] = field(default_factory=dict)
@@ -91,6 +91,8 @@ class Workshop:
         for trial in self.trials():
             if trial.state == "finished":
                 self.validation_of(trial)
+                if trial.fold_score is not None:
+                    self.folds_of(trial)
             if trial.state == "finished" and trial.n_unfrozen == 0 and trial.extras["scored_share"] == 1.0:
                 body = trial.body
                 self.heads[body] = (trial.number, trialfiles.load_head(self.run, trial.number))
@@ -144,8 +146,7 @@ class Workshop:
         """What a trial's networks said of the folds that they were trained without.
 
         Returns:
-            (n_deals, n_train + n_validation, n_outputs), by ascending number of the picture, for each time that they
-            were dealt into folds.
+            (n_repeats, n_train + n_validation, n_outputs), by ascending number of the picture, of each repeat.
         """
         return trialfiles.load_folds(self.run, trial.number, (len(pooled(self.bundle)), len(self.bundle.classes)))
 

@@ -57,7 +57,8 @@ class Stores:
         seed: of the order of pictures, which is that of screening, and of augmentation.
         precision: in which what scores is computed: the target's.
         record: where the course of each pass is noted, or taken from an earlier run.
-        is_timed: whether a clock decides on anything; else what earlier searches have stored decides on nothing.
+        owner: names the run whose stores these are alone: what others have stored then decides on nothing, neither on
+            what is worth its time nor, by how it was rounded, on scores. `None` shares them.
         held: the same pictures in parts of which more are stored, so that several bundles which train on some of them
             share stores; `None` stores the bundle's own.
         entries: by body and depth where the network was cut, as verified since these stores were made; `None` where it
@@ -71,10 +72,9 @@ class Stores:
     seed: int
     precision: Precision = "float32"
     record: CostRecord = field(default_factory=CostRecord, repr=False, compare=False)
-    is_timed: bool = True
+    owner: str | None = None
     held: DataBundle | None = None
     entries: dict[tuple[Body, int], str | None] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _made: set[tuple[Body, int]] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def split(self, network: nn.Module, body: Body, n_unfrozen: int) -> Split | None:
         """The network in two, verified on real pictures; `None` where no cut holds or none can be stored by picture."""
@@ -123,7 +123,6 @@ class Stores:
 
                 path = self._path(body, n_unfrozen, view)
                 made.append(stored(self.cache, path, compute, n_rows=len(order), until=until))
-                self._made.add((body, n_unfrozen))
         return made
 
     def rows(self, n_views: int) -> tuple[Ints, Ints]:
@@ -162,28 +161,20 @@ class Stores:
             taps: list[Tap] = []
             for depth in depths:
                 path = self._path(body, depth, 0)
-                is_there = self.cache.opened(path) is not None
-                split = None if is_there and self.is_timed else self.split(network, body, depth)
+                split = None if self.cache.opened(path) is not None else self.split(network, body, depth)
                 if split is not None and all(tap.module != split.entry for tap in taps):
-                    tell: Callable[[Tensor], None] = _ignored
-                    if not is_there:
-                        tell = _until_it_fails(stack.enter_context(StoreWriter(self.cache, path, n_rows)))
-                    taps.append(Tap(module=split.entry, read=copied, tell=tell))
-                    self._made.add((body, depth))
+                    writer = stack.enter_context(StoreWriter(self.cache, path, n_rows))
+                    taps.append(Tap(module=split.entry, read=copied, tell=_until_it_fails(writer)))
             for n_kept, entry in cuts.items():
                 path = self._features_path(body._replace(n_blocks_kept=n_kept))
-                is_there = self.cache.opened(path) is not None
-                if not is_there:
+                if self.cache.opened(path) is None:
                     writer = stack.enter_context(StoreWriter(self.cache, path, n_rows, dtype=np.float32))
                     taps.append(Tap(module=entry.module, read=entry.pool, tell=_until_it_fails(writer)))
-                elif not self.is_timed:
-                    taps.append(Tap(module=entry.module, read=entry.pool, tell=_ignored))
             yield taps
 
     def is_stored(self, body: Body, n_unfrozen: int) -> bool:
-        """Whether the first view is there; without a clock, whether these stores have made it or used it."""
-        is_known = self.is_timed or (body, n_unfrozen) in self._made
-        return is_known and self._path(body, n_unfrozen, 0).is_file()
+        """Whether the first view is there."""
+        return self._path(body, n_unfrozen, 0).is_file()
 
     def features(self, body: Body) -> NDArray[np.float32] | None:
         """Features of a cut body, (n_images, n_features), as `filling` left them: in the order of screening.
@@ -233,11 +224,8 @@ class Stores:
             precision=self.precision,
             torch=torch.__version__,
             timm=version("timm"),
+            **({} if self.owner is None else {"owner": self.owner}),
         )
-
-
-def _ignored(_: Tensor) -> None:
-    """What is stored already passes all the same: a pass that gives more is rounded otherwise."""
 
 
 def _until_it_fails(writer: StoreWriter) -> Callable[[Tensor], None]:
