@@ -54,11 +54,11 @@ orientation, in hundredths, or in per cent of the truth where a loss has a unit.
 pictures, a finite number of them moves it also without any choice: `map` upwards, `f1_macro` downwards.
 """
 RARE = """
-**What no interval can know.** Where numbers are predicted, a few pictures can make up most of a score. Below, of the
-best candidate: how many pictures carry half of all squared errors, in how many draws of n there is none of them, and
-the truth of a set that lacks them. In such draws both sets look the same, so an interval that holds either truth must
-reach from one to the other. Where this gap is wider than the interval, whoever covers more draws does so by intervals
-that are too wide for all sets without such pictures.
+**What a draw cannot know.** Where numbers are predicted, one wild answer can make up much of a score, and the candidate
+whose wildest picture is absent from the validation part looks best there. Below, of the candidate that was chosen most
+often: which share of all its squared errors one picture carries, in how many draws of n that picture is absent, and the
+truth of the same set without it. In those draws both sets look the same; an interval that holds either truth there has
+to be wider by the gap.
 """
 ERRORS = """
 **Are standard errors right?** The mean of `standard_error` on the test pictures, over the spread of what really came:
@@ -80,7 +80,9 @@ class Row(Drawn):
         after_error: the standard error of `after`.
         error_ratio: the mean standard error over the spread of what came.
         state: names the code of the metrics that drew the intervals.
-        n_half: of `r2` and `rmse`, the fewest pictures that carry half of the best candidate's squared errors.
+        worst_share: of `r2` and `rmse`, what one picture carries of the squared errors of the candidate that was chosen
+            most often.
+        truth_with: that candidate's score on all pictures.
         truth_without: its score on the others.
     """
 
@@ -93,7 +95,8 @@ class Row(Drawn):
     after_error: float
     error_ratio: float
     state: str
-    n_half: int | None = None
+    worst_share: float | None = None
+    truth_with: float | None = None
     truth_without: float | None = None
 
 
@@ -141,7 +144,7 @@ def _row(pool: Pool, metric: Metric, n: int, n_draws: int) -> Row:
     draws = np.array([_draw(pool, metric, truths, rng.integers(0, len(pool.labels), (2, n))) for _ in range(n_draws)])
     truth, validation, test, low, high, error = draws.T
     sign = to_maximised(metric, 1.0)
-    n_half, without = _without_half(pool, metric) if metric.name in {"r2", "rmse"} else (None, None)
+    worst = _without_worst(pool, metric, truth) if metric.name in {"r2", "rmse"} else (None, None, None)
     return Row(
         name=pool.name,
         n_pool=len(pool.labels),
@@ -159,20 +162,20 @@ def _row(pool: Pool, metric: Metric, n: int, n_draws: int) -> Row:
         error_ratio=float(np.mean(error) / np.std(test - truth)),
         seconds=round(time.monotonic() - begun, 1),
         state=_state(),
-        n_half=n_half,
-        truth_without=without,
+        worst_share=worst[0],
+        truth_with=worst[1],
+        truth_without=worst[2],
     )
 
 
-def _without_half(pool: Pool, metric: Metric) -> tuple[int, float]:
-    """How few pictures carry half of all squared errors of the best candidate, and its score on the others."""
-    best = int(np.argmax([to_maximised(metric, value) for value in pool.truths(metric)]))
-    said = pool.options[best].predictions
+def _without_worst(pool: Pool, metric: Metric, chosen: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Of the candidate whose truth was chosen most often: what its worst picture carries, its score, and without it."""
+    values, counts = np.unique(chosen, return_counts=True)
+    truth = float(values[counts.argmax()])
+    said = pool.options[int(np.flatnonzero(pool.truths(metric) == truth)[0])].predictions
     errors = ((said - np.reshape(pool.labels, said.shape)) ** 2).sum(axis=1)
-    order = np.argsort(-errors)
-    n_half = int(np.searchsorted(np.cumsum(errors[order]), errors.sum() / 2)) + 1
-    others = order[n_half:]
-    return n_half, score(metric, said[others], pool.labels[others])
+    others = np.delete(np.arange(len(errors)), errors.argmax())
+    return float(errors.max() / errors.sum()), truth, score(metric, said[others], pool.labels[others])
 
 
 def _draw(
@@ -197,7 +200,7 @@ def _text(rows: Sequence[Row]) -> str:
             _table(rows, _held),
             OPTIMISM,
             _table(rows, _optimism),
-            *((RARE, _rare_table(rows)) if any(row.n_half for row in rows) else ()),
+            *((RARE, _rare_table(rows)) if any(row.worst_share for row in rows) else ()),
             ERRORS,
             _table(rows, lambda row: f"{row.error_ratio:.2f}"),
             "",
@@ -218,18 +221,17 @@ def _table(rows: Sequence[Row], cell: Callable[[Row], str]) -> str:
 
 def _rare_table(rows: Sequence[Row]) -> str:
     lines = [
-        "| set | metric | n | pictures with half of the squared errors | draws with none of them | truth with, without "
-        "| gap | width of the interval, median |",
+        "| set | metric | n | of its squared errors in one picture | draws without it | truth with, without | gap | "
+        "width of the interval, median |",
         "|---" * 8 + "|",
     ]
     for row in rows:
-        if row.n_half is None or row.truth_without is None:
+        if row.worst_share is None or row.truth_with is None or row.truth_without is None:
             continue
-        none = (1 - row.n_half / row.n_pool) ** row.n
-        gap = abs(row.truth - row.truth_without)
         lines.append(
-            f"| {row.name}, {row.n_pool:,} | {row.metric} | {row.n} | {row.n_half} | {none:.2f} | {row.truth:.3g}, "
-            f"{row.truth_without:.3g} | {gap:.2g} | {row.width:.2g} |"
+            f"| {row.name}, {row.n_pool:,} | {row.metric} | {row.n} | {row.worst_share:.0%} | "
+            f"{(1 - 1 / row.n_pool) ** row.n:.2f} | {row.truth_with:.3g}, {row.truth_without:.3g} | "
+            f"{abs(row.truth_with - row.truth_without):.2g} | {row.width:.2g} |"
         )
     return "\n".join(lines)
 

@@ -44,7 +44,7 @@ def interval(
     - `auroc`: DeLong's standard error, on the logit scale, with Student's t.
     - `log_loss`, `mae`, `rmse` and `r2`, which a few pictures may carry: a studentised bootstrap over pictures with 999
       resamples, on a logarithmic scale, for `r2` of what is not explained. What no picture shows no interval knows:
-      where a few wild pictures among hundreds make half of all squared errors, a draw without them is too sure.
+      where one of hundreds of pictures makes a quarter of all squared errors, a draw without it is too sure.
     - `f1_micro`, `accuracy` of several labels a picture, and the user's own: a bias-corrected and accelerated
       bootstrap over pictures with 999 resamples; where the correction is not defined, the percentiles of the resampled
       scores. A resample in which the score is not defined is left out. Where nothing was missed, or everything, all
