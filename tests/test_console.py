@@ -88,3 +88,19 @@ def test_a_process_without_standard_error_goes_on_and_writes_nowhere_else():
     line = f'exec "{sys.executable}" -c "{code}" 2>&-'
     done = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "on\n")
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_what_a_terminal_would_obey_is_shown_as_numbers(is_terminal):
+    file = io.StringIO()
+    reporter = Console(file, is_terminal=is_terminal)
+    reporter.stage("read")
+    reporter.say("class \x1b]0;owned\x07 \x9b31m \u202eevil\rX\nsecond line")
+    reporter.progress(0.5, "reading \x1b[2J")
+    reporter.close()
+    shown = file.getvalue()
+    assert "class \\x1b]0;owned\\x07 \\x9b31m \\u202eevil\\rX\n" in shown
+    assert "second line\n" in shown
+    assert "\x1b]0;" not in shown
+    assert "\x1b[2J" not in shown
+    assert "\x9b" not in shown

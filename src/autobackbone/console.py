@@ -10,6 +10,8 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
 
+from autobackbone.showing import harmless
+
 # Drawn twice a second: a livelier line would take time from a small network's latency on the other cores.
 _DRAWN_PER_S = 2
 
@@ -58,8 +60,8 @@ class Console:
         self._task: TaskID | None = None
 
     def say(self, line: str) -> None:
-        """One line that stays."""
-        self._console.print(line)
+        """One line that stays, or several; what a terminal would obey is written as numbers."""
+        self._console.print(harmless(line, keeps="\n"))
 
     def stage(self, name: str) -> None:
         """A stage begins."""
@@ -74,7 +76,7 @@ class Console:
     def progress(self, share: float, detail: str) -> None:
         """Only on a terminal: a line for each step would drown the others."""
         if self._task is not None:
-            self._progress.update(self._task, completed=share, detail=detail)
+            self._progress.update(self._task, completed=share, detail=harmless(detail))
 
     def close(self) -> None:
         """Leave the terminal as it was."""

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from autobackbone.metrics import aligned
 from autobackbone.optimism import unconfirmed
+from autobackbone.showing import harmless
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,8 +41,8 @@ def print_selection(selection: Selection, *, all_trials: bool = False) -> None:
         all_trials: every trial, with its state and the reason for it, in order of number.
     """
     console = _console()
-    console.print(f"target: {selection.target}")
-    console.print(f"{'trials' if all_trials else 'front, fastest first'}; score is {selection.metric.name}")
+    _say(console, f"target: {selection.target}")
+    _say(console, f"{'trials' if all_trials else 'front, fastest first'}; score is {selection.metric.name}")
     chosen = selection.best.number if selection.front else None
     form = ".4g" if selection.metric.unit == "target" else ".4f"
     trials = selection.trials if all_trials else selection.front
@@ -50,21 +51,21 @@ def print_selection(selection: Selection, *, all_trials: bool = False) -> None:
         rows = [{name: cell for name, cell in row.items() if name != "folds"} for row in rows]
     console.print(_fitting(console, rows))
     if selection.front:
-        console.print(f"choose: {selection.choice.reason}")
+        _say(console, f"choose: {selection.choice.reason}")
         if selection.optimism is None:
-            console.print(f"not confirmed: {unconfirmed(selection.best, selection.metric)}")
+            _say(console, f"not confirmed: {unconfirmed(selection.best, selection.metric)}")
         else:
-            console.print(f"confirmed: {selection.optimism}")
+            _say(console, f"confirmed: {selection.optimism}")
         for part, value in selection.scores_without_copies().items():
-            console.print(f"without copies of training pictures: {part} {aligned(selection.metric, value)}")
+            _say(console, f"without copies of training pictures: {part} {aligned(selection.metric, value)}")
         for sentence in selection.advice:
-            console.print(f"advice: {sentence}")
+            _say(console, f"advice: {sentence}")
     else:
-        console.print("choose: nothing yet, since no trial has finished")
-    console.print(f"run folder: {selection.path}")
+        _say(console, "choose: nothing yet, since no trial has finished")
+    _say(console, f"run folder: {selection.path}")
     figure = selection.path / "front.png"
     if figure.is_file():
-        console.print(f"picture of the front: {figure}")
+        _say(console, f"picture of the front: {figure}")
 
 
 def print_suspects(selection: Selection, suspects: pd.DataFrame) -> None:
@@ -83,7 +84,7 @@ def print_suspects(selection: Selection, suspects: pd.DataFrame) -> None:
         f"trial {judge.number} ({metric.name} {aligned(metric, judge.score or 0.0)})"
         for judge in judges_of(selection.trials, metric)
     )
-    console.print(f"judged by {judges}: who is often wrong suspects labels that are right")
+    _say(console, f"judged by {judges}: who is often wrong suspects labels that are right")
     # Numbers have no probabilities.
     print_rows(suspects.dropna(axis="columns", how="all"), otherwise="no label is contradicted")
 
@@ -108,7 +109,7 @@ def print_catalogue(rows: pd.DataFrame, n_all: int) -> None:
         for row in rows[list(_PUBLISHED)].astype(object).itertuples(index=False)
     ]
     console = _console()
-    console.print(f"{len(rows):,} of {n_all:,} networks")
+    _say(console, f"{len(rows):,} of {n_all:,} networks")
     console.print(_fitting(console, cells))
 
 
@@ -116,6 +117,11 @@ def _console() -> Console:
     """Standard output, where what looks like markup is a name."""
     width = None if sys.stdout.isatty() else _UNBOUNDED
     return Console(width=width, soft_wrap=True, markup=False, emoji=False, highlight=False)
+
+
+def _say(console: Console, line: str) -> None:
+    """One line, whatever names stand in it."""
+    console.print(harmless(line))
 
 
 def _fitting(console: Console, rows: Sequence[Mapping[str, str]]) -> Table:
@@ -135,9 +141,9 @@ def _table(rows: Sequence[Mapping[str, str]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     for column in rows[0] if rows else ():
         is_text = column in _TEXTS
-        table.add_column(column, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
+        table.add_column(harmless(column), justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
     for row in rows:
-        table.add_row(*row.values())
+        table.add_row(*map(harmless, row.values()))
     return table
 
 

@@ -286,15 +286,21 @@ def _draw_chosen(axes: Axes, facts: FrontFacts) -> None:
 
 
 def _name_things(axes: Axes, facts: FrontFacts) -> None:
-    axes.set_xlabel(f"latency (ms) on {facts.target_line}")
-    axes.set_ylabel(facts.height_label)
+    # A name may hold signs that would be read as a formula.
+    axes.set_xlabel(f"latency (ms) on {facts.target_line}", parse_math=False)
+    axes.set_ylabel(facts.height_label, parse_math=False)
     n_trials = f"{len(facts.points)} finished trial{'s' if len(facts.points) != 1 else ''}"
-    axes.set_title(f"{n_trials}, {len(facts.steps)} on the front\n{facts.target_line}", loc="left", fontsize=10)
+    title = f"{n_trials}, {len(facts.steps)} on the front\n{facts.target_line}"
+    axes.set_title(title, loc="left", fontsize=10, parse_math=False)
     axes.grid(visible=True, color="#E6E6E6", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     if facts.points:
-        axes.legend(handles=_legend(facts), loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8.5)
+        legend = axes.legend(
+            handles=_legend(facts), loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8.5
+        )
+        for text in legend.get_texts():
+            text.set_parse_math(False)
 
 
 def _legend(facts: FrontFacts) -> list[Line2D]:
