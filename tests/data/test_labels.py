@@ -85,3 +85,36 @@ def test_numbers_that_single_precision_cannot_tell_apart_are_told(offset, is_tol
             as_labelled(numbers, "regression")
     else:
         assert as_labelled(numbers, "regression").labels.shape == (40, 1)
+
+
+@pytest.mark.parametrize(
+    ("labels", "task", "message"),
+    [
+        ([0.5, 1.5, float("inf")], None, "numbers to predict are finite; inf came, in row 2"),
+        ([0.5, -np.inf, np.inf], "regression", "-inf came, in row 1"),
+        (pd.DataFrame({"a": [1.5, 2], "b": [3, np.inf]}), None, "inf came, in row 1 of column 'b'"),
+        ([[0.5, 1.0], [np.inf, np.nan]], None, "1 are missing.*the first at 1"),
+        ([[0.5, 1.0], [-np.inf, np.inf]], None, "-inf came, in row 1 of column 0"),
+        (["0.1", "0.2", "wet", "0.4"], "regression", "are numbers; 'wet' came, in row 2"),
+        (["0.1", "0.2", "inf"], "regression", "inf came, in row 2"),
+        (pd.DataFrame({"a": [1.5, 2], "b": ["3", "x"]}), None, "'x' came, in row 1 of column 'b'"),
+        (np.array([["1", "2"], ["3", "4,5"]], dtype=object), "regression", "'4,5' came, in row 1 of column 1"),
+        ([0.5, pd.NA, 1.5], "regression", "1 are missing.*the first at 1"),
+        ([0.5, [1], 1.5], "regression", "entries of different kinds came"),
+        ([10**400, 0.5], "regression", "in row 0"),
+        ([0.5, "wet", 1.5, 2.5], None, r"1 texts and 3 others came, the first of the rarer kind 'wet' in row 1"),
+        (["a", "b", 3, "a"], None, r"3 texts and 1 others came, the first of the rarer kind 3 in row 2"),
+        ([1, 2, 2, 0.5], "classification", "0.5 came, in row 3, which looks like a measurement"),
+        ([1, 2, 2, np.inf], "classification", "inf of type float came, in row 3"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_row(labels, task, message):
+    with pytest.raises(DataError, match=message):
+        as_labelled(labels, task)
+
+
+@pytest.mark.parametrize("size", [1e31, 1e150, 1.7e308, 1e-31, 1e-150])
+def test_numbers_that_single_precision_cannot_hold_are_told(size):
+    with pytest.raises(DataError, match=r"numbers of 'value' reach up to .* Divide or multiply them by a constant"):
+        as_labelled(np.array([-size, 0.0, size / 3, size]), "regression")
+    assert as_labelled(np.array([0.0, 1e29, 2e29]), "regression").task == "regression"

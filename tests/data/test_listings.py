@@ -93,3 +93,16 @@ def test_rows_with_more_cells_than_the_header_are_not_read_shifted(tmp_path, hea
 def test_spaces_around_a_name_make_no_other_class(table):
     names = np.resize(["cat", " cat", "dog ", "dog"], len(table))
     assert survey(table.assign(label=names)).classes == ("cat", "dog")
+
+
+def test_a_cell_that_is_no_number_is_named_with_its_row_and_column(table, tmp_path):
+    cells = [f"{value}" for value in table["size"]]
+    cells[7] = "about 2"
+    table.assign(size=cells).to_csv(tmp_path / "labels.csv", index=False)
+    with pytest.raises(DataError, match=r"column 'size': .*'about 2' came, in row 7"):
+        survey(tmp_path / "labels.csv", label="size", task="regression")
+    with pytest.raises(DataError, match=r"columns 'red', 'size': .*'about 2' came, in row 7 of column 'size'"):
+        survey(tmp_path / "labels.csv", label=["red", "size"])
+    infinite = table.assign(size=table["size"].where(table.index != 9, np.inf))
+    with pytest.raises(DataError, match="column 'size': numbers to predict are finite; inf came, in row 9"):
+        survey(infinite, label="size")

@@ -38,9 +38,8 @@ def encode_labels(labels: Iterable[Any]) -> tuple[tuple[str | int, ...], np.ndar
     codes, found = _factorize(labels)
     if (codes < 0).any():
         raise missing(np.flatnonzero(codes < 0))
-    classes = [_as_class(label) for label in found]
-    if len({type(name) for name in classes}) > 1:
-        raise DataError(f"labels are all numbers or all texts; both came: {_some(classes)}. Turn them into one kind.")
+    _require_one_kind(codes, found)
+    classes = [_as_class(label, codes == code) for code, label in enumerate(found)]
     order = sorted(range(len(classes)), key=lambda i: classes[i])
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
@@ -78,7 +77,25 @@ def _factorize(labels: Iterable[Any]) -> tuple[Array, list[Any]]:
     return codes, list(found)
 
 
-def _as_class(label: Any) -> str | int:
+def _require_one_kind(codes: Array, found: list[Any]) -> None:
+    """Raises: DataError: texts and other labels; it names one of the kind that is rarer."""
+    is_text = np.array([isinstance(plain(label), str) for label in found], np.bool_)
+    if is_text.all() or not is_text.any():
+        return
+    of_pictures = is_text[codes]
+    n_texts, n_others = int(of_pictures.sum()), int((~of_pictures).sum())
+    place = _first(of_pictures if n_texts <= n_others else ~of_pictures)
+    raise DataError(
+        f"labels are all numbers or all texts; {n_texts:,} texts and {n_others:,} others came, the first of the rarer "
+        f"kind {plain(found[codes[place]])!r} in row {place}. Turn them into one kind."
+    )
+
+
+def _first(is_so: Array) -> int:
+    return int(np.argmax(is_so))
+
+
+def _as_class(label: Any, is_so_labelled: Array) -> str | int:
     value = plain(label)
     if isinstance(value, (bool, int)):
         return int(value)
@@ -88,11 +105,10 @@ def _as_class(label: Any) -> str | int:
         if value.is_integer():
             return int(value)
         raise DataError(
-            f"labels are classes; {value!r} came, which looks like a measurement. Round it or cut it into classes, or "
-            "say task='regression'."
+            f"labels are classes; {value!r} came, in row {_first(is_so_labelled)}, which looks like a measurement. "
+            "Round it or cut it into classes, or say task='regression'."
         )
-    raise DataError(f"a label is a whole number or a text; {value!r} of type {type(value).__name__} came.")
-
-
-def _some(classes: list[Any]) -> str:
-    return ", ".join(repr(name) for name in classes[:5]) + (", …" if len(classes) > 5 else "")
+    raise DataError(
+        f"a label is a whole number or a text; {value!r} of type {type(value).__name__} came, in row "
+        f"{_first(is_so_labelled)}."
+    )

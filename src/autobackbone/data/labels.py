@@ -24,6 +24,8 @@ _SEPARATORS = re.compile(r"[|;,]")
 
 # Of the largest number: single precision has seven digits, and three of them should tell pictures apart.
 _LEAST_SPREAD = 1e-4
+# Single precision holds 1e-38 to 3e38, and a network adds up many of them.
+_LARGEST, _SMALLEST = 1e30, 1e-30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -73,7 +75,7 @@ def as_labelled(labels: Any, task: Task | None = None, names: Sequence[str] | No
         return _from_names([[part.strip() for part in _SEPARATORS.split(str(text)) if part.strip()] for text in values])
     if _is_lists_of_names(values, task):
         return _from_names([_names(entry) for entry in values])
-    matrix = _matrix(values)
+    matrix = _matrix(values, names)
     if matrix is not None and matrix.shape[1] > 1:
         return _from_matrix(matrix, task, names)
     column = values if matrix is None else matrix[:, 0]
@@ -141,7 +143,7 @@ def _from_names(entries: Sequence[Sequence[Any]]) -> Labelled:
     return Labelled(task="multilabel", classes=classes, labels=labels)
 
 
-def _matrix(values: Array) -> Array | None:
+def _matrix(values: Array, names: Sequence[str] | None) -> Array | None:
     """(n, k) numbers, a row a picture; `None` where entries are single ones that may be texts."""
     if values.ndim == 1:
         if not any(_is_list(value) for value in values):
@@ -151,7 +153,7 @@ def _matrix(values: Array) -> Array | None:
         raise DataError(f"{_FORM}; an array of shape {values.shape} came.")
     if values.shape[1] == 1 and values.dtype.kind not in "buif":
         return values
-    return _floats(values)
+    return _floats(values, names)
 
 
 def _stacked(values: Array) -> Array:
@@ -161,26 +163,48 @@ def _stacked(values: Array) -> Array:
         raise DataError(f"{_FORM}; entries of different kinds came.") from error
 
 
-def _floats(values: Array) -> Array:
+def _floats(values: Array, names: Sequence[str] | None = None) -> Array:
     """Finite numbers.
 
     Raises:
-        DataError: texts, or missing numbers.
+        DataError: texts, missing numbers, or infinite ones.
     """
+    if values.dtype == object:
+        values = np.where(pd.isna(values), np.nan, values)
     try:
         floats = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
+        value, place = _first_text(values)
         raise DataError(
-            f"numbers to predict, or 0 and 1 for each label, are numbers; {_first_text(values)} came."
+            f"numbers to predict, or 0 and 1 for each label, are numbers; {value!r} came, {_place(place, names)}."
         ) from error
-    is_missing = ~np.isfinite(floats if floats.ndim == 1 else floats.sum(axis=1))
+    is_missing = np.isnan(floats).reshape(len(floats), -1).any(axis=1)
     if is_missing.any():
         raise missing(np.flatnonzero(is_missing))
+    if np.isinf(floats).any():
+        row, *column = map(int, np.argwhere(np.isinf(floats))[0])
+        raise DataError(
+            f"numbers to predict are finite; {floats[(row, *column)]} came, {_place((row, *column), names)}. Leave out "
+            "that picture, or give its number."
+        )
     return floats
 
 
-def _first_text(values: Array) -> str:
-    return next((repr(value) for value in values.ravel() if not isinstance(value, (int, float))), "other objects")
+def _first_text(values: Array) -> tuple[Any, tuple[int, ...]]:
+    """What is no number, and where it stands."""
+    for place in np.ndindex(values.shape):
+        try:
+            float(values[place])
+        except (TypeError, ValueError, OverflowError):
+            return plain(values[place]), place
+    return "another kind of object", (0,)
+
+
+def _place(place: Sequence[int], names: Sequence[str] | None) -> str:
+    row, *columns = place
+    if not columns:
+        return f"in row {row}"
+    return f"in row {row} of column {(columns[0] if names is None else names[columns[0]])!r}"
 
 
 def _has_fractions(values: Array) -> bool:
@@ -213,12 +237,20 @@ def _from_matrix(matrix: Array, task: Task | None, names: Sequence[str] | None) 
 
 def _from_numbers(matrix: Array, names: Sequence[str] | None) -> Labelled:
     classes = _column_names(matrix, names, single="value")
-    size, spread = np.abs(matrix).max(axis=0, initial=0.0), np.ptp(matrix, axis=0) if len(matrix) else 0.0
+    with np.errstate(over="ignore"):
+        size, spread = np.abs(matrix).max(axis=0, initial=0.0), np.ptp(matrix, axis=0) if len(matrix) else 0.0
     too_close = np.flatnonzero((spread > 0) & (spread < _LEAST_SPREAD * size))
     if too_close.size:
         raise DataError(
             f"numbers of {classes[too_close[0]]!r} lie so close together for their size that a network, which counts "
             "in single precision, cannot tell them apart. Subtract a constant from them."
+        )
+    out_of_reach = np.flatnonzero((size > _LARGEST) | ((spread > 0) & (size < _SMALLEST)))
+    if out_of_reach.size:
+        column = out_of_reach[0]
+        raise DataError(
+            f"numbers of {classes[column]!r} reach up to {size[column]:.3g}, and a network, which counts in single "
+            f"precision, gives numbers from {_SMALLEST:.0e} to {_LARGEST:.0e}. Divide or multiply them by a constant."
         )
     return Labelled(task="regression", classes=classes, labels=matrix)
 
