@@ -10,7 +10,7 @@ from scipy.stats import binomtest, lognorm, norm
 from scipy.stats import t as student
 from tests.metrics.conftest import ALL, example, found
 
-from autobackbone.errors import ArgumentError
+from autobackbone.errors import ArgumentError, MetricError
 from autobackbone.metrics import interval, metric_for, paired_interval, paired_loss, score, standard_error
 from autobackbone.metrics.closed import auroc_interval, f1_interval, recall_interval, wilson
 from autobackbone.metrics.graded import graded, moving_mean, moving_numbers
@@ -330,3 +330,52 @@ def test_with_two_pictures_the_interval_is_wide_and_finite():
 def test_a_confidence_is_a_share(confidence):
     with pytest.raises(ArgumentError, match=r"between 0 and 1, as 0\.95 does"):
         interval(metric_for("accuracy", n_outputs=2), [[0.9, 0.1]], [0], confidence=confidence)
+
+
+def _all_of(metric, predictions, labels):
+    """Score, standard error, interval, loss to another model with its error, and the interval of that."""
+    other = labels + 1.5 * (predictions - labels)
+    return np.array(
+        [
+            score(metric, predictions, labels),
+            standard_error(metric, predictions, labels),
+            *interval(metric, predictions, labels),
+            *paired_loss(metric, predictions, other, labels),
+            *paired_interval(metric, predictions, other, labels),
+        ]
+    )
+
+
+@pytest.mark.parametrize("name", ["r2", "mae", "rmse"])
+@given(seed=st.integers(0, 10_000), exponent=st.integers(-140, 90))
+@settings(max_examples=25)
+def test_the_unit_of_numbers_changes_nothing_but_the_unit(name, seed, exponent):
+    """Whatever the size of the numbers: nothing overflows on the way, and warnings are errors here."""
+    metric, (predictions, labels) = found("regression", name), example("regression", seed, n_images=30)
+    unit = 10.0**exponent
+    scaled = _all_of(metric, predictions * unit, labels * unit)
+    expected = _all_of(metric, predictions, labels) * (1.0 if name == "r2" else unit)
+    np.testing.assert_allclose(scaled, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["r2", "mae", "rmse"])
+@pytest.mark.parametrize("exponent", [101, 150, 154, 200, 300])
+def test_numbers_whose_squares_nothing_can_hold_are_told(name, exponent):
+    metric, (predictions, labels) = found("regression", name), example("regression", 0)
+    predictions, labels = predictions / 1e7 * 10.0**exponent, labels / 1e7 * 10.0**exponent
+    for ask in (score, standard_error, interval):
+        with pytest.raises(MetricError, match=rf"{name} is for numbers up to 1e\+100; .* came. Divide"):
+            ask(metric, predictions, labels)
+    with pytest.raises(MetricError, match="Divide predictions and labels by a constant"):
+        paired_interval(metric, predictions, labels, labels)
+
+
+@pytest.mark.parametrize("exponent", [60, 76, 78, 90])
+def test_predictions_that_are_beyond_all_labels_have_errors_in_proportion(exponent):
+    metric, (predictions, labels) = found("regression", "r2"), example("regression", 3)
+    far = labels + (predictions - labels) * 1e40
+    farther = labels + (predictions - labels) * 10.0**exponent
+    found_at = standard_error(metric, farther, labels)
+    assert found_at == pytest.approx(standard_error(metric, far, labels) * 10.0 ** (2 * (exponent - 40)), rel=1e-6)
+    low, high = interval(metric, farther, labels)
+    assert low <= score(metric, farther, labels) <= high

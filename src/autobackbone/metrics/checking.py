@@ -13,6 +13,8 @@ from autobackbone.metrics.resampling import Floats
 
 # A softmax in half precision may end this far above 1.
 _ROUNDING = 1e-3
+# Squares of numbers are added up, divided by others, and squared again.
+_LARGEST = 1e100
 
 
 def checked(metric: Metric, predictions: ArrayLike, labels: ArrayLike) -> tuple[Floats, NDArray[Any]]:
@@ -72,4 +74,11 @@ def _numbers(metric: Metric, table: Floats, truth: NDArray[Any]) -> tuple[Floats
             f"labels must be finite numbers; {truth.dtype} came{' with NaN or infinity' * (truth.dtype.kind == 'f')}. "
             "Leave out the pictures that have none."
         )
-    return table, truth.astype(np.float64)
+    numbers = truth.astype(np.float64)
+    largest = max(np.abs(table).max(), np.abs(numbers).max())
+    if largest > _LARGEST:
+        raise MetricError(
+            f"{metric.name} is for numbers up to {_LARGEST:.0e}; {largest:.3g} came. Divide predictions and labels by "
+            "a constant."
+        )
+    return table, numbers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,9 @@ from autobackbone.metrics.resampling import Counts, Floats
 from autobackbone.metrics.shares import shares_of
 from autobackbone.metrics.studentised import Graded
 
+# What is larger has a square that may not be added up.
+_SQUARED = 1e140
+
 Moving = Callable[[Counts], tuple[Floats, Floats]]
 """Scores, (n_draws,), and what each picture moves them by, (n_draws, n_images), from how often each picture counts."""
 
@@ -21,9 +25,15 @@ def graded(moving: Moving) -> Graded:
     """Scores with the standard errors that follow from what each picture moves them by."""
 
     def with_errors(counts: Counts) -> tuple[Floats, Floats]:
-        scores, moves = moving(counts)
-        n_images = counts.sum(axis=1)
-        return scores, np.asarray(np.sqrt((counts * moves**2).sum(axis=1) / (n_images - 1) / n_images), np.float64)
+        # What overflows, as where all labels are nearly the same, is infinite, and has no error.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            scores, moves = moving(counts)
+            n_images, largest = counts.sum(axis=1), np.abs(moves).max()
+            # Their squares may be beyond double precision where they themselves are not.
+            unit = largest if _SQUARED < largest < math.inf else 1.0
+            squares = (moves if unit == 1.0 else moves / unit) ** 2
+            errors = unit * np.sqrt((counts * squares).sum(axis=1) / (n_images - 1) / n_images)
+        return scores, np.asarray(errors, np.float64)
 
     return with_errors
 

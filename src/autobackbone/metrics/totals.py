@@ -144,7 +144,8 @@ def _of_totals(formula: Callable[..., Floats], *terms: NDArray[Any]) -> Statisti
 def _mean_ratio(parts: Floats, wholes: Floats) -> Floats:
     """Means over the columns, (n_draws, k) → (n_draws,), of those ratios whose whole is above 0; NaN if none is."""
     is_defined = wholes > 0
-    ratios = np.divide(parts, wholes, out=np.zeros_like(wholes), where=is_defined)
+    with np.errstate(over="ignore"):  # by a spread that is next to nothing
+        ratios = np.divide(parts, wholes, out=np.zeros_like(wholes), where=is_defined)
     n_defined = is_defined.sum(axis=1)
     means = np.full(len(wholes), math.nan)
     np.divide(ratios.sum(axis=1), n_defined, out=means, where=n_defined > 0)
