@@ -23,7 +23,7 @@ from autobackbone.preparing import Prepared, n_workers, prepare
 from autobackbone.progress import Reporter
 from autobackbone.records import Trial, counted
 from autobackbone.runfacts import begin_or_continue, known, known_copies, note_added
-from autobackbone.runfolder import RunFolder
+from autobackbone.runfolder import RunFolder, written_whole
 from autobackbone.search import trialfiles
 from autobackbone.search.climb import climb
 from autobackbone.search.early import climb_early
@@ -77,8 +77,17 @@ def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: f
         )
     end_sitting(shop.study, shop.ledger, shop.clock.run_s(), is_completed=not is_interrupted)
     selection = Selection(run.path, dataset=settings.dataset)
-    selection.plot().savefig(run.figure_file, dpi=120)
+    _draw(selection, run, reporter)
     return selection
+
+
+def _draw(selection: Selection, run: RunFolder, reporter: Reporter) -> None:
+    """Keep the picture of the front; no result is lost for want of it."""
+    try:
+        with written_whole(run.figure_file) as temporary:
+            selection.plot().savefig(temporary, dpi=120, format="png")
+    except OSError as error:
+        reporter.say(f"the picture of the front is not kept: {error}")
 
 
 def _open_workshop(

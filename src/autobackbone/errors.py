@@ -15,6 +15,7 @@ AutobackboneError
 │   └── RunLockedError              another process works on it
 └── TrialError (RuntimeError)       one trial failed; the search goes on
     ├── EpochTooLongError           not one epoch fits the time left; it says how long one takes
+    ├── TrialDiskError              the disk is too small for its files
     └── TrialMemoryError (MemoryError)  memory is too small for it
 
 Every message says what was wanted, what came and what to do.
@@ -73,6 +74,10 @@ class RunLockedError(RunError):
 
 class TrialError(AutobackboneError, RuntimeError):
     """One trial failed, for a stated reason; the search goes on."""
+
+
+class TrialDiskError(TrialError):
+    """The disk is too small for a trial's files."""
 
 
 class TrialMemoryError(TrialError, MemoryError):

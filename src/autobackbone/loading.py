@@ -15,7 +15,7 @@ from autobackbone.backbones.build import build, normalisation
 from autobackbone.backbones.head import set_head
 from autobackbone.backbones.weights import find_weights, load_state_dict
 from autobackbone.crossfitting import ScoredPart
-from autobackbone.data import Preparation
+from autobackbone.data import PART_CODES, Preparation
 from autobackbone.errors import DataError, RunError
 from autobackbone.exporting.transform import Transform, as_pictures, to_input
 from autobackbone.records import Part, Task, Trial
@@ -126,6 +126,19 @@ class RunReader:
         """
         return trialfiles.load_folds(self.run, trial.number, (len(self.pooled_labels()), len(self.classes)))
 
+    def all_labels(self) -> NDArray[Any]:
+        """The labels of all pictures, those that were left out included, (n_images,) or (n_images, k).
+
+        Raises:
+            RunError: there is a class that has no name.
+        """
+        labels = trialfiles.read_all_labels(self.run, self.task)
+        if self.task == "classification":
+            codes = labels[trialfiles.read_pictures(self.run)["part"].isin(list(PART_CODES)).to_numpy()]
+            if ((codes < 0) | (codes >= len(self.classes))).any():
+                raise self.run.damaged(f"'classes' names {len(self.classes)} of them, and pictures are of others")
+        return labels
+
     def pooled_labels(self) -> NDArray[Any]:
         """The labels of training and validation pictures, in the order of `fold_predictions`."""
         return trialfiles.read_pooled_labels(self.run, self.task)
@@ -162,7 +175,7 @@ class RunReader:
 
     def _from_weights(self, trial: Trial) -> nn.Module:
         network = self._built(trial, None)
-        network.load_state_dict(trialfiles.load_weights(self.run, trial.number))
+        trialfiles.load_weights(self.run, trial.number, network)
         return network
 
     def _from_head(self, trial: Trial) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from autobackbone.choosing import name_of
-from autobackbone.errors import ArgumentError, RunError
+from autobackbone.errors import ArgumentError, RunError, TrialDiskError
 from autobackbone.loading import RunReader
 from autobackbone.metrics import Metric, interval, paired_interval, score, shown, to_maximised
 from autobackbone.records import Budget, Part, RefitOn, Trial, as_budget, counted
@@ -43,8 +44,9 @@ class Refit:
             whatever the metric's orientation; NaN where that network cannot be had.
         gain_low: lower end of the gain's 95 % interval.
         gain_high: upper end of the same.
-        path: the file of its weights.
-        sentence: what that comes to.
+        path: the file of its weights; `None` where they could not be written: then `model` alone holds them, and a
+            process that ends takes them along.
+        sentence: what that comes to, and why nothing was written, if so.
     """
 
     trial: Trial
@@ -59,7 +61,7 @@ class Refit:
     gain: float
     gain_low: float
     gain_high: float
-    path: Path
+    path: Path | None
     sentence: str
 
     def __str__(self) -> str:
@@ -83,6 +85,8 @@ def until_of(on: RefitOn, budget: Budget | float | str) -> float | None:
 def refit(reader: RunReader, retrainer: Retrainer, trial: Trial, on: RefitOn, until: float | None) -> Refit:
     """Train a trial once more, keep its network beside the first, and compare the two.
 
+    Where it cannot be kept, for want of room or rights, it is given all the same, with a warning: it took its time.
+
     Args:
         reader: of the run.
         retrainer: of the run, with its pictures.
@@ -91,8 +95,7 @@ def refit(reader: RunReader, retrainer: Retrainer, trial: Trial, on: RefitOn, un
         until: `time.monotonic()` by which training has ended.
     """
     again, metric = retrainer.refitted(trial, on, until), retrainer.metric
-    name = f"refit-{on.replace('+', '-')}.safetensors"
-    path = save_weights(reader.run, trial.number, again.network.state_dict(), name=name)
+    path, problem = _kept(reader, trial, on, again.network)
     before = _said_before(reader, retrainer, trial)
     is_leaked, model = reader.leaked("test", _TRAINED[on]), reader.dressed(again.network, trial)
     # A copy of what only the second one was trained on would flatter it; where all are copies, there is nothing better.
@@ -118,7 +121,8 @@ def refit(reader: RunReader, retrainer: Retrainer, trial: Trial, on: RefitOn, un
         gain_low=gain_low,
         gain_high=gain_high,
         path=path,
-        sentence=f"{_training(trial, again, on)}: {_scores(metric, test, (gain, gain_low, gain_high), is_leaked)}.",
+        sentence=f"{_training(trial, again, on)}: {_scores(metric, test, (gain, gain_low, gain_high), is_leaked)}."
+        + problem,
     )
 
 
@@ -130,6 +134,20 @@ def _said_before(reader: RunReader, retrainer: Retrainer, trial: Trial) -> NDArr
         return retrainer.predicted(trial, reader.network(trial), "test") if reader.has_network(trial) else None
     except RunError:  # its file is damaged: that must not cost the new network
         return None
+
+
+def _kept(reader: RunReader, trial: Trial, on: RefitOn, network: nn.Module) -> tuple[Path | None, str]:
+    """Where a network was written, or `None` and what is to be said of that."""
+    name = f"refit-{on.replace('+', '-')}.safetensors"
+    try:
+        return save_weights(reader.run, trial.number, network.state_dict(), name=name), ""
+    except (TrialDiskError, RunError, OSError) as error:
+        problem = (
+            f"its weights could not be kept in the run: {str(error).rstrip('.')}. They are in the memory of this "
+            "process alone: save .model.state_dict() elsewhere"
+        )
+        warnings.warn(f"the refit of trial {trial.number} is not kept: {problem}.", stacklevel=4)
+        return None, f" But {problem}."
 
 
 def _training(trial: Trial, again: Again, on: RefitOn) -> str:

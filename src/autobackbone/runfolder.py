@@ -20,7 +20,7 @@ import os
 import reprlib
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,12 +31,15 @@ from filelock import FileLock, Timeout
 
 from autobackbone.errors import LimitsError, RunError, RunLockedError
 from autobackbone.records import Limits, Task, as_image_sizes
+from autobackbone.showing import harmless
 
 FORMAT_VERSION = 1
 # Ends the names of files that are being written.
 _ASIDE = ".part"
 # A full disk, a full quota (which Windows does not name), a file larger than allowed.
 FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
+# A disk or a folder that takes nothing, whatever its room.
+_CLOSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +98,7 @@ class RunFolder:
         try:
             facts = json.loads(self.facts_file.read_text(encoding="utf-8"))
             version = int(facts["format_version"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise RunError(f"{str(self.facts_file)!r} cannot be read ({error}); the run is damaged.") from error
         if version > FORMAT_VERSION:
             raise RunError(
@@ -112,6 +115,21 @@ class RunFolder:
         """The error for facts that cannot be used."""
         return RunError(
             f"{str(self.facts_file)!r} is damaged: {why}. Put it back as the search wrote it, or search again."
+        )
+
+    def unwritable(self, why: object, *, is_full: bool) -> RunError:
+        """The error for a run that cannot go on for its disk: what is kept, and how it goes on.
+
+        Args:
+            why: what the system, or SQLite, said.
+            is_full: whether it lacks room, or else rights.
+        """
+        has_begun = self.exists()
+        kept = "What had ended is kept, and open_run opens it." if has_begun else "Nothing was tried yet."
+        remedy = "Free some of its disk" if is_full else "Let this user write there"
+        return RunError(
+            f"the run {str(self.path)!r} {'has no room' if is_full else 'cannot be written'}: {why}. {kept} {remedy}, "
+            f"and the same call with this run_dir {'goes on' if has_begun else 'begins'}; or give another run_dir."
         )
 
     def write_facts(self, facts: Mapping[str, Any]) -> None:
@@ -131,6 +149,24 @@ class RunFolder:
                 "or give another run_dir."
             )
 
+    def require_inside(self, paths: Iterable[Path]) -> None:
+        """Make sure that what is written here stays here: a link that came with a folder may lead anywhere.
+
+        Args:
+            paths: of the run, folders before what is in them.
+
+        Raises:
+            RunError: one leads out of the run folder.
+        """
+        whole = self.path.resolve()
+        for path in paths:
+            if path.is_symlink() and not _target(path).is_relative_to(whole):
+                raise RunError(
+                    f"{str(path)!r} is a link that leads out of the run folder to {str(path.readlink())!r}, and a run "
+                    "is written into its own folder alone. Put a copy in the link's place (`cp -rL`), or give another "
+                    "run_dir."
+                )
+
     def remove_trial_files(self, number: int, *names: str) -> None:
         """Remove the named files of a trial, all of them if none is named."""
         folder = self.trial_folder(number)
@@ -145,34 +181,68 @@ class RunFolder:
 
         Raises:
             RunLockedError: another process holds it.
-            RunError: the folder cannot be made or written.
+            RunError: the folder cannot be made or written, now or while it is held, or a link in it leads out of it.
         """
         lock = FileLock(self.path / "lock", timeout=0)
         holder = self.path / "lock.holder"
         try:
+            self.require_inside(self._written())
             self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout as error:
-            by = holder.read_text(encoding="utf-8") if holder.is_file() else "another process"
+            by = (
+                harmless(holder.read_text(encoding="utf-8", errors="replace"))
+                if holder.is_file()
+                else "another process"
+            )
             raise RunLockedError(
                 f"the run {str(self.path)!r} is being worked on by {by}. Wait for it, or give another run_dir."
             ) from error
         except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise self.unwritable(error, is_full=True) from error
             raise RunError(f"cannot write a run to {str(self.path)!r}: {error}. Give another run_dir.") from error
         try:
             self._remove_litter()
             write_text(holder, f"process {os.getpid()}")
             yield
+        except OSError as error:
+            if not self._is_of(error):
+                raise
+            raise self.unwritable(error, is_full=error.errno in FULL) from error
         finally:
-            holder.unlink(missing_ok=True)
+            with suppress(OSError):  # of a disk that takes nothing any more; what went wrong first is told
+                holder.unlink(missing_ok=True)
             lock.release()
+
+    def _written(self) -> Iterator[Path]:
+        """What a run writes or removes, folders before what is in them."""
+        yield from (self.facts_file, self.pictures_file, self.similar_file, self.costs_file, self.figure_file)
+        yield from (self.study_file, self.path / f"{self.study_file.name}-journal")
+        yield from (self.path / "lock", self.path / "lock.holder", self.path / "trials")
+        yield from self.path.glob("trials/*")
+        yield from self.path.glob("trials/*/*")
+
+    def _is_of(self, error: OSError) -> bool:
+        """Whether an error says that a file of this run cannot be written."""
+        if error.errno not in FULL | _CLOSED or not isinstance(error.filename, (str, bytes)):
+            return False
+        return Path(os.path.abspath(os.fsdecode(error.filename))).is_relative_to(os.path.abspath(self.path))  # noqa: PTH100  links stay
 
     def _remove_litter(self) -> None:
         """Remove what killed processes were writing: who holds the lock is alone. Nothing else here is ours."""
-        own = (self.facts_file.name, self.pictures_file.name, self.similar_file.name, "lock.holder")
-        for pattern in (*(f".{name}.*{_ASIDE}" for name in own), f"trials/*/.*{_ASIDE}"):
+        own = (self.facts_file, self.pictures_file, self.similar_file, self.figure_file, self.path / "lock.holder")
+        for pattern in (*(f".{file.name}.*{_ASIDE}" for file in own), f"trials/*/.*{_ASIDE}"):
             for file in self.path.glob(pattern):
                 file.unlink(missing_ok=True)
+
+
+def _target(link: Path) -> Path:
+    """Where a link leads; one that leads round in circles, to itself."""
+    try:
+        return link.resolve()
+    except (OSError, RuntimeError):
+        return link.absolute()
 
 
 def _is_text(value: Any) -> bool:
@@ -246,10 +316,13 @@ def written_whole(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         # Where nothing can be written nothing can be removed: what went wrong first is told.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        # A file that is full names itself only when it is opened.
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
 
 

@@ -43,8 +43,9 @@ from autobackbone.retraining import Retrainer
 from autobackbone.reviewing import contradictions, suspects
 from autobackbone.runfolder import RunFolder
 from autobackbone.search.similar import read_similar
-from autobackbone.search.study import load_study, read_trials
+from autobackbone.search.study import load_study, read_sound_trials
 from autobackbone.settings import Groups, Times
+from autobackbone.showing import harmless
 from autobackbone.tasks import require_probabilities
 from autobackbone.trialframe import frame_of
 
@@ -93,7 +94,7 @@ class Selection:
     @property
     def target(self) -> str:
         """Where latencies were measured, in one line."""
-        return str(self._facts["target_line"])
+        return harmless(self._facts["target_line"])
 
     @property
     def task(self) -> Task:
@@ -113,7 +114,7 @@ class Selection:
     @cached_property
     def trials(self) -> list[Trial]:
         """All trials, in order of number."""
-        return mark_overfitting(mark_front(read_trials(self.study), self.metric), self.metric)
+        return mark_overfitting(mark_front(read_sound_trials(self.study), self.metric), self.metric)
 
     @cached_property
     def front(self) -> list[Trial]:
@@ -295,7 +296,7 @@ class Selection:
 
         Returns:
             The network, its test score, and the gain with its interval; printing it says all of that. Its weights are
-            written beside the trial's.
+            written beside the trial's; where there is no room for them, a warning says so, and `.model` alone has them.
 
         Raises:
             ArgumentError: `on` is something else, or no dataset is known.

@@ -15,7 +15,7 @@ from autobackbone.choosing import trial_line
 from autobackbone.convexhead import Floats
 from autobackbone.costrecord import CostEntry
 from autobackbone.data import wants_folds
-from autobackbone.errors import DataError, LimitsError, TrialError, TrialMemoryError, WeightsError
+from autobackbone.errors import DataError, LimitsError, TrialDiskError, TrialError, TrialMemoryError, WeightsError
 from autobackbone.latency.target import describe
 from autobackbone.memory import memory_errors_translated
 from autobackbone.metrics import aligned, to_maximised
@@ -75,6 +75,7 @@ def screen_all(shop: Workshop, *, share: float = SCREENING_SHARE, fine_tune: Cal
 
     Raises:
         LimitsError: no pair keeps the limits.
+        RunError: the disk is too small for a single head.
         WeightsError: no weights can be loaded.
     """
     ends = _Ends(until=time.monotonic() + shop.clock.left_s() * share)
@@ -110,6 +111,10 @@ def _screen_or_leave_out(shop: Workshop, body: Body, ends: _Ends, unloadable: di
     except WeightsError as error:
         unloadable[body.backbone] = error
         shop.reporter.say(f"left out: {error}")
+    except TrialDiskError as error:
+        if not shop.heads:  # not even one head has room
+            raise shop.run.unwritable(error.__cause__ or error, is_full=True) from error
+        shop.reporter.say(f"left out: {body}: {error}")
     except TrialError as error:
         shop.reporter.say(f"left out: {body}: {error}")
     except DataError as error:  # one more size that cannot be decoded

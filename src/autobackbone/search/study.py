@@ -1,25 +1,27 @@
-"""The study: the one record of what was tried. Optuna's names and states stay inside this module."""
+"""The study: the one record of what was tried. Optuna's names and states stay in here and in `studyfile`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import OptunaError
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
-from sqlalchemy.exc import DatabaseError
 
 from autobackbone.errors import RunError
 from autobackbone.records import Body, Candidate, Latency, Trial, TrialState
+from autobackbone.search.soundness import sound
 from autobackbone.search.space import Space
+from autobackbone.search.studyfile import damaged, file_of, open_storage, unfinished
 
 STUDY_NAME = "autobackbone"
 _BACKBONE = "backbone"
@@ -50,23 +52,24 @@ def open_study(
     seed: int,
     sampler: BaseSampler | None = None,
 ) -> optuna.Study:
-    """The study in `file`, made if it is not there: maximised or minimised score first, latency second."""
+    """The study in `file`, made if it is not there: maximised or minimised score first, latency second.
+
+    Raises:
+        RunError: the file is damaged, or cannot be written; so whenever the study is used later.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        storage = optuna.storages.get_storage(f"sqlite:///{quote(str(file.resolve()))}")
-        study = optuna.create_study(
-            storage=storage,
-            study_name=_latest_name(storage),
-            directions=["maximize" if is_higher_better else "minimize", "minimize"],
-            # multivariate, or it models no parameter jointly with another.
-            sampler=sampler or TPESampler(multivariate=True, seed=seed),
-            load_if_exists=True,
-        )
-    except DatabaseError as error:
-        raise RunError(f"{str(file)!r} is damaged ({error.orig}). Give another run_dir.") from error
+    storage = open_storage(file)
+    study = optuna.create_study(
+        storage=storage,
+        study_name=_latest_name(storage),
+        directions=["maximize" if is_higher_better else "minimize", "minimize"],
+        # multivariate, or it models no parameter jointly with another.
+        sampler=sampler or TPESampler(multivariate=True, seed=seed),
+        load_if_exists=True,
+    )
     if sampler is None:
         # A sitting that goes on must not draw what the last one drew.
-        study.sampler = TPESampler(multivariate=True, seed=seed + len(study.get_trials(deepcopy=False)))
+        study.sampler = TPESampler(multivariate=True, seed=seed + len(read_trials(study)))
     study.set_user_attr("metrics", [metric_name, "latency_ms"])
     return study
 
@@ -130,17 +133,16 @@ def load_study(file: Path) -> optuna.Study:
     """The study in `file`, opened so that nothing can be written.
 
     Raises:
-        RunError: the file is not there or holds no study.
+        RunError: the file is not there, holds no study or is damaged; so whenever the study is read later.
     """
     if not file.is_file():
         raise RunError(f"{str(file)!r} is not there: the run has no study. It was damaged, or never begun.")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # Twice: the address is unquoted once by SQLAlchemy and once by SQLite.
+    storage = open_storage(file, is_read_only=True)
     try:
-        storage = optuna.storages.get_storage(f"sqlite:///file:{quote(quote(str(file.resolve())))}?mode=ro&uri=true")
         return optuna.load_study(study_name=_latest_name(storage), storage=storage)
-    except Exception as error:
-        raise RunError(f"{str(file)!r} cannot be opened as a study: {error}") from error
+    except (LookupError, ValueError, TypeError) as error:
+        raise unfinished(file) from error
 
 
 def next_number(study: optuna.Study) -> int:
@@ -195,10 +197,35 @@ def adopt_abandoned(study: optuna.Study, can_go_on: Callable[[int], bool] = lamb
 
 
 def read_trials(study: optuna.Study) -> list[Trial]:
-    """All trials of a study, in order of number, without what only a comparison of them tells (`on_front`)."""
-    noted = study.user_attrs
-    trials, latencies = study.get_trials(deepcopy=False), noted.get(_LATENCIES, {})
-    return [replace(trial, **latencies.get(str(trial.body), {})) for trial in (_read(one, noted) for one in trials)]
+    """All trials of a study, in order of number, without what only a comparison of them tells (`on_front`).
+
+    Raises:
+        RunError: the study's file cannot be read, or what it holds is none of ours.
+    """
+    with _told_of_damage(study):
+        noted = study.user_attrs
+        trials, latencies = study.get_trials(deepcopy=False), noted.get(_LATENCIES, {})
+        return [replace(trial, **latencies.get(str(trial.body), {})) for trial in (_read(one, noted) for one in trials)]
+
+
+def read_sound_trials(study: optuna.Study) -> list[Trial]:
+    """As `read_trials`, each fact of the kind that a search writes: of a run that may come from elsewhere.
+
+    Raises:
+        RunError: a fact is of another kind.
+    """
+    trials = read_trials(study)
+    with _told_of_damage(study):
+        return sound(trials)
+
+
+@contextmanager
+def _told_of_damage(study: optuna.Study) -> Iterator[None]:
+    """Raises: RunError: what a file holds is no study of ours, in whatever way that came to light."""
+    try:
+        yield
+    except (OptunaError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise damaged(file_of(study), error) from error
 
 
 def note_latencies(study: optuna.Study, latencies: Mapping[Body, Latency]) -> None:
@@ -260,8 +287,9 @@ def n_tuned(study: optuna.Study) -> int:
 
 def begin_sitting(study: optuna.Study) -> Ledger:
     """Open the ledger: a completed budget is settled, a broken one goes on."""
-    noted = Ledger(**study.user_attrs.get(_LEDGER, {}))
-    known_s = ((trial.finished_at_s or 0.0, *trial.rung_at_s) for trial in read_trials(study))
+    with _told_of_damage(study):
+        noted = Ledger(**study.user_attrs.get(_LEDGER, {}))
+    known_s = ((trial.finished_at_s or 0.0, *trial.rung_at_s) for trial in read_sound_trials(study))
     last_s = max((max(of) for of in known_s), default=0.0)
     run_s = max(noted.run_s, last_s)
     if noted.is_completed:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from autobackbone.convexhead import Head
 from autobackbone.data import codes_of
-from autobackbone.errors import RunError, TrialError
+from autobackbone.errors import RunError, TrialDiskError
 from autobackbone.records import Task
 from autobackbone.runfolder import FULL, RunFolder, write_text, written_whole
 
@@ -30,6 +32,8 @@ FOLDS = "folds.npy"
 OUT_OF_FOLD = "out_of_fold.npy"
 CHECKPOINT = "checkpoint.ckpt"
 _LABEL = "label"
+# Beyond it a number of double precision is whole by itself.
+_MOST_CODES = 2.0**53
 
 
 def write_pictures(run: RunFolder, names: Sequence[str], labels: NDArray[Any], parts: Sequence[str]) -> None:
@@ -72,8 +76,15 @@ def read_all_labels(run: RunFolder, task: Task) -> NDArray[Any]:
     Raises:
         RunError: the table is not there, or is none.
     """
-    table = read_pictures(run).drop(columns=["name", "part"])
-    labels = table.to_numpy(np.float64 if task == "regression" else np.int64)
+    numbers = read_pictures(run).drop(columns=["name", "part"]).to_numpy(np.float64)
+    if task == "regression":
+        return numbers
+    if not (numbers == np.round(numbers)).all() or not (np.abs(numbers) < _MOST_CODES).all():  # neither holds for NaN
+        raise RunError(
+            f"{str(run.pictures_file)!r} is damaged: labels of a {task} are whole numbers there. Put it back as the "
+            "search wrote it, or search again."
+        )
+    labels = numbers.astype(np.int64)
     return labels[:, 0] if task == "classification" else labels
 
 
@@ -125,9 +136,15 @@ def load_head(run: RunFolder, number: int) -> Head:
     file = _existing(run, number, HEAD)
     try:
         arrays = load_arrays(file)
-        return Head(weight=arrays["weight"], bias=arrays["bias"], strength=float(arrays["strength"][0]))
-    except (SafetensorError, KeyError, IndexError) as error:
+        weight, bias, strength = arrays["weight"], arrays["bias"], float(arrays["strength"][0])
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
         raise RunError(f"{str(file)!r} is damaged: {error}") from error
+    if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+        raise RunError(
+            f"{str(file)!r} is damaged: a head has a weight (n_outputs, n_features) and a bias (n_outputs,), and "
+            f"{weight.shape} and {bias.shape} came."
+        )
+    return Head(weight=weight, bias=bias, strength=strength)
 
 
 def is_kept(run: RunFolder, number: int, name: str) -> bool:
@@ -148,17 +165,23 @@ def save_weights(run: RunFolder, number: int, state_dict: Mapping[str, Tensor], 
     return path
 
 
-def load_weights(run: RunFolder, number: int) -> dict[str, Tensor]:
-    """A whole network's tensors by name.
+def load_weights(run: RunFolder, number: int, network: nn.Module) -> None:
+    """Give a network the tensors that were kept of it.
 
     Raises:
-        RunError: they are not there or damaged.
+        RunError: they are not there or damaged, or of another network.
     """
     file = _existing(run, number, WEIGHTS)
     try:
-        return load_file(file)
-    except SafetensorError as error:
+        tensors = load_file(file)
+    except (SafetensorError, OSError) as error:
         raise RunError(f"{str(file)!r} is damaged: {error}") from error
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise RunError(
+            f"{str(file)!r} is damaged: it holds other tensors than the network of trial {number}."
+        ) from error
 
 
 def save_predictions(run: RunFolder, number: int, name: str, predictions: NDArray[np.float32]) -> None:
@@ -181,12 +204,30 @@ def load_predictions(
     """
     file = _existing(run, number, name)
     try:
-        predictions = np.asarray(np.load(file, allow_pickle=False), dtype=np.float32)
-    except (ValueError, EOFError) as error:
+        predictions = _floats(file)
+    # NumPy tells a header that it cannot read in any of these ways.
+    except (OSError, ValueError, OverflowError, RecursionError, SyntaxError, TokenError) as error:
         raise RunError(f"{str(file)!r} is damaged: {error}") from error
     if shape is not None and predictions.shape != shape:
         raise RunError(f"{str(file)!r} is damaged: its shape must be {shape}, and {predictions.shape} came.")
     return predictions
+
+
+def _floats(file: Path) -> NDArray[np.float32]:
+    """An array as it was saved. A header that says more than follows would have memory for it reserved.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    with file.open("rb") as opened:
+        version = np.lib.format.read_magic(opened)
+        if version != (1, 0):
+            raise ValueError(f"predictions are in format 1.0 of NumPy, and {version} came")
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(opened)
+        n_bytes = file.stat().st_size - opened.tell()
+        if dtype != np.float32 or n_bytes != np.dtype(np.float32).itemsize * math.prod(shape):
+            raise ValueError(f"its header tells of {shape} numbers of {dtype}, and {n_bytes} bytes follow")
+        return np.fromfile(opened, np.float32).reshape(shape, order="F" if is_fortran else "C")
 
 
 def load_folds(run: RunFolder, number: int, shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -216,6 +257,7 @@ def has_checkpoint(run: RunFolder, number: int) -> bool:
 
 def _file(run: RunFolder, number: int, name: str) -> Path:
     folder = run.trial_folder(number)
+    run.require_inside((folder.parent, folder, folder / name))
     with _told_of_disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
     return folder / name
@@ -238,10 +280,10 @@ def _whole(file: Path, write: Callable[[Path], None]) -> None:
 
 @contextmanager
 def _told_of_disk(file: Path) -> Iterator[None]:
-    """Raises: TrialError: the disk is full; safetensors tells it in its own way."""
+    """Raises: TrialDiskError: the disk is full; safetensors tells it in its own way."""
     try:
         yield
     except (OSError, SafetensorError) as error:
         if isinstance(error, OSError) and error.errno not in FULL:
             raise
-        raise TrialError(f"there was no room for {str(file)!r}: {error}. Free some of the disk") from error
+        raise TrialDiskError(f"there was no room for {str(file)!r}: {error}. Free some of the disk") from error

@@ -163,7 +163,7 @@ class Workshop:
         """
         network = self.source.network(*trial.body)
         if trialfiles.has_weights(self.run, trial.number):
-            network.load_state_dict(trialfiles.load_weights(self.run, trial.number))
+            trialfiles.load_weights(self.run, trial.number, network)
         elif trial.n_unfrozen == 0:
             head = trialfiles.load_head(self.run, trial.number)
             set_head(network, torch.from_numpy(head.weight), torch.from_numpy(head.bias))

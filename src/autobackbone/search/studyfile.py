@@ -1,0 +1,130 @@
+"""The study's file: opened, looked through, and its troubles told in words whenever they come to light."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import optuna
+from optuna.storages import RDBStorage
+from sqlalchemy import event
+from sqlalchemy.engine import ExceptionContext
+
+from autobackbone.errors import RunError
+from autobackbone.runfolder import RunFolder
+
+# A write waits so long for another program that reads, such as a dashboard.
+_PATIENCE_S = 30.0
+# What SQLite says where a file is shorter than it tells of itself; all else of its kind is said of writes.
+_SHORT = frozenset({sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS})
+_NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
+_NO_RIGHTS = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH})
+_HELD = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_FORMAT})
+
+
+def open_storage(file: Path, *, is_read_only: bool = False) -> RDBStorage:
+    """Optuna's storage in a SQLite file, made if it is not there; what SQLite says of it later is a `RunError`, too.
+
+    Raises:
+        RunError: the file is damaged, or cannot be used.
+    """
+    url = f"sqlite:///{quote(str(file.resolve()))}"
+    if is_read_only:
+        # Twice: the address is unquoted once by SQLAlchemy and once by SQLite.
+        url = f"sqlite:///file:{quote(quote(str(file.resolve())))}?mode=ro&uri=true"
+    try:
+        _look_through(file, is_read_only=is_read_only)
+        storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _PATIENCE_S}})
+    except RunError:
+        raise
+    except Exception as error:  # noqa: BLE001  in tables from elsewhere Optuna may fail in any way
+        said = _said(error)
+        raise _told(file, said, is_read_only=is_read_only) or damaged(file, said) from said
+
+    def told(context: ExceptionContext) -> RunError | None:
+        return _told(file, context.original_exception, is_read_only=is_read_only)
+
+    event.listen(storage.engine, "handle_error", told)
+    return storage
+
+
+def damaged(file: Path, why: object) -> RunError:
+    """The error for a file that no trials can be read from."""
+    return RunError(
+        f"{str(file)!r} is damaged: {why}. Put a whole copy of it in its place, or search again in another run_dir. "
+        "Networks and predictions lie beside it in 'trials'."
+    )
+
+
+def unfinished(file: Path) -> RunError:
+    """The error for a file that no study has been written to, or half of one."""
+    return RunError(
+        f"{str(file)!r} holds no whole study: the run was cut off in its first moment, or the file is another one. "
+        "Give this run_dir to select_backbone, which goes on, or the folder that a search made."
+    )
+
+
+def file_of(study: optuna.Study) -> Path:
+    """Where a study lies."""
+    backend = getattr(study._storage, "_backend", None)  # noqa: SLF001  there is no public way
+    database = str(backend.engine.url.database) if isinstance(backend, RDBStorage) else "study.db"
+    return Path(unquote(database.removeprefix("file:")) if database.startswith("file:") else database)
+
+
+def _look_through(file: Path, *, is_read_only: bool) -> None:
+    """Make sure that a file is whole before hours of trials are added to it, or what it says is believed.
+
+    Raises:
+        RunError: it is not.
+        sqlite3.Error: it cannot be read at all.
+    """
+    if not file.is_file() or file.stat().st_size == 0:
+        if is_read_only:
+            raise unfinished(file)
+        return
+    address = f"file:{quote(str(file.resolve()))}?mode={'ro' if is_read_only else 'rw'}"
+    with closing(sqlite3.connect(address, uri=True, timeout=_PATIENCE_S)) as connection:
+        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    if found != "ok":
+        raise damaged(file, " ".join(str(found).split()))
+    if is_read_only and "studies" not in tables:
+        raise unfinished(file)
+
+
+def _said(error: BaseException) -> BaseException:
+    """What SQLite itself said, without the statements of those in between; the error, where it said nothing."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, sqlite3.Error):
+        found = found.__cause__
+    return found or error
+
+
+def _told(file: Path, error: BaseException | None, *, is_read_only: bool) -> RunError | None:
+    """What SQLite says of a file, in words; `None` for what is no trouble of the file, and Optuna's own to answer."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None or "too many SQL variables" in str(error):  # then Optuna asks for less at once
+        return None
+    run, why, kind = RunFolder(path=file.parent), f"{error} ({file.name})", code & 0xFF
+    if is_read_only and kind == sqlite3.SQLITE_READONLY:
+        return _half_written(file) if code == sqlite3.SQLITE_READONLY_ROLLBACK else unfinished(file)
+    if kind in _DAMAGED or code in _SHORT:
+        return damaged(file, error)
+    if kind in _NO_ROOM | _NO_RIGHTS:
+        return run.unwritable(why, is_full=kind in _NO_ROOM)
+    if kind in _HELD:
+        return RunError(
+            f"{str(file)!r} is held by another program: {error}. Close what has opened it, and the same call with this "
+            "run_dir goes on."
+        )
+    return None
+
+
+def _half_written(file: Path) -> RunError:
+    return RunError(
+        f"{str(file)!r} waits to be mended: a process died while it wrote, and who only reads cannot undo that. Give "
+        "this run_dir to select_backbone, which does."
+    )
