@@ -19,6 +19,7 @@ import typer
 from autobackbone.clirun import Dataset, Run, commands, writing
 from autobackbone.errors import AutobackboneError
 from autobackbone.records import Budget, Limits, Precision, Resize, Target, Task, as_budget
+from autobackbone.showing import harmless
 
 if TYPE_CHECKING:
     from autobackbone.selection import Selection
@@ -61,7 +62,7 @@ def main() -> None:
     try:
         app()
     except AutobackboneError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(harmless(f"error: {error}", keeps="\n"), err=True)
         sys.exit(1)
 
 
@@ -139,7 +140,7 @@ def select(  # noqa: PLR0913  one option for each argument of the facade
         stop_early=stop_early,
     )
     if dry_run:
-        typer.echo(str(call()))
+        typer.echo(harmless(str(call()), keeps="\n"))
     else:
         _search(call)
 

@@ -12,6 +12,7 @@ import typer
 
 from autobackbone.errors import ArgumentError
 from autobackbone.records import Preference, RefitOn
+from autobackbone.showing import harmless
 
 if TYPE_CHECKING:
     from autobackbone.predictions import Prediction
@@ -21,6 +22,9 @@ commands = typer.Typer()
 Run = Annotated[Path, typer.Argument(help="A run folder.")]
 TrialNumber = Annotated[int | None, typer.Option(help="A trial of the front; the chosen one if not given.")]
 CsvFile = Annotated[Path | None, typer.Option("--csv", help="Write a CSV file with a header instead.")]
+OwnMetric = Annotated[
+    str | None, typer.Option("--metric", help="The own metric that the run names, to say that its code may run.")
+]
 Dataset = Annotated[
     Path | None, typer.Option("--data", help="The pictures, where they are not any more where the run found them.")
 ]
@@ -28,13 +32,16 @@ Dataset = Annotated[
 
 @commands.command()
 def show(
-    run: Run, *, all_trials: Annotated[bool, typer.Option("--all", help="All trials, not the front alone.")] = False
+    run: Run,
+    *,
+    all_trials: Annotated[bool, typer.Option("--all", help="All trials, not the front alone.")] = False,
+    metric: OwnMetric = None,
 ) -> None:
     """Show the front of a run and which trial to use."""
     from autobackbone import open_run
     from autobackbone.tables import print_selection
 
-    print_selection(open_run(run), all_trials=all_trials)
+    print_selection(open_run(run, metric=metric), all_trials=all_trials)
 
 
 @commands.command()
@@ -43,6 +50,7 @@ def predict(
     pictures: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
     *,
     trial: TrialNumber = None,
+    metric: OwnMetric = None,
     csv_file: CsvFile = None,
 ) -> None:
     """Predict pictures: one line each, path, class and probability (or labels, or numbers), separated by tabs.
@@ -52,10 +60,10 @@ def predict(
     from autobackbone import open_run
     from autobackbone.predictions import columns, predictions
 
-    selection = open_run(run)
+    selection = open_run(run, metric=metric)
     found = predictions(selection, pictures, trial)
     if csv_file is None:
-        n_left_out = _each(found, lambda row: typer.echo("\t".join(row)))
+        n_left_out = _each(found, lambda row: typer.echo("\t".join(map(harmless, row))))
     else:
         with writing(csv_file), csv_file.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
@@ -70,12 +78,13 @@ def suspects(
     *,
     n: Annotated[int, typer.Option("--n", help="Rows at most.", min=1)] = 50,
     csv_file: CsvFile = None,
+    metric: OwnMetric = None,
 ) -> None:
     """List labels that are probably wrong, the most suspect first; nothing is altered."""
     from autobackbone import open_run
     from autobackbone.tables import print_suspects
 
-    selection = open_run(run)
+    selection = open_run(run, metric=metric)
     found = selection.suspects(n)
     if csv_file is None:
         print_suspects(selection, found)
@@ -109,6 +118,7 @@ def pick(
     max_latency_ms: Annotated[float | None, typer.Option(help="The most accurate that is not slower.")] = None,
     max_params: Annotated[float | None, typer.Option(help="The most accurate with no more parameters.")] = None,
     max_megabytes: Annotated[float | None, typer.Option(help="The most accurate that is not larger.")] = None,
+    metric: OwnMetric = None,
 ) -> None:
     """Name another trial than the chosen one: its number, for predict --trial, and what it is, separated by a tab.
 
@@ -121,14 +131,14 @@ def pick(
     has_limits = any(limit is not None for limit in limits.values())
     if (prefer is not None) + (at_least is not None) + has_limits != 1:
         raise ArgumentError("pick takes one of --prefer, --at-least, or limits (--max-latency-ms and its like).")
-    selection = open_run(run)
+    selection = open_run(run, metric=metric)
     if prefer is not None:
         trial = selection.select(prefer)
     elif at_least is not None:
         trial = selection.fastest_at_least(at_least)
     else:
         trial = selection.best_under(**limits)
-    typer.echo(f"{trial.number}\t{trial_line(trial, selection.metric)}")
+    typer.echo(f"{trial.number}\t{harmless(trial_line(trial, selection.metric))}")
 
 
 @commands.command()
@@ -139,12 +149,15 @@ def refit(
     on: Annotated[RefitOn, typer.Option(help="Which parts it is trained on.")] = "train+val",
     budget: Annotated[str, typer.Option(help="Time of the training, such as 90s or 10min.")] = "10min",
     data: Dataset = None,
+    metric: OwnMetric = None,
 ) -> None:
     """Train a trial once more, on the validation pictures, too, and compare both networks on the test part."""
     from autobackbone import open_run
 
-    again = open_run(run).refit(trial, on=on, budget=budget, dataset=data)
-    typer.echo(str(again))
+    again = open_run(run, metric=metric).refit(trial, on=on, budget=budget, dataset=data)
+    typer.echo(harmless(str(again)))
+    if again.path is None:  # said already
+        raise typer.Exit(1)
     typer.echo(f"weights: {again.path}")
 
 
@@ -153,27 +166,28 @@ def ensemble(
     run: Run,
     *,
     max_latency_ms: Annotated[float | None, typer.Option(help="What latencies may add up to.")] = None,
+    metric: OwnMetric = None,
 ) -> None:
     """Say whether several networks of the front predict together better than one, and which."""
     from autobackbone import open_run
 
-    typer.echo(open_run(run).ensemble(max_latency_ms).reason)
+    typer.echo(harmless(open_run(run, metric=metric).ensemble(max_latency_ms).reason))
 
 
 @commands.command()
-def calibration(run: Run, *, trial: TrialNumber = None) -> None:
+def calibration(run: Run, *, trial: TrialNumber = None, metric: OwnMetric = None) -> None:
     """Say how far a trial's probabilities can be trusted, before and after they are corrected."""
     from autobackbone import open_run
 
-    typer.echo(str(open_run(run).calibration(trial)))
+    typer.echo(str(open_run(run, metric=metric).calibration(trial)))
 
 
 @commands.command()
-def reproduce(run: Run) -> None:
+def reproduce(run: Run, *, metric: OwnMetric = None) -> None:
     """Print the lines of Python that repeat what a run has recorded."""
     from autobackbone import open_run
 
-    open_run(run).reproduce()
+    open_run(run, metric=metric).reproduce()
 
 
 def _each(found: Iterable[Prediction], write: Callable[[tuple[str, ...]], object]) -> int:
@@ -182,7 +196,7 @@ def _each(found: Iterable[Prediction], write: Callable[[tuple[str, ...]], object
     for one in found:
         if one.problem:
             n_left_out += 1
-            typer.echo(f"left out: {one.path}: {one.problem}", err=True)
+            typer.echo(harmless(f"left out: {one.path}: {one.problem}"), err=True)
         else:
             write((str(one.path), *one.values))
     return n_left_out

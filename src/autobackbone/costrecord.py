@@ -23,6 +23,8 @@ from autobackbone.records import Latency, is_number
 _LOG = logging.getLogger(__name__)
 _Name = TypeVar("_Name", bound=str)
 _OF, _IS = "of", "is"
+# Bytes of a line: latencies of a hundred networks take 15,000.
+_LONGEST = 1_000_000
 SITTING = "sitting"
 """What a sitting notes first: its budget."""
 RecordedCosts = Mapping[str, Sequence[Any]]
@@ -54,14 +56,15 @@ class CostRecord:
         """A run that goes on has used what its file holds; a line that a kill has cut off is taken away."""
         if self.file is None or not self.file.is_file():
             return
+        n_whole = 0
         try:
-            content = self.file.read_bytes()
-            os.truncate(self.file, content.rfind(b"\n") + 1)
+            for noted, n_bytes in _lines(self.file):
+                n_whole += n_bytes
+                # Damaged lines of its own end no run: they are only to be repeated by others.
+                self._n_used.update([noted[0]] if noted else [])
+            os.truncate(self.file, n_whole)
         except OSError as error:
             self._give_up(error)
-            return
-        # Damaged lines of its own end no run: they are only to be repeated by others.
-        self._n_used.update(noted[0] for noted in _lines(content.decode("utf-8", errors="replace")) if noted)
 
     def recalled(self, of: str) -> Any:
         """What was noted next of something, the last one where no more was; `None` where nothing was."""
@@ -150,13 +153,12 @@ def read_costs(file: Path) -> dict[str, list[Any]]:
     """
     found: dict[str, list[Any]] = defaultdict(list)
     try:
-        content = file.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
+        for number, (noted, _) in enumerate(_lines(file), 1):
+            if noted is None:
+                raise RunError(f"{str(file)!r} is damaged: line {number} is no cost. Give another run.")
+            found[noted[0]].append(noted[1])
+    except OSError as error:
         raise RunError(f"{str(file)!r} cannot be read: {error}. Give another run.") from error
-    for number, noted in enumerate(_lines(content), 1):
-        if noted is None:
-            raise RunError(f"{str(file)!r} is damaged: line {number} is no cost. Give another run.")
-        found[noted[0]].append(noted[1])
     return dict(found)
 
 
@@ -166,15 +168,21 @@ def is_one_untimed_sitting(costs: RecordedCosts) -> bool:
     return len(sittings) == 1 and isinstance(sittings[0], dict) and sittings[0].get("wall_clock_s", 0.0) is None
 
 
-def _lines(content: str) -> Iterator[tuple[str, Any] | None]:
-    """What each whole line holds; `None` for one that is no cost. A last one without an end was cut off by a kill."""
-    for line in content.split("\n")[:-1]:
-        try:
-            noted = json.loads(line)
-        except (ValueError, RecursionError):
-            noted = None
-        is_cost = isinstance(noted, dict) and set(noted) == {_OF, _IS} and isinstance(noted[_OF], str)
-        yield (noted[_OF], noted[_IS]) if is_cost else None
+def _lines(file: Path) -> Iterator[tuple[tuple[str, Any] | None, int]]:
+    """What each whole line holds, `None` for one that is no cost, and its bytes. A last one without an end was cut off
+    by a kill.
+    """
+    with file.open("rb") as lines:
+        # No more of a line is read than one of ours can have: one from elsewhere may fill the memory.
+        for line in iter(lambda: lines.readline(_LONGEST + 1), b""):
+            if len(line) <= _LONGEST and not line.endswith(b"\n"):
+                return
+            try:
+                noted = json.loads(line) if len(line) <= _LONGEST else None
+            except (ValueError, RecursionError):
+                noted = None
+            is_cost = isinstance(noted, dict) and set(noted) == {_OF, _IS} and isinstance(noted[_OF], str)
+            yield ((noted[_OF], noted[_IS]) if is_cost else None), len(line)
 
 
 def _plain(latency: Latency) -> dict[str, float | None]:

@@ -76,7 +76,7 @@ def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: f
             "machines may stand side by side"
         )
     end_sitting(shop.study, shop.ledger, shop.clock.run_s(), is_completed=not is_interrupted)
-    selection = Selection(run.path, dataset=settings.dataset)
+    selection = Selection(run.path, dataset=settings.dataset, metric=prepared.metric)
     _draw(selection, run, reporter)
     return selection
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from autobackbone.choosing import trial_line
-from autobackbone.metrics import Metric
+from autobackbone.metrics import Metric, is_free_of_code
 from autobackbone.records import Limits, Target, Trial
 from autobackbone.settings import IN_MEMORY
+from autobackbone.showing import harmless
 
 _SIZES = "image_sizes"
 
@@ -18,6 +19,9 @@ def script_of(
     path: Path, facts: Mapping[str, Any], trials: Sequence[Trial], chosen: Trial, metric: Metric, *, has_costs: bool
 ) -> str:
     """A script that trains recorded trials again, and one that would search again.
+
+    Whatever a run folder says stands in it as a value or in a comment, and a line of it is one line: no text from there
+    becomes code.
 
     Args:
         path: the run folder.
@@ -34,15 +38,15 @@ def script_of(
         "",
         "from autobackbone import Budget, Limits, Target, open_run, select_backbone",
         "",
-        f"torch.set_num_threads({facts['n_torch_threads']})",
+        f"torch.set_num_threads({int(facts['n_torch_threads'])})",
         _dataset_line(facts),
-        f"run = open_run({str(path)!r})",
+        f"run = open_run({str(path)!r}{_own_metric(metric)})",
         "",
         "# The decisions of the run, repeated: same pictures, split, heads, legs, views and precisions.",
     ]
     for trial in [*repeated, chosen]:
         lines += [f"# {trial_line(trial, metric)}", f"network = run.retrain({trial.number}, dataset=dataset)"]
-    return "\n".join([*lines, "", *_search(path, facts, trials, has_costs=has_costs), ""])
+    return "\n".join([*map(harmless, lines), "", *map(harmless, _search(path, facts, trials, has_costs=has_costs)), ""])
 
 
 def _heading(facts: Mapping[str, Any]) -> list[str]:
@@ -52,6 +56,11 @@ def _heading(facts: Mapping[str, Any]) -> list[str]:
         f"# Python {facts['python']}; {versions}.",
         f"# Digest of the pictures and labels {facts['data_digest']}, of the split {facts['split_digest']}.",
     ]
+
+
+def _own_metric(metric: Metric) -> str:
+    """Whoever has the lines printed has said that its code may run, where it is code."""
+    return f", metric={metric.spec!r}" if metric.is_own and not is_free_of_code(metric.spec) else ""
 
 
 def _dataset_line(facts: Mapping[str, Any]) -> str:
@@ -79,7 +88,8 @@ def _search(path: Path, facts: Mapping[str, Any], trials: Sequence[Trial], *, ha
     }
     written = [f"#     {name}={value}," for name, value in given.items() if value is not None]
     # Runs before these were noted have none.
-    written += [_asked(name, value) for name, value in facts.get("asked", {}).items() if value is not None]
+    asked = facts.get("asked", {}).items()
+    written += [_asked(name, value) for name, value in asked if value is not None and name.isidentifier()]
     why = "# The same search anew. What is tried after screening hangs on what things cost, and so on the clock."
     if has_costs:
         written.append(f"#     costs={str(path)!r},")

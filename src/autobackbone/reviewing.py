@@ -33,7 +33,7 @@ def suspects(reader: RunReader, trials: Sequence[Trial], metric: Metric, n: int)
     if not judges:
         raise RunError("no frozen network is screened yet: let the search go on, and ask again.")
     pictures = trialfiles.read_pictures(reader.run)
-    labels = trialfiles.read_all_labels(reader.run, reader.task)
+    labels = reader.all_labels()
     parts = pictures["part"].to_numpy()
     said = mean_known([_said(reader, judge, parts) for judge in judges])
     found = suspicion_of(said, labels, reader.task)
@@ -59,7 +59,7 @@ def contradictions(reader: RunReader) -> pd.DataFrame:
         RunError: the run has not looked for copies, or what it notes of its pictures is damaged.
     """
     pictures = trialfiles.read_pictures(reader.run)
-    labels = trialfiles.read_all_labels(reader.run, reader.task)
+    labels = reader.all_labels()
     copies = trialfiles.copies_noted(reader.run, reader.run.read_facts(), len(pictures))
     if copies is None:
         raise RunError(

@@ -31,7 +31,7 @@ from autobackbone.ensembling import Ensemble, ensemble_of
 from autobackbone.errors import ArgumentError, RunError
 from autobackbone.judging import Judged, has_folds
 from autobackbone.loading import RunReader
-from autobackbone.metrics import Metric, metric_for, score
+from autobackbone.metrics import Metric, is_free_of_code, metric_for, score
 from autobackbone.optimism import Optimism, optimism_of
 from autobackbone.overfitting import advice, mark_overfitting
 from autobackbone.predicting import Predictor
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     import optuna
     from matplotlib.figure import Figure
     from optuna.samplers import BaseSampler
+    from torchmetrics import Metric as TorchMetric
 
 
 class Selection:
@@ -61,6 +62,9 @@ class Selection:
     Args:
         path: the run folder; it may have been moved since.
         dataset: what was searched on, where it is at hand.
+        metric: what the run is scored by, where that is the user's own: its code runs only where it is given here, or
+            is a class of torchmetrics, or of a module that was imported before. `None` takes what the run names, as far
+            as it is no code from elsewhere.
 
     Example:
         result = select_backbone("photos/", "10min")
@@ -69,10 +73,11 @@ class Selection:
         result.predict(["new.jpg"])      # class names
     """
 
-    def __init__(self, path: Path, *, dataset: Any = None) -> None:
+    def __init__(self, path: Path, *, dataset: Any = None, metric: Metric | str | TorchMetric | None = None) -> None:
         self._dataset = dataset
         self._run = RunFolder(path=path)
         self._facts = self._run.read_facts()
+        self._given_metric = metric
         self._reader = RunReader.from_facts(self._run, self._facts)
         self._predictor = Predictor(self._reader)
 
@@ -88,8 +93,27 @@ class Selection:
 
     @cached_property
     def metric(self) -> Metric:
-        """What `score` is."""
-        return metric_for(self._facts["metric"], self.task, n_outputs=len(self.classes))
+        """What `score` is.
+
+        Raises:
+            RunError: the run names code from elsewhere, and nobody has said that it may run.
+            ArgumentError: another one was given.
+        """
+        named, given, n_outputs = self._facts["metric"], self._given_metric, len(self.classes)
+        if given is None:
+            if not is_free_of_code(named):
+                raise RunError(
+                    f"the run {str(self.path)!r} is scored by {named!r}, which is code, and may do anything; a run "
+                    f"folder does not start it by itself. If you know it, say so: open_run(…, metric={named!r}), or "
+                    "--metric on the command line."
+                )
+            return metric_for(named, self.task, n_outputs=n_outputs)
+        found = given if isinstance(given, Metric) else metric_for(given, self.task, n_outputs=n_outputs)
+        if found.spec != named:
+            raise ArgumentError(
+                f"the run {str(self.path)!r} is scored by {named!r}, and {found.spec!r} came. Give the same, or none."
+            )
+        return found
 
     @property
     def target(self) -> str:
@@ -219,11 +243,14 @@ class Selection:
         under a limit of time it may try other candidates.
 
         Raises:
-            RunError: no trial has finished.
+            RunError: no trial has finished, or the run does not say what such lines need.
         """
-        file = self._run.costs_file
+        file, trials, chosen, metric = self._run.costs_file, self.trials, self.best, self.metric
         has_costs = file.is_file() and is_one_untimed_sitting(read_costs(file))
-        script = script_of(self.path, self._facts, self.trials, self.best, self.metric, has_costs=has_costs)
+        try:
+            script = script_of(self.path, self._facts, trials, chosen, metric, has_costs=has_costs)
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise self._run.damaged(f"what a search was asked cannot be told from it ({error!r})") from error
         print(script)  # noqa: T201  what it is for
 
     def scores_without_copies(self, trial: Trial | int | None = None) -> dict[ScoredPart, float]:
@@ -542,8 +569,13 @@ class Selection:
         return self._reader.predictions(trial, "validation")
 
 
-def open_run(path: str | Path) -> Selection:
-    """Open a run that was made earlier, here or elsewhere; nothing is written.
+def open_run(path: str | Path, *, metric: str | TorchMetric | None = None) -> Selection:
+    """Open a run that was made earlier, here or elsewhere; nothing is written, and no code that it brings is run.
+
+    Args:
+        path: of the run folder.
+        metric: the user's own metric that the run is scored by, to say that its code may run; not needed for known
+            metrics and classes of torchmetrics.
 
     Raises:
         ArgumentError: `path` is no path.
@@ -551,4 +583,4 @@ def open_run(path: str | Path) -> Selection:
     """
     if not isinstance(path, (str, os.PathLike)):
         raise ArgumentError(f"open_run takes the path of a run folder, not {path!r}. Give the one that a search made.")
-    return Selection(Path(path).expanduser().absolute())
+    return Selection(Path(path).expanduser().absolute(), metric=metric)

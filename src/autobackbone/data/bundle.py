@@ -132,7 +132,8 @@ class DataBundle:
                 anew = EncodedPixels(self.source, self.preparation, size, n_workers=self.n_workers)
                 return self._encoded.setdefault(size, anew)
             self._decode_late(size)
-        stored: np.memmap[Any, np.dtype[np.uint8]] = np.load(pixels_path(self.root, size), mmap_mode="r")
+        path = pixels_path(self.root, size)
+        stored: np.memmap[Any, np.dtype[np.uint8]] = np.load(path, mmap_mode="r", allow_pickle=False)
         return stored
 
     def has_pixels(self, image_size: ImageSize) -> bool:

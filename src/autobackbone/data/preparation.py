@@ -111,7 +111,7 @@ def _padded(rgb: Image.Image, size: tuple[int, int], resample: Image.Resampling)
 def _checked_range(value_range: Any) -> tuple[float, float]:
     try:
         low, high = (float(value) for value in (() if isinstance(value_range, str) else value_range))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DataError(f"value_range is (low, high), what becomes black and white; {value_range!r} came.") from None
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise DataError(f"value_range is (low, high) with low below high, both finite; {value_range!r} came.")

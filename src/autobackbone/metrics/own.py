@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import json
+import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from operator import attrgetter
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,10 @@ _REMEDY = (
     "Give it as text 'package.module:Name', where Name is a function without arguments that returns it, in a module "
     "that can be imported."
 )
+
+
+# Whose metrics compute, and do nothing else.
+_PLAIN = ("torchmetrics.classification.", "torchmetrics.regression.")
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -70,6 +76,31 @@ def made_from(text: str) -> torchmetrics.Metric:
     if not isinstance(made, torchmetrics.Metric):
         raise MetricError(f"metric {text!r} gives a {type(made).__name__}, not a metric of torchmetrics. {_REMEDY}")
     return made
+
+
+def is_free_of_code(text: str) -> bool:
+    """Whether making a metric from text runs no code but torchmetrics', or that of a module that was imported before.
+
+    A run folder from elsewhere may name any module, whose import would run it, and any function, which would be called.
+
+    Example:
+        >>> is_free_of_code("accuracy"), is_free_of_code("torchmetrics:MeanSquaredError"), is_free_of_code("os:system")
+        (True, True, False)
+    """
+    if ":" not in text:
+        return True
+    module, _, path = text.partition(" ")[0].partition(":")
+    try:
+        found: Any = import_module(module) if module.split(".")[0] == "torchmetrics" else sys.modules.get(module)
+    except (ImportError, ValueError):
+        return False
+    for name in path.split("."):
+        # Not by `getattr`: a module or a class may answer it by running something.
+        found = vars(found).get(name) if isinstance(found, (ModuleType, type)) else None
+    if not isinstance(found, type) or not issubclass(found, torchmetrics.Metric):
+        return False
+    # Others of torchmetrics fetch networks, or read files that are named to them.
+    return found.__module__.split(".")[0] != "torchmetrics" or found.__module__.startswith(_PLAIN)
 
 
 def name_of(made: torchmetrics.Metric) -> str:

@@ -68,12 +68,24 @@ class Checkpoints(TorchCheckpointIO):
         """Read one, to the CPU.
 
         Raises:
-            TrialError: it is damaged or not there.
+            TrialError: it is damaged or not there, or is none of ours.
         """
         try:
-            return super().load_checkpoint(path, map_location, weights_only)
-        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            found: Any = super().load_checkpoint(path, map_location, weights_only)
+        except (
+            OSError,
+            EOFError,
+            RuntimeError,
+            pickle.UnpicklingError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+        ) as error:
             raise TrialError(f"it cannot go on: its checkpoint is damaged or not there ({error})") from error
+        if not isinstance(found, dict) or not all(isinstance(found.get(state), dict) for state in _STATES):
+            raise TrialError("it cannot go on: its checkpoint holds no training that paused here")
+        return found
 
 
 class Moving:
