@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autobackbone.data.parts import TEST, TRAIN, VALIDATION
-from autobackbone.data.pictures import header_size, is_deep, open_bytes, open_picture
+from autobackbone.data.pictures import header_size, is_deep, open_bytes, open_picture, read_content
 from autobackbone.data.sources import UNREADABLE, Fingerprint, Found, natural_key, printable
 from autobackbone.data.walking import Tally, list_folder, walk_pictures
 from autobackbone.errors import DataError
@@ -50,8 +50,8 @@ class FolderSource:
     def fingerprint(self, index: int) -> Fingerprint:
         """Digest the file's bytes."""
         try:
-            content = (self.root / self.names[index]).read_bytes()
-        except OSError:
+            content = read_content(self.root / self.names[index])
+        except (OSError, ValueError, MemoryError):  # names that no file can have, and files that memory cannot hold
             return UNREADABLE
         return Fingerprint(digest=hashlib.sha256(content).digest(), is_deep=_is_deep_content(content))
 
@@ -72,8 +72,8 @@ def from_folder(folder: str | os.PathLike[str]) -> Found:
     if not os.fspath(folder):
         raise DataError("a dataset is a folder with one sub-folder per class; an empty text came.")
     root = Path(folder).expanduser()
-    if not root.is_dir():
-        what = "a file" if root.exists() else "nothing"
+    if not os.path.isdir(root):  # noqa: PTH112  # says no where Path raises: of names too long, of folders without rights
+        what = "a file" if os.path.exists(root) else "nothing"  # noqa: PTH110
         raise DataError(f"a dataset is a folder with one sub-folder per class; {what} is at '{root}'.")
     tally = Tally()
     top = list_folder(root, "", tally)

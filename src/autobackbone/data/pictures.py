@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import stat
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from warnings import catch_warnings, filterwarnings
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
+from autobackbone.data.soundness import check_content, check_strips
 from autobackbone.errors import DataError
 
 if TYPE_CHECKING:
@@ -65,19 +67,47 @@ def open_picture(path: str | Path) -> Image.Image:
     """Open a picture file; its pixels are decoded when they are first asked for.
 
     The bytes are read at once, so that no file stays open: Pillow keeps the handle of an animated file.
+
+    Raises:
+        DataError: the file is damaged in a way that Pillow passes over.
+        OSError: it cannot be read; Pillow raises other kinds too.
     """
-    return open_bytes(Path(path).read_bytes())
+    content = read_content(path)
+    check_content(content)
+    image = open_bytes(content)
+    check_strips(image)
+    return image
+
+
+def read_content(path: str | Path) -> bytes:
+    """Read the bytes of a picture file.
+
+    Raises:
+        OSError: it cannot be read, or is no ordinary file: a pipe is waited for, and a device may never end.
+    """
+    return _ordinary(path).read_bytes()
+
+
+def _ordinary(path: str | Path) -> Path:
+    file = Path(path)
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise OSError("no ordinary file but a folder, pipe, socket or device")
+    return file
 
 
 def open_bytes(content: bytes) -> Image.Image:
     """Open a picture file's content, in one of `picture_formats` only."""
-    return Image.open(io.BytesIO(content), formats=picture_formats())
+    try:
+        return Image.open(io.BytesIO(content), formats=picture_formats())
+    except UnidentifiedImageError:  # its own message tells where the bytes lie in memory
+        raise UnidentifiedImageError("cannot identify it as a picture of a format that is read here") from None
 
 
 def header_size(path: str | Path) -> ImageSize:
     """Read (height, width) as seen, EXIF rotation applied, from a file's header alone."""
-    with Path(path).open("rb") as file, Image.open(file, formats=picture_formats()) as image:
-        is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    with _ordinary(path).open("rb") as file, Image.open(file, formats=picture_formats()) as image:
+        # Of a TIFF, Pillow gives the size as seen already.
+        is_turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         return (image.width, image.height) if is_turned else (image.height, image.width)
 
 
@@ -118,6 +148,8 @@ def as_rgb(
     if isinstance(picture, np.ndarray):
         return _array_as_rgb(picture, value_range, channels)
     image = _upright(picture if isinstance(picture, Image.Image) else open_picture(picture))
+    if 0 in image.size:
+        raise DataError(f"a picture needs at least one pixel; one of {image.width} x {image.height} came.")
     if image.mode in _DEEP_MODES:
         return _array_as_rgb(np.asarray(image), value_range, channels)
     if channels is not None:

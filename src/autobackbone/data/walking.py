@@ -52,7 +52,7 @@ def list_folder(folder: Path, name: str, tally: Tally) -> Level:
     """List one folder. Files beside the class folders, such as a README, are nobody's loss and not counted."""
     folders, n_pictures = [], 0
     for entry in _visible(folder, name, tally):
-        if entry.is_dir():
+        if _is_folder(entry):
             folders.append(entry.name)
         else:
             n_pictures += _is_picture(entry)
@@ -71,7 +71,7 @@ def walk_pictures(root: Path, name: str, tally: Tally) -> list[str]:
         # Sorted, so that of two ways to one folder always the same is taken.
         for entry in sorted(_visible(root / under, under, tally), key=lambda entry: entry.name):
             path = f"{under}/{entry.name}"
-            if not entry.is_dir():
+            if not _is_folder(entry):
                 if _is_picture(entry):
                     pictures.append(path)
                 else:
@@ -91,12 +91,21 @@ def _visible(folder: Path, name: str, tally: Tally) -> Iterator[os.DirEntry[str]
                 else:
                     yield entry
     except OSError as error:
-        raise DataError(f"cannot list the folder '{folder}': {error.strerror}. Make it readable or move it.") from error
+        raise DataError(
+            f"cannot list the folder '{printable(str(folder))}': {error.strerror}. Make it readable or move it."
+        ) from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or into a folder without rights
+        return False
 
 
 def _is_picture(entry: os.DirEntry[str]) -> bool:
-    # A link to nothing counts, so that decoding names it; a pipe does not, for opening it would wait for ever.
-    return _suffix(entry) in picture_suffixes() and (entry.is_file() or entry.is_symlink())
+    # A link counts wherever it leads, so that decoding names it if it leads to no file; a pipe is no file.
+    return _suffix(entry) in picture_suffixes() and (entry.is_symlink() or entry.is_file())
 
 
 def _suffix(entry: os.DirEntry[str]) -> str:
