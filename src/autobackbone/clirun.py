@@ -192,13 +192,16 @@ def reproduce(run: Run, *, metric: OwnMetric = None) -> None:
 
 def _each(found: Iterable[Prediction], write: Callable[[tuple[str, ...]], object]) -> int:
     """Write what could be read, name the rest; how many that were."""
+    from autobackbone.data import printable
+
     n_left_out = 0
     for one in found:
+        name = printable(str(one.path))
         if one.problem:
             n_left_out += 1
-            typer.echo(harmless(f"left out: {one.path}: {one.problem}"), err=True)
+            typer.echo(harmless(f"left out: {name}: {one.problem}"), err=True)
         else:
-            write((str(one.path), *one.values))
+            write((name, *one.values))
     return n_left_out
 
 

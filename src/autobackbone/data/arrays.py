@@ -10,7 +10,7 @@ from PIL import Image
 
 from autobackbone.data.labels import as_labelled
 from autobackbone.data.pictures import ChannelsError, check_channels, is_deep
-from autobackbone.data.sources import Fingerprint, Found, digest_picture
+from autobackbone.data.sources import UNREADABLE, Fingerprint, Found, digest_picture
 from autobackbone.errors import DataError
 
 if TYPE_CHECKING:
@@ -41,7 +41,10 @@ class ArraySource:
     def fingerprint(self, index: int) -> Fingerprint:
         """Digest the pixels."""
         picture = self.read(index)
-        return Fingerprint(digest=digest_picture(picture), is_deep=is_deep(picture))
+        try:
+            return Fingerprint(digest=digest_picture(picture), is_deep=is_deep(picture))
+        except Exception:  # noqa: BLE001  # of a broken file that is open and not read yet; decoding reports it
+            return UNREADABLE
 
     def picture_size(self, index: int) -> ImageSize:
         """Give height and width."""

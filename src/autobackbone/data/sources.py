@@ -72,14 +72,17 @@ class Found:
 
 
 UNREADABLE = Fingerprint(digest=hashlib.sha256(b"unreadable").digest(), is_deep=False)
+# What ends a line, moves a cursor, turns the direction of what follows, or stands for a byte that is no valid text.
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def digest_picture(picture: Image.Image | np.ndarray[Any, Any]) -> bytes:
     """Digest the pixels of a picture that is not a file."""
     array = np.ascontiguousarray(np.asarray(picture))
     if isinstance(picture, Image.Image):
-        # A palette or a rotation lies beside the pixels.
-        form = f"{picture.mode} {picture.size} {picture.getpalette()} {dict(picture.getexif())}"
+        # A palette, what it lets through and a rotation lie beside the pixels.
+        seen_through = picture.info.get("transparency")
+        form = f"{picture.mode} {picture.size} {picture.getpalette(None)} {seen_through} {_exif(picture)}"
     else:
         form = f"{array.dtype.str} {array.shape}"
     sha = hashlib.sha256(form.encode())
@@ -87,9 +90,27 @@ def digest_picture(picture: Image.Image | np.ndarray[Any, Any]) -> bytes:
     return sha.digest()
 
 
+def _exif(picture: Image.Image) -> str:
+    try:
+        return str(dict(picture.getexif()))
+    except SyntaxError:  # Pillow's word for a damaged block, by which no picture is turned
+        return "damaged"
+
+
 def printable(name: str) -> str:
-    """Give a file name that any screen takes; bytes of it that are no valid text are written as numbers."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    r"""Give a file name that any screen takes, on one line: what cannot be seen is written as numbers.
+
+    Example:
+        >>> printable("line\nfeed"), printable("not utf-8: \udcff"), printable("שלום.jpg")
+        ('line\\nfeed', 'not utf-8: \\xff', 'שלום.jpg')
+    """
+    return _UNSEEN.sub(lambda found: _as_number(found[0]), name)
+
+
+def _as_number(character: str) -> str:
+    # Python keeps a byte that is no valid text as 0xDC00 and itself.
+    is_byte = "\udc80" <= character <= "\udcff"
+    return f"\\x{ord(character) - 0xDC00:02x}" if is_byte else character.encode("unicode_escape").decode()
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:

@@ -20,6 +20,7 @@ from PIL import __version__ as pillow_version
 
 from autobackbone.data.pictures import ChannelsError, as_rgb
 from autobackbone.data.preparation import Preparation, fit
+from autobackbone.data.sources import printable
 from autobackbone.errors import DataError
 from autobackbone.runfolder import FULL
 
@@ -227,7 +228,7 @@ def rgb_or_reason(source: Source, index: int, preparation: Preparation) -> Image
     try:
         return as_rgb(source.read(index), value_range=preparation.value_range, channels=preparation.channels)
     except ChannelsError as error:
-        raise ChannelsError(f"picture '{source.names[index]}': {error}") from error
+        raise ChannelsError(f"picture '{printable(source.names[index])}': {error}") from error
     except Exception as error:  # noqa: BLE001  # decoders meet broken bytes with any exception; the reason is kept
         return f"{type(error).__name__}: {error}"
 

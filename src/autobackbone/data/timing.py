@@ -11,6 +11,7 @@ import numpy as np
 from autobackbone.data.parts import LEFT_OUT
 from autobackbone.data.pictures import as_rgb, is_deep, quiet_pillow
 from autobackbone.data.preparation import fit
+from autobackbone.data.sources import printable
 from autobackbone.errors import DataError
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def preprocess_ms(survey: Survey, image_size: ImageSize, n: int = 20) -> float:
             if len(measured) >= _MIN_PICTURES and time.perf_counter() - begun > _ENOUGH_S:
                 break
     if not measured:
-        raise DataError(f"none of {len(chosen)} pictures can be read, such as '{survey.names[int(chosen[0])]}'.")
+        first = printable(survey.names[int(chosen[0])])
+        raise DataError(f"none of {len(chosen)} pictures can be read, such as '{first}'.")
     return float(np.median(measured))
 
 
