@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autobackbone.data.parts import TRAIN, Parts
+from autobackbone.data.parts import TRAIN, Codes, Parts
 from autobackbone.data.pictures import to_array
-from autobackbone.errors import DataError
 
 if TYPE_CHECKING:
     from autobackbone.data.sources import Fingerprint, Source
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
 _N_PICTURES = 128
 _N_VALUES = 1_000_000
 _PERCENTILES = (0.1, 99.9)
+# Of equal values, as a share of them: what is added to a large number must change it.
+_LEAST_WIDTH = 1e-6
 
 
 def measure_range(
@@ -26,26 +27,28 @@ def measure_range(
     At most 128 of them and a million of their values are looked at, spread evenly, so memory stays flat.
 
     Returns:
-        (low, high), low below high; `None` where every picture has 8 bits.
-
-    Raises:
-        DataError: pictures above 8 bits of which none can be read.
+        (low, high), low below high; `None` where every picture has 8 bits, or none of those looked at can be read:
+        decoding says why.
     """
     deep = np.array([fingerprint.is_deep for fingerprint in fingerprints], bool)
     if not deep.any():
         return None
-    of_train = deep & (parts == TRAIN)
-    indices = np.flatnonzero(of_train if of_train.any() else deep)
+    values = _sampled(source, np.flatnonzero(deep & (parts == TRAIN)), channels)
+    if values.size == 0:
+        values = _sampled(source, np.flatnonzero(deep), channels)
+    if values.size == 0:
+        return None
+    low, high = (float(value) for value in np.percentile(values, _PERCENTILES))
+    return low, high if high > low else low + max(1.0, abs(low) * _LEAST_WIDTH)
+
+
+def _sampled(source: Source, indices: Codes, channels: tuple[int, ...] | None) -> np.ndarray[Any, Any]:
+    """Values of some pictures, spread evenly; none of those that cannot be read."""
+    if len(indices) == 0:
+        return np.zeros(0)
     looked_at = indices[np.linspace(0, len(indices) - 1, min(len(indices), _N_PICTURES), dtype=np.int64)]
     each = _N_VALUES // len(looked_at)
-    values = np.concatenate([_values(source, int(index), channels, each) for index in looked_at])
-    if values.size == 0:
-        raise DataError(
-            f"{len(indices)} pictures have values above 8 bits, and of {len(looked_at)} of them none can be read. "
-            "Check the files, or give value_range=(low, high)."
-        )
-    low, high = (float(value) for value in np.percentile(values, _PERCENTILES))
-    return low, high if high > low else low + 1.0
+    return np.concatenate([_values(source, int(index), channels, each) for index in looked_at])
 
 
 def _values(source: Source, index: int, channels: tuple[int, ...] | None, n: int) -> np.ndarray[Any, Any]:
