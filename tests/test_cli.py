@@ -100,15 +100,19 @@ def test_predict_leaves_out_what_is_no_picture_and_says_so(run_folder, photos, t
     good = next(photos.rglob("*.png"))
     (tmp_path / "note.png").write_text("not a picture")
     (tmp_path / "half.png").write_bytes(good.read_bytes()[:300])
-    paths = (tmp_path / "note.png", tmp_path / "half.png", tmp_path / "gone.png", good)
-    done = command("predict", run_folder[0], *paths, "--csv", tmp_path / "classes.csv")
+    Image.fromarray(np.full((9, 9), np.nan, np.float32)).save(tmp_path / "nan.tiff")
+    os.mkfifo(tmp_path / "pipe.png")
+    bad = [tmp_path / name for name in ("note.png", "half.png", "gone.png", "nan.tiff", "pipe.png")]
+    odd = tmp_path / os.fsdecode(b"line\n\xff.png")
+    shutil.copy(good, odd)
+    done = command("predict", run_folder[0], *bad, odd, good, "--csv", tmp_path / "classes.csv")
     assert done.code == 1
-    assert [line.split(": ")[1] for line in done.err.splitlines()] == [str(path) for path in paths[:3]]
+    assert [line.split(": ")[1] for line in done.err.splitlines()] == [*map(str, bad)]
     assert "object at" not in done.err
     with (tmp_path / "classes.csv").open(newline="") as file:
         header, *rows = csv.reader(file)
     assert header == ["path", "class", "probability"]
-    assert [path for path, *_ in rows] == [str(good)]
+    assert [path for path, *_ in rows] == [str(tmp_path / r"line\n\xff.png"), str(good)]
 
 
 def test_pick_names_the_trial_that_the_library_takes(run_folder):

@@ -16,6 +16,7 @@ from autobackbone.backbones.head import set_head
 from autobackbone.backbones.weights import find_weights, load_state_dict
 from autobackbone.crossfitting import ScoredPart
 from autobackbone.data import PART_CODES, Preparation
+from autobackbone.data.pictures import quiet_pillow
 from autobackbone.errors import DataError, RunError
 from autobackbone.exporting.transform import Transform, as_pictures, to_input
 from autobackbone.records import Part, Task, Trial
@@ -166,7 +167,7 @@ class RunReader:
         assert isinstance(transform, Transform)
         pictures = as_pictures(images)
         chunks = [np.empty((0, len(self.classes)), dtype=np.float32)]
-        with torch.inference_mode():
+        with torch.inference_mode(), quiet_pillow():
             for start in range(0, len(pictures), _BATCH_SIZE):
                 some = pictures[start : start + _BATCH_SIZE]
                 batch = torch.stack([to_input(transform, picture) for picture in some])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import UnidentifiedImageError
 
-from autobackbone.data.pictures import open_picture, picture_suffixes
+from autobackbone.data.pictures import open_picture, picture_suffixes, quiet_pillow
 from autobackbone.errors import DataError
 from autobackbone.tasks import names_of
 
@@ -77,7 +78,7 @@ def _values(selection: Selection, picture: Image, trial: int | None) -> tuple[st
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises for a name too long
             found = (file for file in path.rglob("*") if file.suffix.lower() in picture_suffixes() and file.is_file())
             yield from sorted(found)
         else:
@@ -86,8 +87,9 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
 
 def _opened(path: Path) -> Image:
     try:
-        picture = open_picture(path)
-        picture.load()
+        with quiet_pillow():
+            picture = open_picture(path)
+            picture.load()
     except UnidentifiedImageError as error:
         raise DataError("no picture of a format that is read here") from error
     except Exception as error:  # decoders meet broken bytes with any exception

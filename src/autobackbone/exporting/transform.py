@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -72,9 +73,10 @@ def to_input(transform: Transform, picture: Any) -> Tensor:
     """
     try:
         return transform(picture)
-    except (OSError, SyntaxError) as error:  # what Pillow raises for files that are no pictures, or broken ones
+    except Exception as error:  # decoders meet broken bytes with any exception
         named = str(picture) if isinstance(picture, (str, Path)) else f"a {type(picture).__name__}"
-        raise DataError(f"{named!r} cannot be read as a picture: {error}. Leave it out.") from error
+        reason = str(error).removesuffix(".") or type(error).__name__
+        raise DataError(f"{named!r} cannot be read as a picture: {reason}. Leave it out.") from error
 
 
 def as_pictures(images: Any) -> Sequence[Any]:
@@ -105,12 +107,13 @@ def as_pictures(images: Any) -> Sequence[Any]:
         raise DataError(
             f"a picture is a path, a PIL image or an array (height, width[, channels]); {type(foreign).__name__} came."
         )
-    folder = next((one for one in images if isinstance(one, (str, Path)) and Path(one).is_dir()), None)
+    # Not Path.is_dir and is_file: they raise for names too long and for folders without rights.
+    folder = next((one for one in images if isinstance(one, (str, Path)) and os.path.isdir(one)), None)  # noqa: PTH112
     if folder is not None:
         raise DataError(
             f"{str(folder)!r} is a folder. Give its pictures, such as list(Path({str(folder)!r}).iterdir())."
         )
-    missing = [one for one in images if isinstance(one, (str, Path)) and not Path(one).is_file()]
+    missing = [one for one in images if isinstance(one, (str, Path)) and not os.path.isfile(one)]  # noqa: PTH113
     if missing:
         raise DataError(f"{len(missing)} of {len(images)} pictures are not there, the first {str(missing[0])!r}.")
     return list(images)
