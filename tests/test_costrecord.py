@@ -105,6 +105,21 @@ def test_only_one_sitting_without_a_clock_comes_out_the_same(sittings, is_one):
     assert is_one_untimed_sitting({SITTING: sittings} if sittings else {}) == is_one
 
 
+def test_another_process_goes_on_in_what_is_repeated_and_its_notes_are_taken_over(tmp_path):
+    record = CostRecord(
+        file=tmp_path / "costs.jsonl", repeated={"epoch": [1.0, 2.0, 3.0], "step": ["slow"], "none": []}
+    )
+    assert record.seconds("epoch", never) == 1.0
+    assert record.one_of("step", ("slow", "fast"), never) == "slow"
+    assert record.ahead() == {"epoch": [2.0, 3.0], "step": ["slow"]}
+    other = CostRecord(file=tmp_path / "other.jsonl", repeated=record.ahead())
+    assert [other.seconds("epoch", never) for _ in range(2)] == [2.0, 3.0]
+    record.take_over(tmp_path / "other.jsonl")
+    record.take_over(tmp_path / "not there.jsonl")
+    assert record.ahead() == {"epoch": [3.0], "step": ["slow"]}
+    assert read_costs(tmp_path / "costs.jsonl") == {"epoch": [1.0, 2.0, 3.0], "step": ["slow"]}
+
+
 def test_a_full_disk_ends_no_search(tmp_path, caplog):
     record = CostRecord(file=tmp_path / "not there" / "costs.jsonl")
     assert record.seconds("epoch", lambda: 1.0) == 1.0

@@ -85,6 +85,18 @@ class CostRecord:
         except OSError as error:  # no search ends for want of a note
             self._give_up(error)
 
+    def ahead(self) -> RecordedCosts:
+        """What would be recalled from now on, for a record in another process."""
+        known = {of: noted for of, noted in self.repeated.items() if noted}
+        return {of: noted[min(self._n_used[of], len(noted) - 1) :] for of, noted in known.items()}
+
+    def take_over(self, file: Path) -> None:
+        """Note what a record in another process has noted in its file, if that is there."""
+        if file.is_file():
+            for of, values in read_costs(file).items():
+                for value in values:
+                    self.note(of, value)
+
     def seconds(self, of: str, measure: Callable[[], float]) -> float:
         """Seconds: what was noted, else what is measured."""
         recalled = self.recalled(of)

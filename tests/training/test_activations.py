@@ -119,6 +119,14 @@ def test_what_a_killed_process_left_goes_after_a_day(cache):
     assert not old.exists()
 
 
+def test_what_a_process_that_was_ended_was_writing_goes_at_once(cache):
+    cache.folder.mkdir()
+    for name in ("a.12.part", "b.12.part", "c.2.part", "d.npy"):
+        (cache.folder / name).touch()
+    cache.remove_unfinished(12)
+    assert {file.name for file in cache.folder.iterdir()} == {"c.2.part", "d.npy"}
+
+
 def test_a_store_that_is_given_up_leaves_nothing(cache):
     path = cache.path(backbone="net")
 

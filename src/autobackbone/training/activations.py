@@ -101,6 +101,11 @@ class ActivationCache:
             return None
         return store
 
+    def remove_unfinished(self, pid: int) -> None:
+        """Remove what a process that was ended was writing."""
+        for file in self.folder.glob(f"*.{pid}.part"):
+            file.unlink(missing_ok=True)
+
     def _remove_abandoned(self) -> None:
         """Remove what killed processes left a day ago or earlier; what is younger may be another process at work."""
         for file in self.folder.glob("*.part"):

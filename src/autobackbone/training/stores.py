@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -43,6 +43,23 @@ class NetworkSource(Protocol):
 
     def weights_digest(self, backbone: str) -> str:
         """Names the weights: two that differ have different digests."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What stores have found out of a body at a depth, for those of another process.
+
+    Args:
+        is_verified: whether a cut was looked for.
+        entry: where the network was cut; `None` where it cannot be, or nobody has looked.
+    """
+
+    is_verified: bool
+    entry: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Give a plain dict that JSON can hold."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +104,16 @@ class Stores:
             split = None
         self.entries[key] = None if split is None else split.entry
         return split
+
+    def settled(self, body: Body, n_unfrozen: int) -> Settled:
+        """What has been found out so far."""
+        key = (body, n_unfrozen)
+        return Settled(is_verified=key in self.entries, entry=self.entries.get(key))
+
+    def settle(self, body: Body, n_unfrozen: int, found: Settled) -> None:
+        """Take over what other stores of the same pictures and networks have found out."""
+        if found.is_verified:
+            self.entries[body, n_unfrozen] = found.entry
 
     def cuts(self, network: nn.Module, body: Body, wanted: Iterable[int]) -> dict[int, CutEntry]:
         """Those of the wanted numbers of first blocks whose features one pass gives, verified on real pictures."""
