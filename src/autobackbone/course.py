@@ -305,6 +305,7 @@ def _search_of(shop: Workshop, tuner: Tuner) -> Search:
         is_higher_better=shop.metric.is_higher_better,
         on_trial=lambda trial: _tell_trial(shop, trial),
         stop_early=shop.stop_early,
+        failures=shop.failures,
         say=shop.reporter.say,
     )
 

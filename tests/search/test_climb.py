@@ -1,3 +1,4 @@
+import itertools
 import math
 import time
 from dataclasses import replace
@@ -5,7 +6,7 @@ from dataclasses import replace
 import optuna
 import pytest
 
-from autobackbone.errors import TrialError, TrialMemoryError
+from autobackbone.errors import EpochTooLongError, TrialError, TrialMemoryError
 from autobackbone.records import Candidate, Trial
 from autobackbone.search.climb import climb
 from autobackbone.search.early import climb_early
@@ -112,17 +113,72 @@ def test_the_same_seed_gives_the_same_trials(make_search):
 
 
 def test_a_failing_trial_is_recorded_with_its_reason_and_the_search_goes_on(make_search):
-    def fails_when_large(candidate):
-        if candidate.backbone == "large":
-            raise TrialError("out of memory")
-        return score(candidate)
-
     search = make_search(evaluate=fails_when_large, n_trials=4)
     assert climb(search) == 4
     failed = [trial for trial in read_trials(search.study) if trial.state == "failed"]
     assert failed
     assert {trial.reason for trial in failed} == {"out of memory"}
     assert {trial.backbone for trial in failed} == {"large"}
+
+
+def fails_when_large(candidate):
+    if candidate.backbone == "large":
+        raise TrialError("out of memory")
+    return score(candidate)
+
+
+def test_a_backbone_of_which_three_trainings_in_a_row_fail_leaves_the_search(make_search):
+    lines = []
+    search = replace(make_search(evaluate=fails_when_large, n_trials=20), say=lines.append)
+    assert climb(search) == 20
+    tuned = [trial for trial in read_trials(search.study) if trial.n_unfrozen]
+    assert [trial.state for trial in tuned if trial.backbone == "large"] == ["failed"] * 3
+    assert len(tuned) == 20
+    (line,) = lines
+    assert line == "left out from now on: large, 3 trainings of which failed in a row, the last since out of memory"
+    # What is known of it in this sitting is known to a later part of the search, too.
+    again = replace(make_search(evaluate=fails_when_large, n_trials=10), failures=search.failures)
+    assert climb(again) == 10
+    later = read_trials(again.study)[len(tuned) + 3 :]
+    assert {trial.backbone for trial in later} == {"small"}
+
+
+def test_where_all_backbones_have_left_the_search_ends(make_search):
+    def fails(_):
+        raise TrialError("its worker process was killed by signal 9")
+
+    search = make_search(evaluate=fails, n_trials=20)
+    assert climb(search) == 6
+    assert not [trial for trial in read_trials(search.study) if trial.state == "running"]
+
+
+def test_a_training_that_succeeds_or_is_merely_slow_makes_no_backbone_leave(make_search):
+    ways = [TrialError("broken"), TrialError("broken"), EpochTooLongError("too slow", 9.0), None]
+    ends = {name: itertools.cycle(ways) for name in SIZES}
+
+    def now_and_then(candidate):
+        error = next(ends[candidate.backbone])
+        if error is not None:
+            raise error
+        return score(candidate)
+
+    lines = []
+    search = replace(make_search(evaluate=now_and_then, n_trials=12), say=lines.append)
+    assert climb(search) == 12
+    assert lines == []
+
+
+def test_what_pauses_of_a_backbone_that_has_left_does_not_go_on(make_search):
+    search = make_search(n_trials=6)
+    search = replace(search, evaluator=replace(search.evaluator, curve=rising))
+    for name in SIZES:
+        asked = {"backbone": name, "size_share": 0.9, "depth_share": 0.5, "lr": 1e-3}
+        search.study.enqueue_trial(asked)
+        assert try_asked(search, search.study.ask(search.space.distributions())) == "running"
+    for _ in range(3):
+        search.failures.note("large", is_failed=True)
+    climb(search)
+    assert [t.n_epochs for t in read_trials(search.study) if t.n_unfrozen and t.backbone == "large"] == [1]
 
 
 def test_a_bug_is_not_swallowed(make_search):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import optuna
@@ -12,6 +13,7 @@ import optuna
 from autobackbone.errors import EpochTooLongError, TrialError
 from autobackbone.records import Candidate, Evaluator, Trial
 from autobackbone.search.fitting import Fitting
+from autobackbone.search.leaving import N_IN_A_ROW, Failures
 from autobackbone.search.legs import NextLeg, View, candidate_of, curve_of, curves_of
 from autobackbone.search.rungs import is_hopeless, rungs
 from autobackbone.search.space import Space
@@ -36,7 +38,8 @@ class Search:
         now_s: seconds since the run began.
         on_trial: told each ended trial.
         stop_early: whether nothing new is begun once more trials are hardly worth their time.
-        say: told, once, when they are not.
+        failures: trainings that failed in a row: nothing of a backbone that has left is tried or goes on.
+        say: told what leaves, and, once, when more time is hardly worth it.
     """
 
     study: optuna.Study
@@ -48,6 +51,7 @@ class Search:
     n_trials: int | None = None
     on_trial: Callable[[Trial], None] = lambda _: None
     stop_early: bool = False
+    failures: Failures = field(default_factory=Failures)
     say: Callable[[str], None] = lambda _: None
 
     @property
@@ -58,7 +62,13 @@ class Search:
     @property
     def fitting(self) -> Fitting:
         """What can still end in time."""
-        return Fitting(space=self.space, expected_s=self.evaluator.expected_s, left_s=self.left_s)
+        return Fitting(space=self.space, expected_s=self.expected_s, left_s=self.left_s)
+
+    def expected_s(self, candidate: Candidate, *, n_before: int = 0, n_epochs: int | None = None) -> float:
+        """As the evaluator expects them; infinite for a backbone that has left the search."""
+        if self.failures.has_left(candidate.backbone):
+            return math.inf
+        return self.evaluator.expected_s(candidate, n_before=n_before, n_epochs=n_epochs)
 
 
 def view(search: Search, trials: Sequence[Trial]) -> View:
@@ -67,7 +77,7 @@ def view(search: Search, trials: Sequence[Trial]) -> View:
         curves=curves_of(trials, search.sign),
         paused={trial.number: candidate_of(trial) for trial in trials if trial.is_paused},
         n_epochs=search.evaluator.n_epochs,
-        expected_s=search.evaluator.expected_s,
+        expected_s=search.expected_s,
         left_s=search.left_s(),
     )
 
@@ -89,7 +99,9 @@ def try_asked(search: Search, asked: optuna.Trial, share: float = 1.0) -> str:
     try:
         known = replace(search.evaluator.begin(candidate), number=asked.number)
     except TrialError as error:
-        return _end(search, _unpriced(search, asked.number, candidate, str(error)), "failed")
+        state = _end(search, _unpriced(search, asked.number, candidate, str(error)), "failed")
+        _note_failure(search, candidate, error)
+        return state
     record(search.study, known)
     rung = first_rung(search, candidate)
     left_s = search.left_s() * share
@@ -116,11 +128,16 @@ def _train(search: Search, known: Trial, candidate: Candidate, until: float | No
         trial = search.evaluator.evaluate(known.number, candidate, until, n_before=leg.n_before, pause_at=leg.pause_at)
     except TrialError as error:
         spent = replace(known, reason=str(error), train_seconds=before_s + time.monotonic() - begun)
-        if not known.rung_scores:
+        if known.rung_scores:
+            # What it had reached at its rung stays reached.
+            reason = f"ended after epoch {known.n_epochs}: {error}"
+            state = _end(search, replace(spent, reason=reason), "finished")
+        else:
             # What nobody had the time for has not failed, and is no trial that the budget grants.
-            return _end(search, spent, "stopped" if isinstance(error, EpochTooLongError) else "failed")
-        # What it had reached at its rung stays reached.
-        return _end(search, replace(spent, reason=f"ended after epoch {known.n_epochs}: {error}"), "finished")
+            state = _end(search, spent, "stopped" if isinstance(error, EpochTooLongError) else "failed")
+        _note_failure(search, candidate, error)
+        return state
+    search.failures.note(candidate.backbone, is_failed=False)
     known_at_s = (*known.rung_at_s, *[search.now_s()] * (len(trial.rung_scores) - len(known.rung_at_s)))
     trial = replace(trial, train_seconds=before_s + (trial.train_seconds or 0.0), rung_at_s=known_at_s)
     if trial.state == "finished":
@@ -128,6 +145,16 @@ def _train(search: Search, known: Trial, candidate: Candidate, until: float | No
     record(search.study, trial)
     search.on_trial(trial)
     return "running"
+
+
+def _note_failure(search: Search, candidate: Candidate, error: TrialError) -> None:
+    """Count it, unless time alone was short; a backbone that leaves is told."""
+    is_failed = not isinstance(error, EpochTooLongError)
+    if is_failed and search.failures.note(candidate.backbone, is_failed=True):
+        search.say(
+            f"left out from now on: {candidate.backbone}, {N_IN_A_ROW} trainings of which failed in a row, the last "
+            f"since {error}"
+        )
 
 
 def without_hopeless(search: Search) -> list[Trial]:

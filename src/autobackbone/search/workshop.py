@@ -28,6 +28,7 @@ from autobackbone.runfolder import RunFolder
 from autobackbone.screening import predict
 from autobackbone.search import trialfiles
 from autobackbone.search.costs import Costs
+from autobackbone.search.leaving import Failures
 from autobackbone.search.space import Space
 from autobackbone.search.study import Ledger, read_trials
 from autobackbone.training.stores import Stores
@@ -43,6 +44,7 @@ class Workshop:
         priced: what each body costs to run.
         heads: of each body the number of its screened trial and its head.
         fold_heads: of a body that was scored by folds, and of each repeat, the head without each fold.
+        failures: trainings that failed in a row.
     """
 
     run: RunFolder
@@ -71,6 +73,7 @@ class Workshop:
     priced: dict[Body, Priced] = field(default_factory=dict)
     heads: dict[Body, tuple[int, Head]] = field(default_factory=dict)
     fold_heads: dict[tuple[Body, int], list[Head]] = field(default_factory=dict)
+    failures: Failures = field(default_factory=Failures)
 
     def __post_init__(self) -> None:
         n_train, n_validation = (len(self.bundle.indices(part)) for part in ("train", "validation"))
