@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from autobackbone.errors import RunError, RunLockedError
-from autobackbone.runfolder import RunFolder, cache_folder, new_run_path
+from autobackbone.runfolder import RunFolder, cache_folder, new_run_path, remove_unfinished
 
 # All that a run must tell.
 FACTS = {
@@ -136,9 +136,17 @@ def test_the_cache_folder_can_be_named(monkeypatch, tmp_path):
 def test_what_a_killed_process_was_writing_is_removed(tmp_path):
     run = RunFolder(path=tmp_path)
     kept = {"trials/0001/weights.safetensors", ".hidden", ".python-3.12", ".venv3.11/bin", "notes.part", ".notes.part"}
-    for name in (*kept, "trials/0001/.checkpoint.ckpt.01ab.part", ".run.json.01ab.part", ".lock.holder.01ab.part"):
+    litter = ("trials/0001/.checkpoint.ckpt.01ab.part", ".run.json.01ab.part", ".lock.holder.01ab.part")
+    for name in (*kept, *litter, ".worker/job/head.safetensors"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
     with run.held():
         left = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
     assert left - {"lock", "lock.holder"} == kept
+
+
+def test_what_a_process_that_was_ended_was_writing_beside_a_file_is_removed(tmp_path):
+    for name in ("a.ckpt", ".a.ckpt.01ab.part", ".ab.ckpt.01ab.part"):
+        (tmp_path / name).touch()
+    remove_unfinished(tmp_path / "a.ckpt")
+    assert {file.name for file in tmp_path.iterdir()} == {"a.ckpt", ".ab.ckpt.01ab.part"}

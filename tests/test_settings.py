@@ -31,6 +31,8 @@ DATA = (DIGITS.images[:60], DIGITS.target[:60] % 2)
         ({"weights": b"/weights"}, "weights is a file, a folder"),
         ({"seed": 2**32}, "seed is a whole number from 0 to 4294967295"),
         ({"seed": 1.5}, "seed is a whole number"),
+        ({"workers": 2}, "workers is 0, to train in this process, or 1, in one worker process; 2 came"),
+        ({"workers": True}, "workers is 0, to train in this process, or 1, in one worker process; True came"),
         ({"cache_dir": ""}, "cache_dir is the path of a folder, or None; there can be none at ''"),
         ({"cache_dir": "x" * 300}, "cache_dir is the path of a folder, or None; there can be none at"),
         ({"cache_dir": "\0"}, "cache_dir is the path of a folder, or None; there can be none at"),

@@ -59,6 +59,7 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
     sampler: BaseSampler | None = None,
     costs: str | Path | None = None,
     stop_early: bool = False,
+    workers: int = 0,
     progress: bool | Reporter = True,
 ) -> Selection:
     """Find which pre-trained network to start from, how much of it to fine-tune, and at what learning rate.
@@ -117,6 +118,10 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
             give the same trials. What that run did not record is measured. `None` to measure everything.
         stop_early: whether the search ends when more time is hardly worth it: when the later half of 16 or more
             trainings has let the front's hypervolume grow by less than half a per cent. It is told either way.
+        workers: `0` trains in this process, `1` in a worker process, which is ended and replaced where it dies, hangs,
+            or takes too much memory: that costs one trial, not the run. It takes some seconds to start. What it needs
+            must lie on the disk or be importable: pictures that stay encoded in memory, and a metric that is defined
+            in the script itself, need `0`.
         progress: whether to print the plan and the progress, or a `Reporter` that listens.
 
     Returns:
@@ -158,6 +163,7 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
         sampler=sampler,
         costs=costs,
         stop_early=stop_early,
+        workers=workers,
     )
     run = RunFolder(path=settings.run_dir or new_run_path(Path("autobackbone-runs"), datetime.now(tz=UTC).astimezone()))
     return _searched(settings, run, progress, begun)
@@ -268,6 +274,7 @@ def plan(  # noqa: PLR0913  the facade names every argument
     sampler: BaseSampler | None = None,
     costs: str | Path | None = None,
     stop_early: bool = False,
+    workers: int = 0,
     progress: bool | Reporter = True,  # noqa: ARG001  the same arguments as `select_backbone`
 ) -> Plan:
     """What `select_backbone` would do with the same arguments, and what it would cost.
@@ -302,6 +309,7 @@ def plan(  # noqa: PLR0913  the facade names every argument
         sampler=sampler,
         costs=costs,
         stop_early=stop_early,
+        workers=workers,
     )
     run = None if settings.run_dir is None else RunFolder(path=settings.run_dir)
     return prepare(settings, known(run, settings) if run and run.exists() else None).plan

@@ -6,7 +6,8 @@ import gc
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,9 @@ from autobackbone.progress import Reporter
 from autobackbone.records import Trial, counted
 from autobackbone.runfacts import begin_or_continue, known, known_copies, note_added
 from autobackbone.runfolder import RunFolder, written_whole
+from autobackbone.running.crossing import require_crossing, require_pictures
+from autobackbone.running.runner import Runner
+from autobackbone.running.worker import WorkerTuner
 from autobackbone.search import trialfiles
 from autobackbone.search.climb import climb
 from autobackbone.search.early import climb_early
@@ -45,6 +49,7 @@ from autobackbone.search.workshop import Workshop
 from autobackbone.selection import Selection
 from autobackbone.settings import Settings
 from autobackbone.training.activations import activation_cache
+from autobackbone.training.scorers import Scorers
 from autobackbone.training.stores import Stores
 from autobackbone.training.tuner import Tuner, training_device
 
@@ -65,9 +70,11 @@ def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: f
     prepared = prepare(settings, known(run, settings) if run.exists() else None, begun=begun)
     reporter.say(str(prepared.plan))
     prepared.source.check_given()
+    if settings.workers:
+        require_crossing(prepared.metric)
     space = _space(prepared)
     shop = _open_workshop(prepared, space, run, repeated, reporter, begun)
-    is_interrupted = _search(shop)
+    is_interrupted = _search(shop, settings.workers)
     is_interrupted = _is_ending_interrupted(shop, is_confirming=not is_interrupted) or is_interrupted
     if settings.costs is not None and shop.record.n_measured:
         n = counted(shop.record.n_measured, "cost")
@@ -112,6 +119,8 @@ def _open_workshop(
     for line in bundle.skipped:
         if line not in prepared.survey.skipped:
             reporter.say(line)
+    if settings.workers:
+        require_pictures(bundle, [size for of in prepared.image_sizes.values() for size in of])
     begin_or_continue(run, prepared, bundle)
     run.require_study()
     study = open_study(
@@ -219,23 +228,18 @@ def _adopt(study: optuna.Study, run: RunFolder) -> None:
     adopt_abandoned(study, lambda number: number in waiting and trialfiles.has_checkpoint(run, number))
 
 
-def _search(shop: Workshop) -> bool:
+def _search(shop: Workshop, workers: int) -> bool:
     """Screen and climb; whether Ctrl-C ended it."""
-    tuner = Tuner(
-        stores=shop.stores,
-        score=shop.maximised_score,
-        batch_norm=shop.batch_norm,
-        score_passed=shop.maximised_train_score,
-    )
     try:
-        shop.reporter.stage("screen")
-        screen_all(shop, share=_screening_share(shop), fine_tune=_beside_screening(shop, tuner))
-        if not shop.space.is_frozen_only:
-            shop.reporter.stage("search")
-            search = _search_of(shop, tuner)
-            climb(search)
-            _tell_where_nothing_was_tuned(shop, search)
-        end_paused(shop)
+        with _training(shop, workers) as tuner:
+            shop.reporter.stage("screen")
+            screen_all(shop, share=_screening_share(shop), fine_tune=_beside_screening(shop, tuner))
+            if not shop.space.is_frozen_only:
+                shop.reporter.stage("search")
+                search = _search_of(shop, tuner)
+                climb(search)
+                _tell_where_nothing_was_tuned(shop, search)
+            end_paused(shop)
     except KeyboardInterrupt:
         if not shop.heads:
             raise
@@ -245,6 +249,23 @@ def _search(shop: Workshop) -> bool:
     _adopt(shop.study, shop.run)
     shop.reporter.say("interrupted: what is there so far is kept; give the same run_dir to go on")
     return True
+
+
+@contextmanager
+def _training(shop: Workshop, workers: int) -> Iterator[Runner]:
+    """Who trains, here or in a worker process, which ends with the search."""
+    scorers = Scorers(metric=shop.metric, labels=shop.bundle.labels[shop.bundle.indices("validation")])
+    tuner = Tuner(
+        stores=shop.stores,
+        score=scorers.score,
+        batch_norm=shop.batch_norm,
+        score_passed=scorers.score_passed,
+    )
+    if workers == 0:
+        yield tuner
+        return
+    with WorkerTuner(local=tuner, source=shop.source, metric=shop.metric, folder=shop.run.worker_folder) as worker:
+        yield worker
 
 
 def _tell_where_nothing_was_tuned(shop: Workshop, search: Search) -> None:
@@ -272,7 +293,7 @@ def _is_tuning(shop: Workshop) -> bool:
     return is_any_left and not shop.space.is_frozen_only
 
 
-def _beside_screening(shop: Workshop, tuner: Tuner) -> Callable[[], float]:
+def _beside_screening(shop: Workshop, tuner: Runner) -> Callable[[], float]:
     """Fine-tunes a little at each call, and tells what that needs to its end; nothing where no time limits the run."""
     tuned_s = 0.0
 
@@ -292,7 +313,7 @@ def _beside_screening(shop: Workshop, tuner: Tuner) -> Callable[[], float]:
     return fine_tune
 
 
-def _search_of(shop: Workshop, tuner: Tuner) -> Search:
+def _search_of(shop: Workshop, tuner: Runner) -> Search:
     """Over what has been screened by now."""
     shop.space = shop.space.with_reachable(frozenset(shop.heads))
     return Search(

@@ -7,6 +7,7 @@
     study.db            the Optuna study: all that is known of the trials
     trials/<number>/    weights and predictions of one trial
     front.png           the picture of the front
+    .worker/            what crosses between the run and its worker process, while there is one
     lock                held by the one process that works on the run
 
 Paths inside are relative, so that a run can be moved.
@@ -77,6 +78,11 @@ class RunFolder:
     def figure_file(self) -> Path:
         """The picture of the front."""
         return self.path / "front.png"
+
+    @property
+    def worker_folder(self) -> Path:
+        """What crosses between the run and its worker process; there only while it trains."""
+        return self.path / ".worker"
 
     def trial_folder(self, number: int) -> Path:
         """Where the files of one trial lie."""
@@ -235,6 +241,7 @@ class RunFolder:
         for pattern in (*(f".{file.name}.*{_ASIDE}" for file in own), f"trials/*/.*{_ASIDE}"):
             for file in self.path.glob(pattern):
                 file.unlink(missing_ok=True)
+        shutil.rmtree(self.worker_folder, ignore_errors=True)
 
 
 def _target(link: Path) -> Path:
@@ -324,6 +331,12 @@ def written_whole(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)
         raise
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what a process that was ended was writing beside a file, which nobody else writes."""
+    for temporary in path.parent.glob(f".{path.name}.*{_ASIDE}"):
+        temporary.unlink(missing_ok=True)
 
 
 def new_run_path(parent: Path, now: datetime) -> Path:

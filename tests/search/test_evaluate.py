@@ -95,6 +95,6 @@ def test_moved_views_take_a_tenth_of_a_last_leg_or_what_training_leaves_of_it(mo
     costs.learn(wanted, epoch_s)
     stores = SimpleNamespace(is_stored=lambda *_: True)
     shop = SimpleNamespace(costs=costs, stores=stores, heads={body: (0, None)})
-    evaluator = NetworkEvaluator(shop=shop, tuner=SimpleNamespace(n_epochs=lambda _: n_epochs))
+    evaluator = NetworkEvaluator(shop=shop, tuner=SimpleNamespace(n_epochs=lambda _: n_epochs, start_s=lambda: 0.0))
     monkeypatch.setattr("autobackbone.search.evaluate.time", SimpleNamespace(monotonic=lambda: 0.0))
     assert evaluator._n_views(wanted, left_s, 0) == n_views

@@ -15,6 +15,7 @@ from autobackbone.choosing import is_beaten_for_good
 from autobackbone.errors import EpochTooLongError
 from autobackbone.metrics import aligned, to_maximised
 from autobackbone.records import Candidate, Trial
+from autobackbone.running.runner import Runner
 from autobackbone.search import trialfiles
 from autobackbone.search.frozen import begun_trial
 from autobackbone.search.pricing import price
@@ -22,7 +23,7 @@ from autobackbone.search.study import tell
 from autobackbone.search.workshop import Workshop
 from autobackbone.training.fit import Outcome
 from autobackbone.training.pausing import Leg
-from autobackbone.training.tuner import LEAST_MORE, MIN_EPOCHS, STEP_PRECISION, Tuner
+from autobackbone.training.tuner import LEAST_MORE, MIN_EPOCHS, STEP_PRECISION
 
 # Among a trial's extras: how each part of its training was begun, so that it can be trained again.
 LEGS = "legs"
@@ -41,7 +42,7 @@ class NetworkEvaluator:
     """The evaluator of real searches."""
 
     shop: Workshop
-    tuner: Tuner
+    tuner: Runner
 
     def n_epochs(self, candidate: Candidate) -> int:
         """The last rung."""
@@ -55,7 +56,8 @@ class NetworkEvaluator:
             return math.inf
         shortest = max(int(candidate.extras.get("n_epochs", MIN_EPOCHS)), n_before + LEAST_MORE if n_before else 0)
         is_stored = self.shop.stores.is_stored(candidate.body, candidate.n_unfrozen)
-        return self.shop.costs.expected_s(candidate, (n_epochs or shortest) - n_before, is_stored=is_stored)
+        training_s = self.shop.costs.expected_s(candidate, (n_epochs or shortest) - n_before, is_stored=is_stored)
+        return self.tuner.start_s() + training_s
 
     def begin(self, candidate: Candidate) -> Trial:
         """What is known before training."""

@@ -21,7 +21,7 @@ from autobackbone.costrecord import CostEntry, CostRecord
 from autobackbone.data import DataBundle, Survey, pooled, preprocess_ms
 from autobackbone.errors import MetricError, RunError
 from autobackbone.latency.remembered import LatencyBook
-from autobackbone.metrics import Metric, score, standard_error, to_maximised
+from autobackbone.metrics import Metric, score, standard_error
 from autobackbone.progress import Reporter
 from autobackbone.records import Body, Candidate, ImageSize, Latency, Limits, Priced, Target, Trial
 from autobackbone.runfolder import RunFolder
@@ -122,10 +122,6 @@ class Workshop:
         is_reached = ~np.isnan(predictions).any(axis=1)
         return score(metric, predictions[is_reached], labels[is_reached])
 
-    def maximised_score(self, predictions: NDArray[np.float32]) -> float:
-        """The validation score, turned so that more is better."""
-        return to_maximised(self.metric, self.validation_score(predictions))
-
     def train_score(self, predictions: NDArray[np.float32], labels: NDArray[Any]) -> float:
         """Of training pictures, in the metric's own sign and unit.
 
@@ -135,10 +131,6 @@ class Workshop:
             return score(self.metric, predictions, labels)
         except MetricError:
             return math.nan
-
-    def maximised_train_score(self, predictions: NDArray[np.float32], labels: NDArray[Any]) -> float:
-        """That score, turned so that more is better."""
-        return to_maximised(self.metric, self.train_score(predictions, labels))
 
     def validation_of(self, trial: Trial) -> NDArray[np.float32]:
         """A finished trial's validation predictions, (n_validation, n_outputs)."""

@@ -115,6 +115,10 @@ class Tuner:
         """Give up what was kept for a training that might go on right away: its network and its stores."""
         self._warm.clear()
 
+    def start_s(self) -> float:
+        """Seconds before a training can begin: none."""
+        return 0.0
+
     def n_epochs(self, candidate: Candidate) -> int:
         """The last rung: how long a candidate trains if there is time."""
         return self._recipe(candidate).n_epochs

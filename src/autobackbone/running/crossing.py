@@ -1,0 +1,239 @@
+"""What goes to a worker process and what comes back: JSON, arrays and tensors, in files. Nothing that could be run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+
+from autobackbone.backbones.source import TimmSource
+from autobackbone.backbones.weights import WeightSource
+from autobackbone.convexhead import Head
+from autobackbone.costrecord import CostRecord
+from autobackbone.data import DataBundle, PartSource, Preparation, Source
+from autobackbone.data.folders import FolderSource
+from autobackbone.errors import ArgumentError, TrialError
+from autobackbone.metrics import Metric, metric_for
+from autobackbone.records import Candidate, ImageSize
+from autobackbone.runfolder import FULL
+from autobackbone.training.activations import ActivationCache
+from autobackbone.training.fit import Outcome
+from autobackbone.training.pausing import Leg
+from autobackbone.training.scorers import Scorers
+from autobackbone.training.stores import Stores
+from autobackbone.training.tuner import Tuner
+
+_FACTS, _NAMES, _LABELS, _PARTS = "setup.json", "names.json", "labels.npy", "parts.npy"
+_HEAD, WEIGHTS, PREDICTIONS, COSTS = "head.safetensors", "weights.safetensors", "predictions.npy", "costs.jsonl"
+_REMEDY = "give workers=0, which trains in this process"
+
+
+def require_crossing(metric: Metric) -> None:
+    """Make sure that a worker process can make the metric of a search.
+
+    Raises:
+        ArgumentError: it is defined where the search was called, and there alone.
+    """
+    module = metric.spec.partition(":")[0]
+    if metric.is_own and module == "__main__":
+        raise ArgumentError(
+            f"workers=1 needs a metric that another process can import, and {metric.spec!r} is defined in the script "
+            f"or session that was started. Put it into a module of its own, or {_REMEDY}."
+        )
+
+
+def require_pictures(bundle: DataBundle, image_sizes: Sequence[ImageSize]) -> None:
+    """Make sure that a worker process can look at the pictures.
+
+    Raises:
+        ArgumentError: there is no room for decoded ones, and encoded ones lie in the memory of this process.
+    """
+    encoded = [size for size in image_sizes if bundle.stays_encoded(size)]
+    if encoded and _folder_of(bundle.source) is None:
+        sizes = ", ".join(f"{height}x{width}" for height, width in encoded)
+        raise ArgumentError(
+            f"workers=1 needs pictures on the disk. These lie in memory, and decoded to {sizes} px they have no room. "
+            f"Raise cache_gb, ask for smaller image_sizes, or {_REMEDY}."
+        )
+
+
+def write_setup(folder: Path, tuner: Tuner, metric: Metric, source: TimmSource) -> None:
+    """Write all that a worker process has to know of a search.
+
+    Args:
+        folder: is there.
+        tuner: that trains in this process.
+        metric: that scores it.
+        source: of its networks.
+    """
+    stores, bundle = tuner.stores, tuner.stores.bundle
+    np.save(folder / _LABELS, bundle.labels, allow_pickle=False)
+    np.save(folder / _PARTS, bundle.parts, allow_pickle=False)
+    _write(folder / _NAMES, bundle.names)
+    facts = {
+        "bundle": {
+            "root": str(bundle.root.absolute()),
+            "classes": bundle.classes,
+            "digest": bundle.digest,
+            "split_digest": bundle.split_digest,
+            "n_workers": bundle.n_workers,
+            "max_bytes": bundle.max_bytes,
+            "task": bundle.task,
+        },
+        "preparation": bundle.preparation.to_json(),
+        "pictures": _text_or_none(_folder_of(bundle.source)),
+        "weights": {name: asdict(one) | {"path": _text_or_none(one.path)} for name, one in source.weights.items()},
+        "source": {"n_classes": source.n_classes, "seed": source.seed},
+        "cache": {"folder": str(stores.cache.folder.absolute()), "max_bytes": stores.cache.max_bytes},
+        "stores": {"seed": stores.seed, "precision": stores.precision, "owner": stores.owner},
+        "device": str(stores.device),
+        "n_threads": torch.get_num_threads(),
+        "batch_norm": tuner.batch_norm,
+        "metric": metric.spec,
+        "costs": stores.record.ahead(),
+    }
+    _write(folder / _FACTS, facts)
+
+
+def read_setup(folder: Path) -> Tuner:
+    """What trains in a worker process, as `write_setup` described it.
+
+    Raises:
+        MetricError: the metric cannot be made here.
+    """
+    facts = _read(folder / _FACTS)
+    torch.set_num_threads(facts["n_threads"])
+    bundle = _bundle(folder, facts)
+    weights = {
+        name: WeightSource(**one | {"path": _path_or_none(one["path"])}) for name, one in facts["weights"].items()
+    }
+    stores = Stores(
+        bundle=bundle,
+        source=TimmSource(weights, **facts["source"]),
+        cache=ActivationCache(folder=Path(facts["cache"]["folder"]), max_bytes=facts["cache"]["max_bytes"]),
+        device=torch.device(facts["device"]),
+        record=CostRecord(repeated=facts["costs"]),
+        **facts["stores"],
+    )
+    metric = metric_for(facts["metric"], bundle.task, n_outputs=len(bundle.classes))
+    scorers = Scorers(metric=metric, labels=bundle.labels[bundle.indices("validation")])
+    return Tuner(stores=stores, score=scorers.score, score_passed=scorers.score_passed, batch_norm=facts["batch_norm"])
+
+
+def is_within_reach(bundle: DataBundle, image_size: ImageSize) -> bool:
+    """Whether pictures of a size can be looked at in a worker process."""
+    return bundle.has_pixels(image_size) or not isinstance(bundle.source, _Elsewhere)
+
+
+def _bundle(folder: Path, facts: Mapping[str, Any]) -> DataBundle:
+    of, names, pictures = facts["bundle"], tuple(_read(folder / _NAMES)), _path_or_none(facts["pictures"])
+    return DataBundle(
+        root=Path(of["root"]),
+        classes=tuple(of["classes"]),
+        names=names,
+        labels=np.load(folder / _LABELS, allow_pickle=False),
+        parts=np.load(folder / _PARTS, allow_pickle=False),
+        preparation=Preparation.from_json(facts["preparation"]),
+        skipped=(),
+        source=_Elsewhere(names=names) if pictures is None else FolderSource(root=pictures, names=names),
+        **{name: of[name] for name in ("digest", "split_digest", "n_workers", "max_bytes", "task")},
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Elsewhere:
+    """Pictures in the memory of another process, of which only decoded ones can be looked at here."""
+
+    names: tuple[str, ...]
+    is_thread_safe: bool = True
+
+    def read(self, index: int) -> Any:
+        raise self._gone(index)
+
+    def fingerprint(self, index: int) -> Any:
+        raise self._gone(index)
+
+    def picture_size(self, index: int) -> ImageSize:
+        raise self._gone(index)
+
+    def _gone(self, index: int) -> OSError:
+        return OSError(f"picture {self.names[index]!r} lies in the memory of another process")
+
+
+def _folder_of(source: Source) -> Path | None:
+    """The folder under which pictures lie by their names; `None` where they lie in memory."""
+    while isinstance(source, PartSource):
+        source = source.whole
+    return source.root.absolute() if isinstance(source, FolderSource) else None
+
+
+def write_job(folder: Path, candidate: Candidate, head: Head, leg: Leg | None) -> dict[str, Any]:
+    """Write the head to a folder, and give the rest as plain data."""
+    # safetensors writes an array as it lies in memory: a ridge's columns would be read as rows.
+    arrays = {"weight": np.ascontiguousarray(head.weight), "bias": np.ascontiguousarray(head.bias)}
+    save_arrays(arrays, folder / _HEAD)
+    return {
+        "candidate": asdict(candidate),
+        "leg": None if leg is None else asdict(leg) | {"checkpoint": str(leg.checkpoint.absolute())},
+    }
+
+
+def read_job(folder: Path, order: Mapping[str, Any]) -> tuple[Candidate, Head, Leg | None]:
+    """What `write_job` has written; of the head only what training begins with."""
+    arrays, of, leg = load_arrays(folder / _HEAD), order["candidate"], order["leg"]
+    return (
+        Candidate(**of | {"image_size": tuple(of["image_size"])}),
+        Head(weight=arrays["weight"], bias=arrays["bias"], strength=0.0),
+        None if leg is None else Leg(**leg | {"checkpoint": Path(leg["checkpoint"])}),
+    )
+
+
+_IN_FILES = ("predictions", "weights")
+
+
+def outcome_facts(outcome: Outcome) -> dict[str, Any]:
+    """What training gave, but for arrays and tensors, as plain data."""
+    return {one.name: getattr(outcome, one.name) for one in fields(outcome) if one.name not in _IN_FILES}
+
+
+def outcome_of(facts: Mapping[str, Any], predictions: NDArray[np.float32]) -> Outcome:
+    """What training gave; of `weights` nothing, since the network has them."""
+    scores = {name: tuple(facts[name]) for name in ("rung_scores", "train_scores")}
+    return Outcome(**{**facts, **scores}, predictions=predictions, weights={})
+
+
+@contextmanager
+def told_of_disk(folder: Path) -> Iterator[None]:
+    """Raises: TrialError: the disk is full; safetensors tells it in its own way."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno not in FULL:
+            raise
+        raise TrialError(f"there was no room in {str(folder)!r}: {error}. Free some of the disk") from error
+
+
+def _write(file: Path, value: Any) -> None:
+    file.write_text(json.dumps(value), encoding="ascii")  # what is no valid text of a name is escaped
+
+
+def _read(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="ascii"))
+
+
+def _text_or_none(path: Path | None) -> str | None:
+    return None if path is None else str(Path(path).absolute())
+
+
+def _path_or_none(text: str | None) -> Path | None:
+    return None if text is None else Path(text)

@@ -1,0 +1,207 @@
+"""Trains in a worker process: a crash, a hang or a leak there costs one trial."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import nn
+
+from autobackbone.backbones.source import TimmSource
+from autobackbone.convexhead import Head
+from autobackbone.errors import ArgumentError, MetricError, TrialError, TrialMemoryError
+from autobackbone.metrics import Metric
+from autobackbone.records import Candidate
+from autobackbone.runfolder import remove_unfinished
+from autobackbone.running.child import Bounds, Child, resident_bytes
+from autobackbone.running.crossing import (
+    COSTS,
+    PREDICTIONS,
+    WEIGHTS,
+    outcome_of,
+    told_of_disk,
+    write_job,
+    write_setup,
+)
+from autobackbone.running.failures import error_of
+from autobackbone.training.fit import Outcome
+from autobackbone.training.pausing import Leg
+from autobackbone.training.stores import Settled
+from autobackbone.training.tuner import Tuner
+
+# Until one was started here: on two cores of a server, most of it for importing torch.
+_USUAL_START_S = 6.0
+# Between two looks at a worker that has not answered.
+_LOOK_S = 0.25
+# A process that slept itself for so long must not blame its worker for its silence.
+_SLEPT_S = 5.0
+
+
+@dataclass(slots=True, kw_only=True)
+class WorkerTuner:
+    """Trains candidates as a tuner does, in one worker process, which is warm from the first training on.
+
+    A worker that dies, hangs, goes on for too long or takes too much memory is ended, its training fails with the
+    reason, and the next training begins another one. To be used in a `with`, at whose end the worker ends, too.
+
+    Args:
+        local: the tuner of this process: the worker makes one like it.
+        source: of its networks.
+        metric: that scores.
+        folder: where data crosses; made, and removed at the end.
+        bounds: of the worker.
+    """
+
+    local: Tuner
+    source: TimmSource
+    metric: Metric
+    folder: Path
+    bounds: Bounds = field(default_factory=Bounds)
+    _child: Child | None = field(default=None, init=False, repr=False)
+    _started_in_s: float = field(default=_USUAL_START_S, init=False, repr=False)
+
+    def __enter__(self) -> Self:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._job.mkdir(parents=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._end(is_idle=True)
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def pid(self) -> int | None:
+        """The process number of the worker; `None` while there is none."""
+        return None if self._child is None else self._child.pid
+
+    def n_epochs(self, candidate: Candidate) -> int:
+        """The last rung: how long a candidate trains if there is time."""
+        return self.local.n_epochs(candidate)
+
+    def start_s(self) -> float:
+        """Seconds before a training can begin now: what the last worker took to start, where there is none."""
+        return 0.0 if self._child is not None and self._child.is_alive() else self._started_in_s
+
+    def let_go(self) -> None:
+        """Have the worker give up what it kept for a training that might go on right away."""
+        if self._child is not None:
+            self._child.tell({"do": "let go"})
+
+    def tune(
+        self, candidate: Candidate, head: Head, *, until: float | None = None, n_views: int = 1, leg: Leg | None = None
+    ) -> tuple[nn.Module, Outcome]:
+        """Fine-tune one candidate, as `Tuner.tune` does; `Outcome.weights` stays empty.
+
+        Raises:
+            TrialError: it could not be trained, or its worker had to be ended, for the reason that is said.
+            EpochTooLongError: not one epoch fits.
+            TrialMemoryError: memory is too small, or the worker took more of it than it may.
+            ArgumentError: the metric cannot be made in a worker process.
+            KeyboardInterrupt: Ctrl-C, at which the worker is ended.
+        """
+        stores, at = self.local.stores, (candidate.body, candidate.n_unfrozen)
+        self._empty_job()
+        if stores.device.type == "cuda":
+            torch.cuda.empty_cache()  # what this process keeps of the device, the worker could not have
+        with told_of_disk(self.folder):
+            job = write_job(self._job, candidate, head, leg)
+            child = self._ready(until)
+        order = {"do": "train", "folder": str(self._job.absolute()), "n_views": n_views, **job}
+        try:
+            answer = self._asked(child, order | {"settled": stores.settled(*at).to_json()}, until)
+        except BaseException:
+            if leg is not None:
+                remove_unfinished(leg.checkpoint)
+            raise
+        finally:
+            # Also of a worker that was ended: what it has noted is measured.
+            stores.record.take_over(self._job / COSTS)
+        stores.record.n_measured += int(answer["n_measured"])
+        if answer["is"] == "failed":
+            raise error_of(answer)
+        stores.settle(*at, Settled(**answer["settled"]))
+        return self._result(candidate, answer["outcome"])
+
+    def _result(self, candidate: Candidate, facts: Mapping[str, Any]) -> tuple[nn.Module, Outcome]:
+        predictions: NDArray[np.float32] = np.load(self._job / PREDICTIONS, allow_pickle=False)
+        network = self.source.network(*candidate.body)
+        network.load_state_dict(load_file(self._job / WEIGHTS))
+        self._empty_job()
+        return network.eval(), outcome_of(facts, predictions)
+
+    @property
+    def _job(self) -> Path:
+        return self.folder / "job"
+
+    def _empty_job(self) -> None:
+        for file in self._job.iterdir():
+            file.unlink()
+
+    def _ready(self, until: float | None) -> Child:
+        """A worker that waits for an order: the one there is, if it lives, else a new one."""
+        if self._child is not None and self._child.is_alive():
+            return self._child
+        self._end()
+        begun = time.monotonic()
+        write_setup(self.folder, self.local, self.metric, self.source)
+        self._child = child = Child(self.folder)
+        answer = self._asked(child, {"do": "set up", "folder": str(self.folder.absolute())}, until)
+        if answer["is"] == "failed":
+            self._end()
+            error = error_of(answer)
+            if isinstance(error, MetricError):
+                raise ArgumentError(
+                    f"workers=1 needs a metric that another process can make: {error} Or give workers=0, which trains "
+                    "in this process."
+                ) from error
+            raise error
+        self._started_in_s = time.monotonic() - begun
+        return child
+
+    def _asked(self, child: Child, order: Mapping[str, Any], until: float | None) -> dict[str, Any]:
+        """The answer to an order; a worker from which none can come, or shall, is ended."""
+        try:
+            child.forgive()
+            # Clocks of two processes need not agree: what crosses is how much is left.
+            child.tell({**order, "left_s": None if until is None else until - time.monotonic()})
+            looked = time.monotonic()
+            while True:
+                answer = child.answer(_LOOK_S)
+                if answer is not None:
+                    return answer
+                if time.monotonic() - looked > _SLEPT_S:
+                    child.forgive()
+                looked = time.monotonic()
+                self._look_at(child, until)
+        except BaseException:  # Ctrl-C, too: nobody waits for this answer any more
+            self._end()
+            raise
+
+    def _look_at(self, child: Child, until: float | None) -> None:
+        """Raises: TrialError: nothing is to be expected of it any more."""
+        bounds = self.bounds
+        if not child.is_alive():
+            raise TrialError(f"its worker process {child.cause_of_death()}")
+        if child.silent_s() > bounds.silent_s:
+            raise TrialError(f"its worker process gave no sign for {bounds.silent_s:g} s")
+        if until is not None and time.monotonic() > until + bounds.late_s:
+            raise TrialError(f"its worker process went on for more than {bounds.late_s:g} s beyond its time")
+        held = resident_bytes(child.pid)
+        if bounds.memory_bytes is not None and held is not None and held > bounds.memory_bytes:
+            raise TrialMemoryError(f"its worker process took more than {bounds.memory_bytes / 1e6:,.0f} MB of memory")
+
+    def _end(self, *, is_idle: bool = False) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            child.end(is_idle=is_idle)
+            self.local.stores.cache.remove_unfinished(child.pid)

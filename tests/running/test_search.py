@@ -1,0 +1,143 @@
+"""Whole searches that train in a worker process."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tests.conftest import TINY
+from tests.running.conftest import HAS_PROC, is_running, workers_of
+
+from autobackbone import Budget, select_backbone
+from autobackbone.errors import ArgumentError
+from autobackbone.progress import Silent
+
+pytestmark = pytest.mark.skipif(not HAS_PROC, reason="this system does not tell which processes there are")
+ROOT = Path(__file__).parents[2]
+# Begun as a user would: no `if __name__ == "__main__":` around it.
+SCRIPT = """
+import sys
+from pathlib import Path
+from autobackbone import Budget, select_backbone
+from tests.conftest import TINY, make_pictures
+folder = Path(sys.argv[1])
+select_backbone(
+    make_pictures(), Budget(n_trials=1), backbones=TINY, image_sizes=32, weights=sys.argv[2], workers=1,
+    run_dir=folder / "run", cache_dir=folder / "cache", space={"n_epochs": 100_000, "n_blocks_kept": None},
+)
+"""
+
+
+class Tells(Silent):
+    """Keeps what is said, and calls when a trial's training begins."""
+
+    def __init__(self, call=lambda: None):
+        self.said, self.call = [], call
+
+    def say(self, line):
+        self.said.append(line)
+
+    def progress(self, share, detail):
+        if detail.startswith("trial"):
+            self.call()
+
+
+@pytest.fixture(scope="module")
+def photos(pictures, tmp_path_factory):
+    """Files in given parts, which no folds mix."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number, (picture, label) in enumerate(zip(*pictures, strict=True)):
+        file = folder / ("train", "train", "val", "test")[number % 4] / f"class {label}" / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(file)
+    return folder
+
+
+@pytest.fixture
+def search(photos, random_weights, tmp_path):
+    def run(name, budget, dataset=photos, **arguments):
+        given = {"backbones": TINY, "image_sizes": 32, "weights": random_weights(TINY), "progress": False}
+        given |= {"run_dir": tmp_path / name, "cache_dir": tmp_path / f"cache of {name}"}
+        given |= {"space": {"n_epochs": 3, "n_blocks_kept": None}}
+        return select_backbone(dataset, budget, **given | arguments)
+
+    return run
+
+
+def test_a_search_in_a_worker_tries_and_finds_the_same(search, tmp_path):
+    here = search("here", Budget(n_trials=3))
+    seen, lines = [], Tells(lambda: seen.extend(workers_of(os.getpid())))
+    there = search("there", Budget(n_trials=3), workers=1, costs=tmp_path / "here", progress=lines)
+    assert len(there.trials) == len(here.trials)
+    for one, other in zip(there.trials, here.trials, strict=True):
+        assert (one.state, one.body, one.n_unfrozen, one.lr) == (other.state, other.body, other.n_unfrozen, other.lr)
+        assert one.extras.get("legs") == other.extras.get("legs")
+        assert one.score == pytest.approx(other.score, abs=1e-4)
+        assert one.rung_scores == pytest.approx(other.rung_scores, abs=1e-4)
+        assert one.train_scores == pytest.approx(other.train_scores, abs=1e-4)
+    assert there.best.number == here.best.number
+    assert "had not been recorded" not in "\n".join(lines.said)
+    # One worker trained all of it, and nothing is left of it.
+    assert len(set(seen)) == 1
+    assert not workers_of(os.getpid())
+    assert not (there.path / ".worker").exists()
+
+
+def test_a_worker_that_is_killed_fails_one_trial(search, order):
+    order.write_text("SIGKILL")
+    lines = Tells()
+    result = search("run", Budget(n_trials=2), workers=1, metric="obedient:Obedient", progress=lines)
+    assert not order.exists()
+    failed = [trial for trial in result.trials if trial.state == "failed"]
+    assert [trial.reason for trial in failed] == ["its worker process was killed by signal 9 (SIGKILL)"]
+    tuned = [trial for trial in result.trials if trial.n_unfrozen and trial.rung_scores]
+    assert len(tuned) == 1
+    assert result.best in result.front
+    assert result.study.user_attrs["ledger"]["is_completed"]
+    assert not workers_of(os.getpid())
+
+
+def test_ctrl_c_leaves_no_worker_and_the_run_goes_on_without_one(search, press_ctrl_c):
+    lines = Tells(press_ctrl_c)
+    left = search("run", Budget(n_trials=10_000), workers=1, progress=lines)
+    assert any("interrupted" in line for line in lines.said)
+    assert not workers_of(os.getpid())
+    assert not (left.path / ".worker").exists()
+    again = search("run", Budget(n_trials=0), workers=0)
+    assert len(again.trials) >= len(left.trials)
+
+
+def test_a_run_that_is_killed_leaves_no_worker(random_weights, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(ROOT) for path in [str(ROOT), *sys.path])}
+    line = [sys.executable, "-c", SCRIPT, str(tmp_path), str(random_weights(TINY))]
+    with subprocess.Popen(line, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL) as parent:
+        try:
+            until = time.monotonic() + 120
+            while not list((tmp_path / "run" / "trials").glob("*/checkpoint.ckpt")) and time.monotonic() < until:
+                assert parent.poll() is None
+                time.sleep(0.05)
+            (worker,) = workers_of(parent.pid)
+        finally:
+            parent.kill()
+    until = time.monotonic() + 30
+    while is_running(worker) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not is_running(worker)
+
+
+def test_a_metric_of_the_script_itself_needs_this_process(search, monkeypatch):
+    from torchmetrics.classification import MulticlassAccuracy
+
+    import __main__
+
+    monkeypatch.setattr(__main__, "make", lambda: MulticlassAccuracy(num_classes=3), raising=False)
+    with pytest.raises(ArgumentError, match=r"'__main__:make' is defined in the script.*workers=0"):
+        search("run", Budget(n_trials=1), workers=1, metric="__main__:make")
+
+
+def test_pictures_in_memory_without_room_need_this_process(search, pictures):
+    with pytest.raises(ArgumentError, match=r"decoded to 32x32 px they have no room.*workers=0"):
+        search("run", Budget(n_trials=1), pictures, workers=1, cache_gb=1e-6)
