@@ -193,8 +193,10 @@ def _lines(file: Path) -> Iterator[tuple[tuple[str, Any] | None, int]]:
                 noted = json.loads(line) if len(line) <= _LONGEST else None
             except (ValueError, RecursionError):
                 noted = None
-            is_cost = isinstance(noted, dict) and set(noted) == {_OF, _IS} and isinstance(noted[_OF], str)
-            yield ((noted[_OF], noted[_IS]) if is_cost else None), len(line)
+            if isinstance(noted, dict) and set(noted) == {_OF, _IS} and isinstance(noted[_OF], str):
+                yield (noted[_OF], noted[_IS]), len(line)
+            else:
+                yield None, len(line)
 
 
 def _plain(latency: Latency) -> dict[str, float | None]:
