@@ -142,25 +142,27 @@ def test_neither_what_is_printed_nor_ctrl_c_disturbs_a_worker(warm, head, order,
     assert warm.pid == pid
 
 
-def test_a_worker_that_is_killed_fails_its_training_and_a_new_one_takes_its_place(new_worker, head, order, tmp_path):
-    worker = new_worker()
-    assert worker.start_s() > 0
+def test_a_worker_that_is_killed_fails_its_training_and_a_new_one_takes_its_place(warm, head, order, tmp_path):
     order.write_text("SIGKILL")
     (tmp_path / ".checkpoint.01ab.part").touch()  # as if it had been writing
     with pytest.raises(TrialError, match=r"^its worker process was killed by signal 9 \(SIGKILL\)$"):
-        worker.tune(candidate(), head, leg=Leg(checkpoint=tmp_path / "checkpoint", pause_at=1))
-    assert worker.pid is None
+        warm.tune(candidate(), head, leg=Leg(checkpoint=tmp_path / "checkpoint", pause_at=1))
+    assert warm.pid is None
     assert not list(tmp_path.glob("*checkpoint*"))
-    assert worker.tune(candidate(), head)[1].n_epochs == 3
-    assert worker.start_s() == 0  # a warm one needs no time
-    # A new one that does not end is ended, too.
-    pid, worker.bounds = worker.pid, Bounds(late_s=0.5)
+    assert warm.start_s() > 0
+    assert warm.tune(candidate(), head)[1].n_epochs == 3
+    assert warm.start_s() == 0  # a warm one needs no time
+
+
+def test_a_worker_that_does_not_end_in_time_is_ended(warm, head, order, monkeypatch):
+    warm.tune(candidate(), head)
+    pid = warm.pid
+    monkeypatch.setattr(warm, "bounds", Bounds(late_s=0.5))
     order.write_text("hang")
     with pytest.raises(TrialError, match=r"went on for more than 0\.5 s beyond its time"):
-        worker.tune(candidate(), head, until=time.monotonic() + 5)
+        warm.tune(candidate(), head, until=time.monotonic() + 6)
     assert not is_running(pid)
-    worker.__exit__(None, None, None)
-    assert not worker.folder.exists()
+    assert not order.exists()
 
 
 def _first(find, seconds=60):

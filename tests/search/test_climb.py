@@ -6,7 +6,7 @@ from dataclasses import replace
 import optuna
 import pytest
 
-from autobackbone.errors import EpochTooLongError, TrialError, TrialMemoryError
+from autobackbone.errors import EpochTooLongError, RunError, TrialError, TrialMemoryError
 from autobackbone.records import Candidate, Trial
 from autobackbone.search.climb import climb
 from autobackbone.search.early import climb_early
@@ -267,7 +267,7 @@ def test_a_study_can_be_read_without_writing(make_search, tmp_path):
     before = file.read_bytes()
     again = load_study(file)
     assert read_trials(again) == read_trials(search.study)
-    with pytest.raises(Exception, match="commit"):
+    with pytest.raises(RunError, match="is open for reading alone"):
         again.set_user_attr("x", 1)
     assert file.read_bytes() == before
 

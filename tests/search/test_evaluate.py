@@ -98,3 +98,14 @@ def test_moved_views_take_a_tenth_of_a_last_leg_or_what_training_leaves_of_it(mo
     evaluator = NetworkEvaluator(shop=shop, tuner=SimpleNamespace(n_epochs=lambda _: n_epochs, start_s=lambda: 0.0))
     monkeypatch.setattr("autobackbone.search.evaluate.time", SimpleNamespace(monotonic=lambda: 0.0))
     assert evaluator._n_views(wanted, left_s, 0) == n_views
+
+
+def test_what_has_to_be_started_for_a_training_is_part_of_its_time():
+    body = Body(TINY, SIZE)
+    costs = Costs(n_train=100, n_validation=8, n_blocks={body: 5}, forward_s={body: 1e-3})
+    shop = SimpleNamespace(costs=costs, stores=SimpleNamespace(is_stored=lambda *_: True), heads={body: (0, None)})
+    wanted = Candidate(backbone=TINY, image_size=SIZE, n_unfrozen=2, lr=1e-3)
+    warm_s, cold_s = (
+        NetworkEvaluator(shop=shop, tuner=SimpleNamespace(start_s=lambda s=s: s)).expected_s(wanted) for s in (0.0, 6.0)
+    )
+    assert cold_s == pytest.approx(warm_s + 6)

@@ -155,8 +155,8 @@ class Child:
             with suppress(ValueError):
                 return f"was killed by signal {-code} ({signal.Signals(-code).name})"
             return f"was killed by signal {-code}"
-        printed = self._printed.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").strip()
-        return f"ended by itself with code {code}{': ' if printed else ''}{printed}"
+        printed = self._printed.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").strip().splitlines()
+        return f"ended by itself with code {code}" + (f": {printed[-1]}" if printed else "")
 
     def _listen(self) -> None:
         assert self._process.stdout is not None

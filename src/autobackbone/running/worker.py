@@ -154,17 +154,20 @@ class WorkerTuner:
         self._end()
         begun = time.monotonic()
         write_setup(self.folder, self.local, self.metric, self.source)
-        self._child = child = Child(self.folder)
+        try:
+            self._child = child = Child(self.folder)
+        except OSError as error:
+            raise TrialError(f"no worker process could be started: {error}") from error
         answer = self._asked(child, {"do": "set up", "folder": str(self.folder.absolute())}, until)
         if answer["is"] == "failed":
             self._end()
-            error = error_of(answer)
-            if isinstance(error, MetricError):
+            found = error_of(answer)
+            if isinstance(found, MetricError):
                 raise ArgumentError(
-                    f"workers=1 needs a metric that another process can make: {error} Or give workers=0, which trains "
+                    f"workers=1 needs a metric that another process can make: {found} Or give workers=0, which trains "
                     "in this process."
-                ) from error
-            raise error
+                ) from found
+            raise found
         self._started_in_s = time.monotonic() - begun
         return child
 

@@ -45,7 +45,7 @@ def open_storage(file: Path, *, is_read_only: bool = False) -> RDBStorage:
         raise _told(file, said, is_read_only=is_read_only) or damaged(file, said) from said
 
     def told(context: ExceptionContext) -> RunError | None:
-        return _told(file, context.original_exception, is_read_only=is_read_only)
+        return _told(file, context.original_exception, is_read_only=is_read_only, is_open=True)
 
     event.listen(storage.engine, "handle_error", told)
     return storage
@@ -103,14 +103,14 @@ def _said(error: BaseException) -> BaseException:
     return found or error
 
 
-def _told(file: Path, error: BaseException | None, *, is_read_only: bool) -> RunError | None:
+def _told(file: Path, error: BaseException | None, *, is_read_only: bool, is_open: bool = False) -> RunError | None:
     """What SQLite says of a file, in words; `None` for what is no trouble of the file, and Optuna's own to answer."""
     code = getattr(error, "sqlite_errorcode", None)
     if code is None or "too many SQL variables" in str(error):  # then Optuna asks for less at once
         return None
     run, why, kind = RunFolder(path=file.parent), f"{error} ({file.name})", code & 0xFF
     if is_read_only and kind == sqlite3.SQLITE_READONLY:
-        return _half_written(file) if code == sqlite3.SQLITE_READONLY_ROLLBACK else unfinished(file)
+        return _for_readers(file, is_half_written=code == sqlite3.SQLITE_READONLY_ROLLBACK, is_open=is_open)
     if kind in _DAMAGED or code in _SHORT:
         return damaged(file, error)
     if kind in _NO_ROOM | _NO_RIGHTS:
@@ -123,8 +123,13 @@ def _told(file: Path, error: BaseException | None, *, is_read_only: bool) -> Run
     return None
 
 
-def _half_written(file: Path) -> RunError:
-    return RunError(
-        f"{str(file)!r} waits to be mended: a process died while it wrote, and who only reads cannot undo that. Give "
-        "this run_dir to select_backbone, which does."
-    )
+def _for_readers(file: Path, *, is_half_written: bool, is_open: bool) -> RunError:
+    """What who only reads is told where something would have to be written."""
+    if is_half_written:
+        return RunError(
+            f"{str(file)!r} waits to be mended: a process died while it wrote, and who only reads cannot undo that. "
+            "Give this run_dir to select_backbone, which does."
+        )
+    if is_open:
+        return RunError(f"{str(file)!r} is open for reading alone: select_backbone adds to it, nobody else.")
+    return unfinished(file)  # Optuna makes the tables that it misses
