@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import optuna
@@ -121,6 +122,17 @@ def test_what_is_wanted_of_more_is_checked(copied, weights):
     with pytest.raises(RunError, match="has changed"):
         run.more(Budget(n_trials=0), dataset=(pictures[::-1].copy(), labels), cache_dir=cache, progress=False)
     assert same(open_run(run.path).trials, run.trials)
+
+
+def test_no_code_that_a_run_names_is_run(copied, tmp_path):
+    run, cache = copied
+    facts = json.loads((run.path / "run.json").read_text())
+    marker = tmp_path / "marker"
+    facts["metric"] = f"os:system {json.dumps({'command': f'touch {marker}'})}"
+    (run.path / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(RunError, match="which is code"):
+        open_run(run.path).more(Budget(n_trials=0), dataset=DATASET, cache_dir=cache, progress=False)
+    assert not marker.exists()
 
 
 def test_what_lay_in_memory_is_asked_for(weights, tmp_path):

@@ -1,3 +1,4 @@
+import mmap
 import os
 import signal
 import subprocess
@@ -22,9 +23,10 @@ time.sleep(600)
 @pytest.mark.skipif(not HAS_PROC, reason="this system does not tell")
 def test_memory_is_what_is_held_and_not_what_is_mapped():
     before = resident_bytes(os.getpid())
-    held = bytearray(os.urandom(1)) * 50_000_000
-    assert 40e6 < resident_bytes(os.getpid()) - before < 80e6
-    assert len(held) == 50_000_000
+    # From the system itself: a process that has let go of much may have room for 50 MB that it holds already.
+    with mmap.mmap(-1, 50_000_000) as held:
+        held.write(b"x" * 50_000_000)
+        assert 40e6 < resident_bytes(os.getpid()) - before < 120e6
     assert before < Bounds().memory_bytes < machine_bytes()
     assert resident_bytes(2**30) is None
 

@@ -76,7 +76,7 @@ def open_study(
 
 def _latest_name(storage: BaseStorage) -> str:
     """Of the study that goes on: the last one that took over all trials of the one before."""
-    every = optuna.get_all_study_summaries(storage, include_best_trial=False)
+    every = storage.get_all_studies()  # without their trials, which summaries would read
     whole = [one.study_name for one in every if one.study_name == STUDY_NAME or one.user_attrs.get(_IS_WHOLE)]
     return max(whole, key=lambda name: (len(name), name), default=STUDY_NAME)
 

@@ -107,7 +107,9 @@ def _told(file: Path, error: BaseException | None, *, is_read_only: bool, is_ope
     """What SQLite says of a file, in words; `None` for what is no trouble of the file, and Optuna's own to answer."""
     code = getattr(error, "sqlite_errorcode", None)
     if code is None or "too many SQL variables" in str(error):  # then Optuna asks for less at once
-        return None
+        # Of a text that is none Python itself says so, without a code.
+        is_damaged = isinstance(error, sqlite3.OperationalError) and "Could not decode" in str(error)
+        return damaged(file, "a text in it is none") if is_damaged else None
     run, why, kind = RunFolder(path=file.parent), f"{error} ({file.name})", code & 0xFF
     if is_read_only and kind == sqlite3.SQLITE_READONLY:
         return _for_readers(file, is_half_written=code == sqlite3.SQLITE_READONLY_ROLLBACK, is_open=is_open)
