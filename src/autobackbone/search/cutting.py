@@ -8,7 +8,6 @@ from collections.abc import Mapping
 
 from autobackbone.choosing import as_they_stand, is_beaten_for_good
 from autobackbone.convexhead import Floats
-from autobackbone.data import wants_folds
 from autobackbone.errors import BackboneError, TrialError
 from autobackbone.records import Body
 from autobackbone.screening import Features, fair_order, with_head
@@ -49,7 +48,7 @@ def screen_cuts(shop: Workshop, whole: Body, of_cuts: Mapping[Body, Floats], unt
             share = speed(shop.priced[whole].latency, shop.target) / speed(priced.latency, shop.target)
             passed_s = shop.costs.forward_s[whole] * share * len(order)
             reached = Features.of(values, order, shop.bundle, seconds=passed_s)
-            features = gathered(shop.bundle, reached) if wants_folds(shop.bundle) else None
+            features = gathered(shop.bundle, reached)
             screened = with_head(
                 reached,
                 shop.bundle,

@@ -13,7 +13,7 @@ from autobackbone.convexhead import Floats, Head, fit_head
 from autobackbone.data import LEFT_OUT, N_FOLDS, TRAIN, Codes, DataBundle, folds_of, pooled, wants_folds
 from autobackbone.errors import MetricError, TrialError
 from autobackbone.metrics import interval, score, standard_error
-from autobackbone.records import Balancing, Trial
+from autobackbone.records import Balancing, Body, Trial
 from autobackbone.screening import Features, fair_order
 from autobackbone.search import trialfiles
 from autobackbone.search.study import note_fold_score
@@ -106,7 +106,11 @@ def with_parts(bundle: DataBundle, members: Codes, part: int) -> DataBundle:
 
 
 def gathered(bundle: DataBundle, reached: Features) -> Floats | None:
-    """Features (n, n_features) of all pictures that folds are of, copied from a pass; `None` where some are missing."""
+    """Features (n, n_features) of all pictures that folds are of, copied from a pass; `None` where some are missing, or
+    no folds are wanted.
+    """
+    if not wants_folds(bundle):
+        return None
     indices = np.concatenate([reached.train_indices, reached.other_indices])
     if not np.array_equal(np.sort(indices), pooled(bundle)):
         return None
@@ -129,24 +133,35 @@ def score_frozen(shop: Workshop, trial: Trial, features: Floats | None) -> None:
     left_s = shop.clock.left_s()
     if N_FOLDS * head_s > _SHARE * left_s:
         return
-    said: list[NDArray[np.float32]] = []
     try:
-        for repeat in range(N_REPEATS if left_s == math.inf else 1):
-            folds = Folds.of(shop.bundle, shop.seed, repeat)
-            if folds is None:
-                break
-            heads = folds.heads(features, shop.space.head_weights)
-            said.append(folds.said(heads, features))
-            if not shop.space.is_frozen_only:
-                shop.fold_heads[trial.body, repeat] = heads
-    except TrialError as error:  # another repeat may have all of a rare class in one fold
-        if not said:
-            shop.reporter.say(f"trial {trial.number} is not scored by folds: {error}")
-    try:
+        said = _said_of_folds(shop, trial.body, features, N_REPEATS if left_s == math.inf else 1)
         if said:
             note(shop, trial.number, np.stack(said))
     except (TrialError, MetricError) as error:
         shop.reporter.say(f"trial {trial.number} is not scored by folds: {error}")
+
+
+def _said_of_folds(shop: Workshop, body: Body, features: Floats, n_repeats: int) -> list[NDArray[np.float32]]:
+    """(n, n_outputs) of each repeat, up to one in which nothing can be learned.
+
+    Raises:
+        TrialError: that is the first.
+    """
+    said: list[NDArray[np.float32]] = []
+    for repeat in range(n_repeats):
+        folds = Folds.of(shop.bundle, shop.seed, repeat)
+        if folds is None:
+            break
+        try:
+            heads = folds.heads(features, shop.space.head_weights)
+        except TrialError:  # this one may have all of a rare class in one fold
+            if not said:
+                raise
+            break
+        said.append(folds.said(heads, features))
+        if not shop.space.is_frozen_only:
+            shop.fold_heads[body, repeat] = heads
+    return said
 
 
 def note(shop: Workshop, number: int, predictions: NDArray[np.float32]) -> None:

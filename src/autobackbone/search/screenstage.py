@@ -14,7 +14,6 @@ from torch import nn
 from autobackbone.choosing import trial_line
 from autobackbone.convexhead import Floats
 from autobackbone.costrecord import CostEntry
-from autobackbone.data import wants_folds
 from autobackbone.errors import DataError, LimitsError, TrialDiskError, TrialError, TrialMemoryError, WeightsError
 from autobackbone.latency.target import describe
 from autobackbone.memory import memory_errors_translated
@@ -297,8 +296,7 @@ def _on_features(shop: Workshop, seen: _Seen, reached: Features) -> None:
     """Before a head is fitted, which changes them."""
     if not shop.heads:  # who looks alike is seen once, by the first
         note_similar(shop, reached)
-    if wants_folds(shop.bundle):
-        seen.features = gathered(shop.bundle, reached)
+    seen.features = gathered(shop.bundle, reached)
 
 
 def _screened(
