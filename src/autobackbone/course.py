@@ -155,7 +155,6 @@ def _open_workshop(
             record=record,
             owner=None if is_timed else f"{run.path.resolve()} {run.read_facts()['begun_at']}",
         ),
-        record=record,
         study=study,
         space=space,
         metric=prepared.metric,

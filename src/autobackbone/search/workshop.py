@@ -39,7 +39,6 @@ class Workshop:
     """Made once a run; the stages read it, and note in it what they learn.
 
     Args:
-        record: what is measured goes through it, so that it is noted, or taken from an earlier run.
         balanced_metric: scored beside the metric, where uneven classes flatter that; else `None`.
         priced: what each body costs to run.
         heads: of each body the number of its screened trial and its head.
@@ -67,7 +66,6 @@ class Workshop:
     tolerance: float | None
     stop_early: bool
     survey: Survey
-    record: CostRecord
     _preprocess_ms: dict[ImageSize, float] = field(default_factory=dict)
     costs: Costs = field(init=False)
     priced: dict[Body, Priced] = field(default_factory=dict)
@@ -78,6 +76,11 @@ class Workshop:
     def __post_init__(self) -> None:
         n_train, n_validation = (len(self.bundle.indices(part)) for part in ("train", "validation"))
         self.costs = Costs(n_train=n_train, n_validation=n_validation)
+
+    @property
+    def record(self) -> CostRecord:
+        """What is measured goes through it, so that it is noted, or taken from an earlier run."""
+        return self.stores.record
 
     def trials(self) -> list[Trial]:
         """All trials so far, in order of number."""
