@@ -54,6 +54,11 @@ def read_tensors(path: Path) -> Tensors:
     return tensors
 
 
+def own_tensors(state_dict: Mapping[str, torch.Tensor]) -> Tensors:
+    """Give each tensor memory of its own, on the CPU: safetensors refuses to write any that share it."""
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state_dict.items()}
+
+
 def by_name(name: str, tensors: Tensors, path: Path) -> Tensors:
     """Check tensors that carry timm's names, or names that timm's own converter for this architecture understands.
 

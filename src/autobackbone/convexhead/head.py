@@ -36,6 +36,13 @@ class Head:
     n_pictures: int | None = None
     out_of_fold: Floats | None = field(default=None, repr=False)
 
+    def arrays(self) -> dict[str, Floats]:
+        """Give the weight and the bias as a file wants them.
+
+        safetensors writes an array as it lies in memory: a ridge's columns would be read as rows.
+        """
+        return {"weight": np.ascontiguousarray(self.weight), "bias": np.ascontiguousarray(self.bias)}
+
     def predictions(self, features: Floats, task: Task) -> Floats:
         """What it says of features: (n_images, n_features) → (n_images, n_outputs), see `predictions_of`."""
         outputs = torch.from_numpy(features) @ torch.from_numpy(self.weight).T + torch.from_numpy(self.bias)

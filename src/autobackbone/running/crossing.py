@@ -179,9 +179,7 @@ def _folder_of(source: Source) -> Path | None:
 
 def write_job(folder: Path, candidate: Candidate, head: Head, leg: Leg | None) -> dict[str, Any]:
     """Write the head to a folder, and give the rest as plain data."""
-    # safetensors writes an array as it lies in memory: a ridge's columns would be read as rows.
-    arrays = {"weight": np.ascontiguousarray(head.weight), "bias": np.ascontiguousarray(head.bias)}
-    save_arrays(arrays, folder / _HEAD)
+    save_arrays(head.arrays(), folder / _HEAD)
     return {
         "candidate": asdict(candidate),
         "leg": None if leg is None else asdict(leg) | {"checkpoint": str(leg.checkpoint.absolute())},

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors.torch import save_file
 
+from autobackbone.backbones.tensors import own_tensors
 from autobackbone.errors import TrialError
 from autobackbone.memory import memory_errors_translated
 from autobackbone.running.crossing import (
@@ -70,9 +71,7 @@ def _trained(tuner: Tuner, order: Mapping[str, Any]) -> Answer:
     until = None if order["left_s"] is None else time.monotonic() + order["left_s"]
     network, outcome = tuner.tune(candidate, head, until=until, n_views=order["n_views"], leg=leg)
     with memory_errors_translated(), told_of_disk(folder):
-        # Of its own memory each: safetensors refuses tensors that share it.
-        tensors = {name: tensor.detach().contiguous().clone() for name, tensor in network.state_dict().items()}
-        save_file(tensors, folder / WEIGHTS)
+        save_file(own_tensors(network.state_dict()), folder / WEIGHTS)
         np.save(folder / PREDICTIONS, outcome.predictions, allow_pickle=False)
     return {
         "is": "trained",

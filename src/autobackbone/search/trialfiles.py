@@ -18,6 +18,7 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from autobackbone.backbones.tensors import own_tensors
 from autobackbone.convexhead import Head
 from autobackbone.data import codes_of
 from autobackbone.errors import RunError, TrialDiskError
@@ -121,9 +122,7 @@ def copies_noted(run: RunFolder, facts: Mapping[str, Any], n: int) -> NDArray[np
 
 def save_head(run: RunFolder, number: int, head: Head) -> None:
     """Keep a screened head."""
-    # safetensors writes an array as it lies in memory: a ridge's columns would be read as rows.
-    weight, bias = np.ascontiguousarray(head.weight), np.ascontiguousarray(head.bias)
-    arrays = {"weight": weight, "bias": bias, "strength": np.array([head.strength])}
+    arrays = {**head.arrays(), "strength": np.array([head.strength])}
     _whole(_file(run, number, HEAD), lambda file: save_arrays(arrays, file))
 
 
@@ -159,8 +158,7 @@ def has_weights(run: RunFolder, number: int) -> bool:
 
 def save_weights(run: RunFolder, number: int, state_dict: Mapping[str, Tensor], *, name: str = WEIGHTS) -> Path:
     """Keep a whole network; returns its file, which may have another name than the trial's own."""
-    tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in state_dict.items()}
-    path = _file(run, number, name)
+    tensors, path = own_tensors(state_dict), _file(run, number, name)
     _whole(path, lambda file: save_file(tensors, file))
     return path
 
