@@ -13,8 +13,8 @@ from tests.metrics.conftest import ALL, example, found
 from autobackbone.errors import ArgumentError, MetricError
 from autobackbone.metrics import interval, metric_for, paired_interval, paired_loss, score, standard_error
 from autobackbone.metrics.closed import auroc_interval, f1_interval, recall_interval, wilson
-from autobackbone.metrics.graded import graded, moving_mean, moving_numbers
-from autobackbone.metrics.studentised import LOSS, studentised_interval
+from autobackbone.metrics.graded import graded, moving_mean, moving_numbers, moving_of
+from autobackbone.metrics.studentised import EXPLAINED, LOSS, studentised_interval
 
 every_metric = pytest.mark.parametrize(("task", "name"), ALL)
 
@@ -169,7 +169,43 @@ def test_a_rare_class_without_a_miss_does_not_say_that_nothing_is_known():
     assert 0.8 < low < 0.95
     even = np.arange(100) % 10
     low, _ = interval(metric_for("balanced_accuracy", n_outputs=10), np.eye(10)[even], even)
-    assert low == pytest.approx(wilson(1.0, 100, 0.95)[0])
+    assert low == pytest.approx(wilson(1.0, 100, 0.95)[0], abs=1e-3)
+
+
+def test_classes_that_are_all_told_apart_do_not_make_the_others_surer():
+    """A column without a mistake varies, too: without it the interval is narrower by its share alone."""
+    generator = np.random.default_rng(0)
+    hard = generator.random((60, 2)) < 0.5
+    said = 1 / (1 + np.exp(-generator.normal(2.0 * hard, 1)))
+    easy = hard[:, :1]
+    metric = [metric_for("auroc", "multilabel", n_outputs=n) for n in (2, 3)]
+    (low, high), (low_with, high_with) = (
+        interval(metric[0], said, hard.astype(int)),
+        interval(metric[1], np.hstack([said, easy]), np.hstack([hard, easy]).astype(int)),
+    )
+    assert high_with - low_with > 0.75 * (high - low)
+
+
+@pytest.mark.parametrize("name", ["mae", "rmse", "r2"])
+def test_the_worst_picture_may_stand_for_another_one(name):
+    """The end of worse scores moves away when that picture is worse; the other end hardly does."""
+    generator = np.random.default_rng(0)
+    labels = generator.normal(size=(100, 1))
+    said = labels + 0.3 * generator.normal(size=(100, 1))
+    metric = metric_for(name, "regression", n_outputs=1)
+    moving = moving_of(metric, said.astype(np.float64), labels)
+    assert moving is not None
+    plain = studentised_interval(
+        graded(moving), 100, scale=EXPLAINED if name == "r2" else LOSS, confidence=0.95, seed=0
+    )
+    assert plain is not None
+    low, high = interval(metric, said, labels)
+    if name == "r2":
+        assert low < plain[0]
+        assert high == plain[1]
+    else:
+        assert low == plain[0]
+        assert high > plain[1]
 
 
 def test_two_classes_are_one_column_to_auroc():

@@ -14,21 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.special import expit, logit
-from scipy.stats import norm
 from scipy.stats import t as student
 
 from autobackbone.metrics.resampling import Floats
 from autobackbone.metrics.shares import right_sides
 
 Flags = NDArray[np.bool_]
+_PLUS_FOUR = 4
 
 
-def wilson(share: float, n: float, confidence: float) -> tuple[float, float]:
-    """Of a share of n, which need not be whole.
+def wilson(share: float, n: float, confidence: float, *, n_free: float = math.inf) -> tuple[float, float]:
+    """Of a share of n, which need not be whole; with Student's t where its spread is known only so well.
 
     Source: Wilson 1927, probable inference.
     """
-    quantile = _quantile(confidence)
+    quantile = _quantile(confidence, n_free)
     centre = (share + quantile**2 / (2 * n)) / (1 + quantile**2 / n)
     half = quantile / (1 + quantile**2 / n) * math.sqrt(share * (1 - share) / n + quantile**2 / (4 * n**2))
     return float(centre - half), float(centre + half)
@@ -81,9 +81,11 @@ def f1_interval(value: float, is_true: Flags, is_found: Flags, confidence: float
     """
     n_both, n_either = (is_true & is_found).sum(axis=0), (is_true | is_found).sum(axis=0)
     shares = (n_both + 0.5) / (n_either + 1)
-    slopes = 2 / (1 + shares) ** 2
-    variances = _together(is_true, is_found) * slopes**2 * shares * (1 - shares)
-    return _by_class(value, 2 * shares / (1 + shares), variances, n_either, confidence)
+    slopes, spreads, is_seen = 2 / (1 + shares) ** 2, shares * (1 - shares), n_either > 0
+    variances = _together(is_true, is_found) * slopes**2 * spreads
+    missing = slopes[is_seen] / (1 + shares[is_seen]) * spreads[is_seen] / n_either[is_seen]
+    expected = min(1.0, value + float(missing.mean()))
+    return _by_class(expected, 2 * shares / (1 + shares), variances, n_either, confidence)
 
 
 def _together(is_true: Flags, is_found: Flags) -> float:
@@ -101,13 +103,20 @@ def _together(is_true: Flags, is_found: Flags) -> float:
 def _by_class(
     value: float, scores: Floats, variances: Floats, n_of_class: NDArray[np.int64], confidence: float
 ) -> tuple[float, float]:
-    """Of a mean over classes, each with a smoothed score and the variance of one picture; absent ones widen it."""
+    """Of a mean over classes, each with a smoothed score and the variance of one picture; absent ones widen it.
+
+    Of one class the spread follows from the mean; of several it does not, and is known only so well.
+
+    Source: Welch 1947 for the degrees of freedom; Agresti and Coull 1998 for the four pictures that a class has beside
+    its own: the spread of a share is bounded, and never known from one picture alone.
+    """
     is_seen = n_of_class > 0
     n_seen, share_absent = int(is_seen.sum()), 1 - is_seen.mean()
     smoothed = float(scores[is_seen].mean())
-    variance = (variances[is_seen] / n_of_class[is_seen]).sum() / n_seen**2
-    variance += share_absent * smoothed * (1 - smoothed) / n_seen
-    return wilson(value, smoothed * (1 - smoothed) / variance, confidence)
+    parts = variances[is_seen] / n_of_class[is_seen]
+    variance = parts.sum() / n_seen**2 + share_absent * smoothed * (1 - smoothed) / n_seen
+    n_free = parts.sum() ** 2 / (parts**2 / (n_of_class[is_seen] + _PLUS_FOUR)).sum() if n_seen > 1 else math.inf
+    return wilson(value, smoothed * (1 - smoothed) / variance, confidence, n_free=float(n_free))
 
 
 def precision_interval(
@@ -131,7 +140,8 @@ def auroc_interval(columns: Floats, is_in: Flags, confidence: float) -> tuple[fl
     """Of `auroc`, the mean over columns whose pictures are not all of one kind.
 
     DeLong's standard error on the logit scale, with Student's t: few pictures of one kind tell little about how much
-    they differ. Where all are told apart, Wilson's interval of as many pictures as are of the smaller kind of a column.
+    they differ. A column whose pictures are all told apart varies as the steadiest other one. Where all are told apart,
+    Wilson's interval of as many pictures as are of the smaller kind of a column.
 
     Args:
         columns: (n_images, k) probabilities.
@@ -191,8 +201,9 @@ def _variance(n_won: Any, n_lost: Any, n_images: Any) -> Any:
     return (n_won + n_lost + 1 - (n_won - n_lost) ** 2 / n) / n**2
 
 
-def _quantile(confidence: float) -> float:
-    return float(norm.ppf((1 + confidence) / 2))
+def _quantile(confidence: float, n_free: float = math.inf) -> float:
+    """Of Student's t, which is the normal distribution where there is no end of degrees of freedom."""
+    return float(student.ppf((1 + confidence) / 2, n_free))
 
 
 def _delong(sides: Sequence[tuple[Floats, Floats]], is_in: Flags) -> tuple[float, float, float]:
@@ -213,7 +224,8 @@ def _delong(sides: Sequence[tuple[Floats, Floats]], is_in: Flags) -> tuple[float
         of_columns.append((both, both**2 / sum(part**2 / n for part, n in parts) if both > 0 else 1.0))
     k = len(values)
     # What a picture moves in several columns adds up before it is squared; the single ones moved nothing.
-    variance = float((moves**2).sum() + alone) / k**2
+    steady = [both for both, _ in of_columns if both > 0]
+    variance = float((moves**2).sum() + alone + (k - len(steady)) * min(steady, default=0.0)) / k**2
     if variance == 0:
         return float(np.mean(values)), 0.0, max(1.0, _n_of_smaller(is_in) - 1)
     # The same pictures stand in all columns: more of them make no error better known.

@@ -43,8 +43,9 @@ def interval(
       error; classes of which there is no picture widen it. So of `map`, whose variance each label's pictures bound.
     - `auroc`: DeLong's standard error, on the logit scale, with Student's t.
     - `log_loss`, `mae`, `rmse` and `r2`, which a few pictures may carry: a studentised bootstrap over pictures with 999
-      resamples, on a logarithmic scale, for `r2` of what is not explained. What no picture shows no interval knows:
-      where one of hundreds of pictures makes a quarter of all squared errors, a draw without it is too sure.
+      resamples, on a logarithmic scale, for `r2` of what is not explained. The end of worse scores counts the worst
+      picture once more. What no picture shows no interval knows: where one of hundreds of pictures makes a quarter of
+      all squared errors, a draw without it is too sure.
     - `f1_micro`, `accuracy` of several labels a picture, and the user's own: a bias-corrected and accelerated
       bootstrap over pictures with 999 resamples; where the correction is not defined, the percentiles of the resampled
       scores. A resample in which the score is not defined is left out. Where nothing was missed, or everything, all
@@ -199,7 +200,9 @@ def _studentised(
     moving = moving_of(metric, table, truth)
     assert moving is not None, "losses and r2 are means over pictures, or of squares"
     scale = EXPLAINED if metric.name == "r2" else LOSS
-    return studentised_interval(graded(moving), len(truth), scale=scale, confidence=confidence, seed=seed)
+    _, losses = moving(np.ones((1, len(truth))))
+    worst = int(losses[0].argmax())
+    return studentised_interval(graded(moving), len(truth), scale=scale, confidence=confidence, seed=seed, worst=worst)
 
 
 def _corrected(

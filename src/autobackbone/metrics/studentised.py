@@ -47,9 +47,18 @@ EXPLAINED = Scale(lambda r2: -np.log1p(-r2), lambda on_scale: -np.expm1(-on_scal
 
 
 def studentised_interval(
-    graded: Graded, n_images: int, *, scale: Scale, confidence: float, seed: int
+    graded: Graded, n_images: int, *, scale: Scale, confidence: float, seed: int, worst: int | None = None
 ) -> tuple[float, float] | None:
     """Interval of a score whose own standard error is known in every resample.
+
+    Args:
+        graded: what resamples score.
+        n_images: pictures of a resample.
+        scale: on which the score strays.
+        confidence: between 0 and 1.
+        seed: of the resamples.
+        worst: a picture that counts once more for the end that it draws the score to: another one as bad may just as
+            well have been missed. `None` for none.
 
     Resamples in which that is not defined are left out. Where some of them have no spread at all, as with four pictures
     and fewer, Student's t takes their place.
@@ -76,6 +85,16 @@ def studentised_interval(
         if not np.isfinite(found).all():
             found = student.ppf(tails, n_images - 1)
         low, high = scale.back(place[0] - found * unit[0])
+        if worst is not None:
+            once_more = np.ones((1, n_images))
+            once_more[0, worst] = 2
+            drawn_to, its_unit = _on(scale, *graded(once_more))
+            lower, higher = scale.back(drawn_to[0] - found * its_unit[0])
+            # The minimum and maximum that pass over NaN.
+            if drawn_to[0] < place[0]:
+                low = np.fmin(low, lower)
+            else:
+                high = np.fmax(high, higher)
     return float(low), float(high)
 
 
