@@ -15,6 +15,7 @@ from autobackbone.choosing import (
     is_beaten_for_good,
     mark_front,
     name_of,
+    on_one_scale,
     settled_tolerance,
     trial_line,
     with_caution,
@@ -230,13 +231,25 @@ def test_scores_by_folds_make_the_front_where_there_are_some():
     assert as_they_stand([slow]) == [slow]
 
 
+def test_a_validation_score_that_flatters_beats_no_score_by_folds():
+    """The first is the better one on the same validation pictures; that folds make it less flattering is no loss."""
+    folded = replace(trial(0, 0.66, 5.0), fold_score=0.56, fold_se=0.02)
+    other = trial(1, 0.65, 5.0)
+    assert [one.number for one in front_of([folded, other], ACCURACY)] == [0]
+    assert [one.score for one in on_one_scale([folded, other])] == pytest.approx([0.56, 0.55])
+    better = replace(other, score=0.67)
+    assert [one.number for one in front_of([folded, better], ACCURACY)] == [1]
+    assert on_one_scale([other]) == [other]
+
+
 def test_a_fine_tuned_trial_without_folds_has_to_be_on_the_front_of_validation_scores_too():
     """Of others the network may be gone."""
     beats = replace(trial(0, 0.9, 5.0), n_unfrozen=2, fold_score=0.6)
+    slower = replace(trial(2, 0.7, 9.0), fold_score=0.65)
     beaten = replace(trial(1, 0.8, 5.0), n_unfrozen=2)
-    assert [one.number for one in front_of([beats, beaten], ACCURACY)] == [0]
+    assert [one.number for one in front_of([beats, beaten, slower], ACCURACY)] == [0, 2]
     frozen = replace(beaten, n_unfrozen=0, lr=None)
-    assert [one.number for one in front_of([beats, frozen], ACCURACY)] == [1]
+    assert [one.number for one in front_of([beats, frozen, slower], ACCURACY)] == [1, 2]
     # Nor does it beat others: the second is the best that there is at its latency.
     gone = replace(trial(0, 0.90, 5.0), n_unfrozen=2)
     slow, fast = replace(trial(1, 0.92, 5.0), fold_score=0.85), replace(trial(2, 0.3, 1.0), fold_score=0.3)
@@ -251,7 +264,7 @@ def test_there_is_a_front_wherever_a_trial_has_finished(facts):
     ]
     assert bool(front_of(trials, ACCURACY)) == bool(trials)
     # One that everything beats in every way changes nothing.
-    worst = replace(trial(len(trials), -1.0, 9.0), fold_score=-1.0)
+    worst = trial(len(trials), -1.0, 9.0)
     if trials:
         assert [one.number for one in front_of([*trials, worst], ACCURACY)] == [
             one.number for one in front_of(trials, ACCURACY)

@@ -12,6 +12,7 @@ from tests.test_picking import ACCURACY, LOSS, drawn
 from autobackbone.crossfitting import Scored, halves
 from autobackbone.ensembling import ensemble_of
 from autobackbone.errors import ArgumentError, LimitsError, RunError
+from autobackbone.judging import Judged
 from autobackbone.metrics import score
 from autobackbone.picking import mean_of
 from autobackbone.records import Task
@@ -71,6 +72,21 @@ def test_networks_that_are_better_together_predict_together():
     assert found.reason.startswith(start)
     assert "points of accuracy on pictures that did not pick them" in found.reason
     assert str(found) == found.reason
+
+
+def test_where_the_front_has_folds_they_pick():
+    """Twenty validation pictures say the first alone; the folds of all say the second."""
+    said, labels = drawn(2, n=200, noise=0.0)
+    wrong = np.roll(said[0], 1, axis=1)
+    validation = [said[0][:20], wrong[:20]]
+    folds = {0: np.stack([wrong, said[0]]), 1: np.stack([said[1], wrong])}  # the first repeat counts
+    front = [replace(one, fold_score=0.5, fold_se=0.1) for one in front_of(validation, labels[:20], [1.0, 2.0])]
+    judged = Judged.by_folds(front, lambda one: folds[one.number], labels)
+    table = Table(validation, labels[:20])
+    assert [one.number for one in ensemble_of(front, table, ACCURACY).members] == [0]
+    by_folds = ensemble_of(front, table, ACCURACY, judged=judged)
+    assert [one.number for one in by_folds.members] == [1]
+    assert by_folds.score == score(ACCURACY, said[1], labels)
 
 
 @given(st.integers(0, 60), st.integers(1, 4), st.sampled_from([ACCURACY, LOSS]), st.sampled_from([None, 3.0, 6.0]))

@@ -137,15 +137,17 @@ def test_what_is_said_of_a_fold_is_what_a_training_without_it_says(searched, mon
         np.testing.assert_allclose(folded(searched, one.number)[0][folds == 1], by_hand, atol=0.02)
 
 
-def test_a_given_split_has_no_folds(search, tmp_path):
+def test_a_given_split_has_no_folds(search, tmp_path, capsys):
     pictures, labels = make_pictures(n_per_class=16)
     rows = []
     for index, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
         file = tmp_path / f"{index}.png"
         Image.fromarray(picture).save(file)
         rows.append((str(file), ("train", "train", "val", "test")[index % 4], int(label)))
-    result = search(pd.DataFrame(rows, columns=["file", "split", "label"]))
+    result = search(pd.DataFrame(rows, columns=["file", "split", "label"]), progress=True)
     assert all(one.fold_score is None for one in result.trials)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "36 pictures to train and validate on are few, but there are no folds: the validation part was given" in said
     assert "folds" not in result.choice.reason
     assert "folds" not in repr(result).split("in '")[0]
 
@@ -160,7 +162,8 @@ def test_ctrl_c_in_folds_keeps_what_is_there_and_the_next_sitting_goes_on(search
         patch.setattr("autobackbone.folding._score_one", interrupted)
         result = search(dataset, n_trials=1)
         assert {one.fold_score is None: one.n_unfrozen for one in result.front} == {True: 1, False: 0}
-        assert "folds" not in result.choice.reason
+        assert "Judged by folds" not in result.choice.reason
+        assert "since 1 of 2 trials on the front have no score by folds" in result.choice.reason
     again = search(dataset, n_trials=1, run_dir=result.path, cache_dir=result.path.parent / "cache")
     assert all(one.fold_score is not None for one in again.front)
     assert len(again.trials) == len(result.trials)

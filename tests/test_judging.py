@@ -44,6 +44,12 @@ def test_all_of_the_front_must_have_folds():
     assert not has_folds([])
 
 
+def test_where_part_of_the_front_has_folds_it_is_said_what_counts():
+    unfolded = replace(SLOW, fold_score=None, fold_se=None)
+    reason = by_validation([FAST, unfolded]).choice(ACCURACY, tolerance=None).reason
+    assert "200 validation pictures alone, since 1 of 2 trials on the front have no score by folds." in reason
+
+
 def test_no_trial_is_no_choice():
     with pytest.raises(RunError, match="no trial has finished"):
         by_validation([]).choice(ACCURACY, tolerance=None)
@@ -52,4 +58,6 @@ def test_no_trial_is_no_choice():
 def test_a_score_on_a_part_of_the_validation_pictures_is_told():
     cut_short = replace(FAST, extras={"scored_share": 0.5})
     assert "Caution" in by_validation([cut_short]).choice(ACCURACY, tolerance=None).reason
+    few = Judged(front=[cut_short], predictions=lambda one: VALIDATION[one.number][:100], labels=LABELS[:100])
+    assert "Judged by 50 validation pictures alone." in few.choice(ACCURACY, tolerance=None).reason
     assert "Caution" not in by_folds([cut_short]).choice(ACCURACY, tolerance=None).reason

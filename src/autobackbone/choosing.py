@@ -42,7 +42,7 @@ class Choice:
 
 def mark_front(trials: Sequence[Trial], metric: Metric) -> list[Trial]:
     """The same trials, each knowing whether it is on the front: finished ones that no other beats on score and latency,
-    as they stand; latencies within measured noise tie.
+    on one scale; latencies within measured noise tie.
 
     A fine-tuned trial that has no score by folds has to be on the front of validation scores, too: what is not may have
     no network any more.
@@ -50,7 +50,7 @@ def mark_front(trials: Sequence[Trial], metric: Metric) -> list[Trial]:
     finished = comparable(trials)
     validated = _unbeaten(finished, metric)
     able = [t for t in finished if t.fold_score is not None or t.n_unfrozen == 0 or t.number in validated]
-    on_front = _unbeaten(as_they_stand(able), metric)
+    on_front = _unbeaten(on_one_scale(able), metric)
     return [replace(trial, on_front=trial.number in on_front) for trial in trials]
 
 
@@ -71,6 +71,23 @@ def as_they_stand(trials: Sequence[Trial]) -> list[Trial]:
     return [
         trial if trial.fold_score is None else replace(trial, score=trial.fold_score, score_se=trial.fold_se)
         for trial in trials
+    ]
+
+
+def on_one_scale(trials: Sequence[Trial]) -> list[Trial]:
+    """The same trials, with scores that can be compared: by folds; where a trial has none, its validation score less
+    what those scores flatter, which is the median difference of the trials that have both.
+
+    Validation pictures may be easier than all, and scores on them have chosen what they are scores of. A trial without
+    folds must not beat one with folds for that alone.
+    """
+    both = [(one.fold_score, one.score) for one in trials if one.fold_score is not None and one.score is not None]
+    if not both:
+        return list(trials)
+    flattered = float(np.median([score - fold_score for fold_score, score in both]))
+    return [
+        replace(one, score=one.score - flattered) if one.fold_score is None and one.score is not None else one
+        for one in as_they_stand(trials)
     ]
 
 

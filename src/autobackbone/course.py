@@ -11,11 +11,20 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from autobackbone.choosing import as_they_stand, front_of, trial_line
+from autobackbone.choosing import front_of, on_one_scale, trial_line
 from autobackbone.clock import Clock
 from autobackbone.confirm import confirm, expected_s
 from autobackbone.costrecord import SITTING, CostRecord, RecordedCosts, is_one_untimed_sitting, read_costs
-from autobackbone.data import DataBundle, decode, look_for_copies, stored_bytes, with_copies_together
+from autobackbone.data import (
+    FEW_PICTURES,
+    DataBundle,
+    decode,
+    look_for_copies,
+    pooled,
+    stored_bytes,
+    wants_folds,
+    with_copies_together,
+)
 from autobackbone.errors import ArgumentError, RunError, TrialError
 from autobackbone.folding import cross_validate, judged, kept_s
 from autobackbone.metrics import to_maximised
@@ -130,6 +139,7 @@ def _open_workshop(
         seed=settings.seed,
         sampler=settings.sampler,
     )
+    _tell_of_no_folds(bundle, reporter)
     _adopt(study, run)
     study = grown(study, space.distributions())
     if settings.added:
@@ -177,6 +187,16 @@ def _open_workshop(
     shop.recall()
     _tell_of_earlier_sittings(shop)
     return shop
+
+
+def _tell_of_no_folds(bundle: DataBundle, reporter: Reporter) -> None:
+    """Where pictures are few, and yet the validation part is all that there is to judge by."""
+    n_pictures = len(pooled(bundle))
+    if n_pictures < FEW_PICTURES and not wants_folds(bundle):
+        reporter.say(
+            f"{counted(n_pictures, 'picture')} to train and validate on are few, but there are no folds: the "
+            "validation part was given, or follows times, and folds would mix it with the others"
+        )
 
 
 def _repeated(settings: Settings, reporter: Reporter) -> RecordedCosts:
@@ -350,8 +370,7 @@ def _is_ending_interrupted(shop: Workshop, *, is_confirming: bool) -> bool:
         for trial in front:
             _keep_or_tell(shop, trial)
         if is_confirming:
-            cross_validate(shop, front, left_s=lambda: _left_before_confirming_s(shop))
-            front = _chosen_first(shop)  # trials stand on it by their folds now
+            front = _scored_by_folds(shop, front)
             for trial in front:
                 _keep_or_tell(shop, trial)
             shop.reporter.stage("confirm")
@@ -363,6 +382,17 @@ def _is_ending_interrupted(shop: Workshop, *, is_confirming: bool) -> bool:
     _let_go_of_what_was_interrupted()
     shop.reporter.say("interrupted: some scores stay unconfirmed; give the same run_dir to go on")
     return True
+
+
+def _scored_by_folds(shop: Workshop, front: list[Trial]) -> list[Trial]:
+    """Score the front by folds, and what comes on it thereby, until that has folds, too, or there is no time for it."""
+    while True:
+        numbers = {trial.number for trial in front}
+        cross_validate(shop, front, left_s=lambda: _left_before_confirming_s(shop))
+        front = _chosen_first(shop)
+        without = {trial.number for trial in front if trial.fold_score is None}
+        if not without or without & numbers:
+            return front
 
 
 def _keep_or_tell(shop: Workshop, trial: Trial) -> None:
@@ -391,7 +421,7 @@ def _chosen_first(shop: Workshop) -> list[Trial]:
     """The front: the chosen trial, then the best scores, so that a short clock leaves out what matters least."""
     front = front_of(shop.trials(), shop.metric)
     chosen = judged(shop, front).choice(shop.metric, tolerance=shop.tolerance).trial
-    scores = {trial.number: to_maximised(shop.metric, trial.score or 0.0) for trial in as_they_stand(front)}
+    scores = {trial.number: to_maximised(shop.metric, trial.score or 0.0) for trial in on_one_scale(front)}
     return sorted(front, key=lambda trial: (trial.number != chosen.number, -scores[trial.number]))
 
 

@@ -1,8 +1,8 @@
 """Several networks of the front that predict together: which of them, how often each, and whether it is worth it.
 
 Networks err on different pictures, and a mean of what they say may be better than any of them. Which ones to take is
-picked on the validation pictures, and the best of many means flatters itself. So the gain is measured on pictures that
-did not pick, and where it is no more than noise, the best network stays alone.
+picked on the pictures that trials are judged by, and the best of many means flatters itself. So the gain is measured on
+pictures that did not pick, and where it is no more than noise, the best network stays alone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from autobackbone.choosing import name_of
 from autobackbone.crossfitting import Scored, ScoredPart
 from autobackbone.errors import ArgumentError, LimitsError, RunError
+from autobackbone.judging import Judged
 from autobackbone.metrics import Metric, score, shown
 from autobackbone.picking import Picking, Predictions, mean_of
 from autobackbone.records import Task, Trial, counted, is_number
@@ -55,12 +56,13 @@ class Ensemble:
         members: distinct trials of the front, fastest first.
         weights: how often each was picked, at least 1.
         latency_ms: the sum of the members' latencies, each as it was measured alone on the target: they take turns.
-        score: on the validation pictures, which picked the members, so that it flatters where there are several.
+        score: on the pictures that picked the members, so that it flatters where there are several: those of folds
+            where the whole front has them, each predicted without having been trained on, else the validation pictures.
         test_score: on the test part; `None` where not all members were confirmed.
         is_better: whether several members are better than the best of them by more than one standard error.
-        gain: by how much several are better than one, cross-fitted: each half of the validation pictures picks both,
-            and the other half compares them. In the metric's unit, positive where several are better; 0 where the
-            pictures picked a single one.
+        gain: by how much several are better than one, cross-fitted: each half of those pictures picks both, and the
+            other half compares them. In the metric's unit, positive where several are better; 0 where the pictures
+            picked a single one.
         gain_error: its standard error.
         reason: one sentence on why these members.
         voices: what the trials say.
@@ -99,7 +101,12 @@ class Ensemble:
 
 
 def ensemble_of(
-    front: Sequence[Trial], voices: Voices, metric: Metric, *, max_latency_ms: float | None = None
+    front: Sequence[Trial],
+    voices: Voices,
+    metric: Metric,
+    *,
+    judged: Judged | None = None,
+    max_latency_ms: float | None = None,
 ) -> Ensemble:
     """Pick networks that are better together than the best of them alone; else that one alone.
 
@@ -107,6 +114,7 @@ def ensemble_of(
         front: finished trials whose networks can be had, fastest first.
         voices: what they say.
         metric: that decides.
+        judged: by which pictures; `None` for those of the validation part.
         max_latency_ms: what their latencies may add up to; `None` for no limit.
 
     Raises:
@@ -117,7 +125,7 @@ def ensemble_of(
     Source: Caruana et al. 2004, Ensemble selection from libraries of models: with replacement, from a sorted start.
     """
     fitting = _fitting(front, max_latency_ms)
-    said, labels = _common([voices.scored(trial, "validation") for trial in fitting])
+    said, labels = _common([_scored(trial, voices, judged) for trial in fitting])
     picking = Picking(said, labels, metric, [_latency(trial) for trial in fitting], max_latency_ms or math.inf)
     top, weights = picking.top(), picking.picked()
     is_several = int(np.count_nonzero(weights)) > 1
@@ -161,6 +169,13 @@ def _fitting(front: Sequence[Trial], max_latency_ms: float | None) -> list[Trial
             f"{_latency(fastest):.2f} ms. Raise max_latency_ms."
         )
     return fitting
+
+
+def _scored(trial: Trial, voices: Voices, judged: Judged | None) -> Scored:
+    """By folds that of their first repeat: a mean over repeats is an ensemble itself."""
+    if judged is None or not judged.is_by_folds:
+        return voices.scored(trial, "validation")
+    return Scored(judged.predictions(trial)[0], judged.labels)
 
 
 def _common(scored: Sequence[Scored]) -> tuple[list[Predictions], NDArray[Any]]:

@@ -8,9 +8,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from autobackbone.choosing import Choice, Probabilities, choose, choose_under, with_caution
+from autobackbone.choosing import Choice, Probabilities, choose, choose_under, scored_share, with_caution
 from autobackbone.metrics import Metric, aligned
-from autobackbone.records import Trial
+from autobackbone.records import Trial, counted
 
 # Validation pictures of which one is a point and more.
 _FEW = 100
@@ -56,9 +56,20 @@ class Judged:
             choice = choose(self.front, self.predictions, self.labels, metric, tolerance=tolerance)
         choice = with_caution(choice, is_by_folds=self.is_by_folds)
         if not self.is_by_folds:
-            few = f" Judged by {len(self.labels)} validation pictures alone." if len(self.labels) < _FEW else ""
-            return replace(choice, reason=f"{choice.reason}{few}")
+            return replace(choice, reason=f"{choice.reason}{self._by_what(choice.trial)}")
         return replace(choice, reason=f"{choice.reason} {_said(choice.trial, len(self.labels), metric)}")
+
+    def _by_what(self, trial: Trial) -> str:
+        """Where that is worth a word, what a choice by validation pictures stands on."""
+        n_scored, n_without = round(scored_share(trial) * len(self.labels)), sum(map(_lacks_folds, self.front))
+        lack = ""
+        if 0 < n_without < len(self.front):
+            lack = f", since {n_without} of {counted(len(self.front), 'trial')} on the front have no score by folds"
+        return f" Judged by {n_scored} validation pictures alone{lack}." if n_scored < _FEW or lack else ""
+
+
+def _lacks_folds(trial: Trial) -> bool:
+    return trial.fold_score is None
 
 
 def has_folds(front: Sequence[Trial]) -> bool:

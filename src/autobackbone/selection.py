@@ -24,6 +24,7 @@ from autobackbone.choosing import (
     front_line,
     front_of,
     mark_front,
+    on_one_scale,
 )
 from autobackbone.costrecord import is_one_untimed_sitting, read_costs
 from autobackbone.crossfitting import ScoredPart
@@ -185,7 +186,8 @@ class Selection:
 
         A small network that is slow is on no front of accuracy against latency. So this looks beyond the front, at
         every finished trial whose network can be had: the front's are kept, and a frozen one is built from its head.
-        Scores count as they stand: by folds, where a trial has them.
+        Scores count by folds, where a trial has them; where one has none, its validation score, less what such scores
+        flatter by.
 
         Args:
             latency_ms: median milliseconds of one forward pass on the target; `None` for no limit, as for the others.
@@ -198,7 +200,7 @@ class Selection:
         """
         usable = [trial for trial in comparable(self.trials) if self._reader.has_network(trial)]
         found = best_within(
-            as_they_stand(usable), self.metric, latency_ms=latency_ms, n_params=n_params, megabytes=megabytes
+            on_one_scale(usable), self.metric, latency_ms=latency_ms, n_params=n_params, megabytes=megabytes
         )
         return self._trial(found.number)
 
@@ -494,7 +496,7 @@ class Selection:
             LimitsError: not one is that fast.
         """
         usable = [trial for trial in self.front if self._reader.has_network(trial)]
-        return ensemble_of(usable, self._predictor, self.metric, max_latency_ms=max_latency_ms)
+        return ensemble_of(usable, self._predictor, self.metric, judged=self._judged, max_latency_ms=max_latency_ms)
 
     def suspects(self, n: int = 50) -> pd.DataFrame:
         """Labels that are probably wrong, the most suspect first: look at these pictures before you trust a score.
