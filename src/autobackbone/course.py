@@ -83,8 +83,9 @@ def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: f
         require_crossing(prepared.metric)
     space = _space(prepared)
     shop = _open_workshop(prepared, space, run, repeated, reporter, begun)
-    is_interrupted = _search(shop, settings.workers)
-    is_interrupted = _is_ending_interrupted(shop, is_confirming=not is_interrupted) or is_interrupted
+    with _training(shop, settings.workers) as runner:
+        is_interrupted = _search(shop, runner)
+        is_interrupted = _is_ending_interrupted(shop, runner, is_confirming=not is_interrupted) or is_interrupted
     if settings.costs is not None and shop.record.n_measured:
         n = counted(shop.record.n_measured, "cost")
         reporter.say(
@@ -247,18 +248,17 @@ def _adopt(study: optuna.Study, run: RunFolder) -> None:
     adopt_abandoned(study, lambda number: number in waiting and trialfiles.has_checkpoint(run, number))
 
 
-def _search(shop: Workshop, workers: int) -> bool:
+def _search(shop: Workshop, runner: Runner) -> bool:
     """Screen and climb; whether Ctrl-C ended it."""
     try:
-        with _training(shop, workers) as tuner:
-            shop.reporter.stage("screen")
-            screen_all(shop, share=_screening_share(shop), fine_tune=_beside_screening(shop, tuner))
-            if not shop.space.is_frozen_only:
-                shop.reporter.stage("search")
-                search = _search_of(shop, tuner)
-                climb(search)
-                _tell_where_nothing_was_tuned(shop, search)
-            end_paused(shop)
+        shop.reporter.stage("screen")
+        screen_all(shop, share=_screening_share(shop), fine_tune=_beside_screening(shop, runner))
+        if not shop.space.is_frozen_only:
+            shop.reporter.stage("search")
+            search = _search_of(shop, runner)
+            climb(search)
+            _tell_where_nothing_was_tuned(shop, search)
+        end_paused(shop)
     except KeyboardInterrupt:
         if not shop.heads:
             raise
@@ -272,7 +272,7 @@ def _search(shop: Workshop, workers: int) -> bool:
 
 @contextmanager
 def _training(shop: Workshop, workers: int) -> Iterator[Runner]:
-    """Who trains, here or in a worker process, which ends with the search."""
+    """Who trains, here or in a worker process, which ends with the run."""
     scorers = Scorers(metric=shop.metric, labels=shop.bundle.labels[shop.bundle.indices("validation")])
     tuner = Tuner(
         stores=shop.stores,
@@ -359,18 +359,19 @@ def _n_trials_left(shop: Workshop) -> int | None:
     return None if granted is None else max(0, granted - (n_tuned(shop.study) - shop.ledger.settled_trials))
 
 
-def _is_ending_interrupted(shop: Workshop, *, is_confirming: bool) -> bool:
+def _is_ending_interrupted(shop: Workshop, runner: Runner, *, is_confirming: bool) -> bool:
     """Keep the networks of the front, score them by folds where pictures are few, and confirm them; whether Ctrl-C
     ended that.
     """
     try:
+        runner.let_go()
         if is_confirming and level(shop):
             tidy(shop, drift=1.0)
         front = _chosen_first(shop)
         for trial in front:
             _keep_or_tell(shop, trial)
         if is_confirming:
-            front = _scored_by_folds(shop, front)
+            front = _scored_by_folds(shop, front, runner)
             for trial in front:
                 _keep_or_tell(shop, trial)
             shop.reporter.stage("confirm")
@@ -384,11 +385,11 @@ def _is_ending_interrupted(shop: Workshop, *, is_confirming: bool) -> bool:
     return True
 
 
-def _scored_by_folds(shop: Workshop, front: list[Trial]) -> list[Trial]:
+def _scored_by_folds(shop: Workshop, front: list[Trial], runner: Runner) -> list[Trial]:
     """Score the front by folds, and what comes on it thereby, until that has folds, too, or there is no time for it."""
     while True:
         numbers = {trial.number for trial in front}
-        cross_validate(shop, front, left_s=lambda: _left_before_confirming_s(shop))
+        cross_validate(shop, front, runner, left_s=lambda: _left_before_confirming_s(shop))
         front = _chosen_first(shop)
         without = {trial.number for trial in front if trial.fold_score is None}
         if not without or without & numbers:

@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 
 from autobackbone.choosing import front_of
 from autobackbone.convexhead import Floats, Head
-from autobackbone.data import N_FOLDS, VALIDATION, DataBundle, pooled, wants_folds
+from autobackbone.data import N_FOLDS, VALIDATION, pooled, wants_folds
 from autobackbone.errors import MetricError, TrialError
 from autobackbone.judging import Judged, has_folds
 from autobackbone.metrics import to_maximised
 from autobackbone.planning import FOLDS_SHARE
 from autobackbone.records import Body, Trial
+from autobackbone.running.runner import Runner, Tunes
 from autobackbone.screening import extract
 from autobackbone.search.costs import EXACT_FACTOR, SETUP_S
 from autobackbone.search.foldheads import N_REPEATS, Folds, note, with_parts
 from autobackbone.search.repeating import candidate_again, useful_epochs, views_of
 from autobackbone.search.workshop import Workshop
-from autobackbone.training.stores import Stores
-from autobackbone.training.tuner import MAX_EPOCHS, Tuner
+from autobackbone.training.tuner import MAX_EPOCHS
 
 
 def kept_s(shop: Workshop) -> float:
@@ -61,7 +61,7 @@ def expected_s(shop: Workshop, trial: Trial, trials: Sequence[Trial], repeat: in
     return heads_s + views_s + N_FOLDS * fit_s + pass_s
 
 
-def cross_validate(shop: Workshop, front: Sequence[Trial], *, left_s: Callable[[], float]) -> None:
+def cross_validate(shop: Workshop, front: Sequence[Trial], runner: Runner, *, left_s: Callable[[], float]) -> None:
     """Score each trial of the front by folds over training and validation pictures, as far as the time goes.
 
     For each fold the candidate is trained anew on the others, as it would be for use: a convex head on frozen features,
@@ -72,6 +72,7 @@ def cross_validate(shop: Workshop, front: Sequence[Trial], *, left_s: Callable[[
     Args:
         shop: of the run.
         front: what matters most first; what has such a score already is passed over.
+        runner: trains what is fine-tuned.
         left_s: seconds that folds may still take; infinite without a limit of time: then nothing is repeated.
     """
     folds = Folds.of(shop.bundle, shop.seed)
@@ -87,14 +88,15 @@ def cross_validate(shop: Workshop, front: Sequence[Trial], *, left_s: Callable[[
         for trial in front:
             if done[trial.number] != repeat:  # when it was screened, by an earlier sitting, or there was no time before
                 continue
-            needed_s, own_s = expected_s(shop, trial, shop.trials(), repeat), left_s()
+            start_s = runner.start_s() if trial.n_unfrozen else 0.0
+            needed_s, own_s = start_s + expected_s(shop, trial, shop.trials(), repeat), left_s()
             if needed_s > own_s:
                 if repeat == 0:
                     lack = f"they take about {needed_s:.0f} s, and {max(0.0, own_s):.0f} s are left for them"
                     shop.reporter.say(f"trial {trial.number} is not scored by folds: {lack}")
                 continue
             try:
-                bench = bench or _Bench.of(shop, repeat)
+                bench = bench or _Bench.of(shop, runner, repeat)
                 _score_one(shop, bench, trial, None if own_s == math.inf else time.monotonic() + own_s)
             except (TrialError, MetricError) as error:
                 if repeat == 0:
@@ -134,10 +136,10 @@ class _Bench:
     shop: Workshop
     repeat: int
     folds: Folds
-    tuners: Sequence[Tuner]
+    tuners: Sequence[Tunes]
 
     @classmethod
-    def of(cls, shop: Workshop, repeat: int) -> _Bench:
+    def of(cls, shop: Workshop, runner: Runner, repeat: int) -> _Bench:
         """Of a run.
 
         Raises:
@@ -146,7 +148,7 @@ class _Bench:
         folds = Folds.of(shop.bundle, shop.seed, repeat)
         if folds is None:
             raise TrialError("there are too few pictures for two folds")
-        tuners = [_tuner(shop, bundle, folds.pool) for bundle in folds.without]
+        tuners = [runner.dealt(bundle, folds.pool) for bundle in folds.without]
         return cls(shop=shop, repeat=repeat, folds=folds, tuners=tuners)
 
     def frozen(self, body: Body) -> NDArray[np.float32]:
@@ -194,23 +196,6 @@ class _Bench:
             precision=shop.target.precision,
         )
         return reached.others
-
-
-def _tuner(shop: Workshop, bundle: DataBundle, pool: DataBundle) -> Tuner:
-    """Trains on some of the pictures, from stores of all of them: one pass serves every fold."""
-    stores = Stores(
-        bundle=bundle,
-        source=shop.source,
-        cache=shop.stores.cache,
-        device=shop.device,
-        seed=shop.seed,
-        precision=shop.target.precision,
-        record=shop.record,
-        owner=shop.stores.owner,
-        held=pool,
-    )
-    stores.entries.update(shop.stores.entries)
-    return Tuner(stores=stores, score=lambda _: 0.0, batch_norm=shop.batch_norm)
 
 
 def _pass_s(shop: Workshop, body: Body) -> float:

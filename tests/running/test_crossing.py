@@ -19,14 +19,17 @@ from autobackbone.running.crossing import (
     is_within_reach,
     outcome_facts,
     outcome_of,
+    read_dealt,
     read_job,
     read_setup,
     require_crossing,
     require_pictures,
+    write_dealt,
     write_job,
     write_setup,
 )
 from autobackbone.running.failures import error_of, facts_of
+from autobackbone.search.foldheads import Folds
 from autobackbone.training.activations import ActivationCache
 from autobackbone.training.fit import Outcome
 from autobackbone.training.pausing import Leg
@@ -123,6 +126,26 @@ def test_a_job_is_read_as_it_was_written(tmp_path, has_leg):
     assert (candidate, again) == (wanted, leg)
     np.testing.assert_array_equal(read.weight, weight)
     np.testing.assert_array_equal(read.bias, head.bias)
+
+
+@pytest.mark.parametrize("is_dealt", [True, False])
+def test_parts_that_were_dealt_are_read_as_they_were_written(pictures, tmp_path, is_dealt):
+    bundle = decode(survey(pictures), [SIZE], cache_dir=tmp_path / "cache")
+    tuner, source = tuner_on(bundle, tmp_path)
+    write_setup(tmp_path, tuner, metric_for("accuracy", n_outputs=3), source)
+    there = read_setup(tmp_path)
+    folds = Folds.of(bundle, seed=0)
+    wanted = tuner.dealt(folds.without[1], folds.pool).stores if is_dealt else tuner.stores
+    found = read_dealt(tmp_path, json.loads(json.dumps(write_dealt(tmp_path, wanted))), there).stores
+    assert (found is there.stores) != is_dealt
+    for one, other in ((found.bundle, wanted.bundle), (found.held or found.bundle, wanted.held or wanted.bundle)):
+        np.testing.assert_array_equal(one.parts, other.parts)
+        assert one.split_digest == other.split_digest
+    # So both look for the same stores.
+    body = Candidate(backbone=TINY, image_size=SIZE, n_unfrozen=2).body
+    assert found.record is there.stores.record
+    assert found._order(0).tolist() == wanted._order(0).tolist()
+    assert found.settled(body, 2) == wanted.settled(body, 2)
 
 
 def test_an_outcome_is_read_as_it_was_written():

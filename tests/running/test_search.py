@@ -1,19 +1,24 @@
 """Whole searches that train in a worker process."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
-from tests.conftest import TINY
+from tests.conftest import TINY, make_pictures
 from tests.running.conftest import HAS_PROC, is_running, workers_of
 
 from autobackbone import Budget, select_backbone
 from autobackbone.errors import ArgumentError
 from autobackbone.progress import Silent
+from autobackbone.search import trialfiles
+from autobackbone.training.tuner import Tuner
 
 pytestmark = pytest.mark.skipif(not HAS_PROC, reason="this system does not tell which processes there are")
 ROOT = Path(__file__).parents[2]
@@ -32,17 +37,18 @@ select_backbone(
 
 
 class Tells(Silent):
-    """Keeps what is said, and calls when a trial's training begins."""
+    """Keeps what is said and which trainings begin, and calls with each of these."""
 
-    def __init__(self, call=lambda: None):
-        self.said, self.call = [], call
+    def __init__(self, call=lambda _: None):
+        self.said, self.begun, self.call = [], [], call
 
     def say(self, line):
         self.said.append(line)
 
     def progress(self, share, detail):
         if detail.startswith("trial"):
-            self.call()
+            self.begun.append(detail)
+            self.call(detail)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +75,7 @@ def search(photos, random_weights, tmp_path):
 
 def test_a_search_in_a_worker_tries_and_finds_the_same(search, tmp_path):
     here = search("here", Budget(n_trials=3))
-    seen, lines = [], Tells(lambda: seen.extend(workers_of(os.getpid())))
+    seen, lines = [], Tells(lambda _: seen.extend(workers_of(os.getpid())))
     there = search("there", Budget(n_trials=3), workers=1, costs=tmp_path / "here", progress=lines)
     assert len(there.trials) == len(here.trials)
     for one, other in zip(there.trials, here.trials, strict=True):
@@ -100,8 +106,59 @@ def test_a_worker_that_is_killed_fails_one_trial(search, order):
     assert not workers_of(os.getpid())
 
 
+@pytest.fixture
+def here_alone(monkeypatch):
+    """A function: from then on nothing can be trained in this process."""
+
+    def forbid():
+        monkeypatch.setattr(Tuner, "tune", lambda *_, **__: pytest.fail("it was trained in this process"))
+
+    return forbid
+
+
+def folds_said(result, trial):
+    return trialfiles.load_predictions(result._run, trial.number, trialfiles.FOLDS)
+
+
+def test_folds_are_trained_in_the_worker_of_the_search_and_say_the_same(search, tmp_path, here_alone):
+    dataset, budget = make_pictures(n_per_class=20), Budget(n_trials=1)
+    here = search("here", budget, dataset)
+    here_alone()
+    seen, lines = [], Tells(lambda _: seen.extend(workers_of(os.getpid())))
+    there = search("there", budget, dataset, workers=1, costs=tmp_path / "here", progress=lines)
+    (one,), (other,) = ([trial for trial in of.trials if trial.n_unfrozen] for of in (here, there))
+    assert one.fold_score is not None
+    np.testing.assert_allclose(folds_said(there, other), folds_said(here, one), atol=1e-4)
+    assert (other.fold_score, other.fold_se) == pytest.approx((one.fold_score, one.fold_se), abs=1e-4)
+    assert there.choice.reason == here.choice.reason
+    assert "had not been recorded" not in "\n".join(lines.said)
+    assert sum("without fold" in detail for detail in lines.begun) == 5
+    assert len(set(seen)) == 1
+    assert not workers_of(os.getpid())
+
+
+def test_a_worker_that_is_killed_in_a_fold_costs_that_trial_its_folds(search):
+    def kill_in_a_moment(detail):
+        if "without fold 2" in detail:
+            (worker,) = workers_of(os.getpid())
+            # It cannot end its training before it is killed, however fast it is.
+            os.kill(worker, signal.SIGSTOP)
+            threading.Timer(2.0, os.kill, (worker, signal.SIGKILL)).start()
+
+    lines = Tells(kill_in_a_moment)
+    result = search("run", Budget(n_trials=1), make_pictures(n_per_class=20), workers=1, progress=lines)
+    (tuned,) = [trial for trial in result.trials if trial.n_unfrozen]
+    reason = "its worker process was killed by signal 9 (SIGKILL)"
+    assert f"trial {tuned.number} is not scored by folds: {reason}" in lines.said
+    assert (tuned.state, tuned.fold_score) == ("finished", None)
+    assert all(trial.fold_score is not None for trial in result.trials if trial.n_unfrozen == 0)
+    assert result.best in result.front
+    assert result.study.user_attrs["ledger"]["is_completed"]
+    assert not workers_of(os.getpid())
+
+
 def test_ctrl_c_leaves_no_worker_and_the_run_goes_on_without_one(search, press_ctrl_c):
-    lines = Tells(press_ctrl_c)
+    lines = Tells(lambda _: press_ctrl_c())
     left = search("run", Budget(n_trials=10_000), workers=1, progress=lines)
     assert any("interrupted" in line for line in lines.said)
     assert not workers_of(os.getpid())

@@ -21,6 +21,7 @@ from autobackbone.records import Candidate
 from autobackbone.running.child import Bounds
 from autobackbone.running.worker import WorkerTuner
 from autobackbone.screening import screen
+from autobackbone.search.foldheads import Folds
 from autobackbone.training.activations import ActivationCache
 from autobackbone.training.pausing import Leg
 from autobackbone.training.scorers import Scorers
@@ -100,6 +101,27 @@ def test_a_worker_trains_the_same_network_leg_by_leg(made, warm, head, tmp_path)
     assert not there.training
     for name, value in here.state_dict().items():
         torch.testing.assert_close(there.state_dict()[name], value, atol=1e-4, rtol=1e-4)
+
+
+def test_a_worker_trains_without_a_fold_as_this_process_does(made, warm, head):
+    local = made[0]["local"]
+    folds = Folds.of(local.stores.bundle, seed=0)
+    said = {}
+    for fold, bundle in enumerate(folds.without[:2]):
+        here, expected = local.dealt(bundle, folds.pool).tune(candidate(), head, n_views=2)
+        there, outcome = warm.dealt(bundle, folds.pool).tune(candidate(), head, n_views=2)
+        for name in ("rung_scores", "best_epoch", "n_epochs", "is_cut_short", "precision", "n_planned"):
+            assert getattr(outcome, name) == getattr(expected, name), name
+        said[fold] = there.state_dict()
+        for name, value in here.state_dict().items():
+            torch.testing.assert_close(said[fold][name], value, atol=1e-4, rtol=1e-4)
+    # What was left out makes a difference.
+    assert any(
+        (said[0][name] - value).abs().max() > 1e-3 for name, value in said[1].items() if value.is_floating_point()
+    )
+    # The search's own parts are what they were.
+    _, outcome = warm.tune(candidate(), head)
+    assert len(outcome.rung_scores) == 3
 
 
 def test_what_a_worker_has_found_out_is_known_here(made, warm, head):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ from autobackbone.training.stores import Stores
 from autobackbone.training.tuner import Tuner
 
 _FACTS, _NAMES, _LABELS, _PARTS = "setup.json", "names.json", "labels.npy", "parts.npy"
-_HEAD, WEIGHTS, PREDICTIONS, COSTS = "head.safetensors", "weights.safetensors", "predictions.npy", "costs.jsonl"
+_HEAD, _DEALT = "head.safetensors", "dealt.npy"
+WEIGHTS, PREDICTIONS, COSTS = "weights.safetensors", "predictions.npy", "costs.jsonl"
 _REMEDY = "give workers=0, which trains in this process"
 
 
@@ -194,6 +195,28 @@ def read_job(folder: Path, order: Mapping[str, Any]) -> tuple[Candidate, Head, L
         Head(weight=arrays["weight"], bias=arrays["bias"], strength=0.0),
         None if leg is None else Leg(**leg | {"checkpoint": Path(leg["checkpoint"])}),
     )
+
+
+def write_dealt(folder: Path, stores: Stores) -> list[str] | None:
+    """Write in which parts pictures are, where these are others than those of the set-up.
+
+    Returns:
+        What names both splits, of what trains and of what is stored; `None` where the parts are those of the set-up.
+    """
+    if stores.held is None:
+        return None
+    both = (stores.bundle, stores.held)
+    np.save(folder / _DEALT, np.stack([one.parts for one in both]), allow_pickle=False)
+    return [one.split_digest for one in both]
+
+
+def read_dealt(folder: Path, digests: Sequence[str] | None, tuner: Tuner) -> Tuner:
+    """What trains on pictures in the parts that `write_dealt` has written; where it wrote none, as it was set up."""
+    if digests is None:
+        return tuner
+    whole, parts = tuner.stores.bundle, np.load(folder / _DEALT, allow_pickle=False)
+    bundle, held = (replace(whole, parts=of, split_digest=name) for of, name in zip(parts, digests, strict=True))
+    return tuner.dealt(bundle, held)
 
 
 _IN_FILES = ("predictions", "weights")

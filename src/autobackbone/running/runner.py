@@ -7,13 +7,23 @@ from typing import Protocol
 from torch import nn
 
 from autobackbone.convexhead import Head
+from autobackbone.data import DataBundle
 from autobackbone.records import Candidate
 from autobackbone.training.fit import Outcome
 from autobackbone.training.pausing import Leg
 
 
-class Runner(Protocol):
-    """Trains candidates: `Tuner` in this process, `WorkerTuner` in another one."""
+class Tunes(Protocol):
+    """Trains candidates."""
+
+    def tune(
+        self, candidate: Candidate, head: Head, *, until: float | None = None, n_views: int = 1, leg: Leg | None = None
+    ) -> tuple[nn.Module, Outcome]:
+        """Fine-tune one candidate, as `Tuner.tune` says."""
+
+
+class Runner(Tunes, Protocol):
+    """Trains the candidates of a search: `Tuner` in this process, `WorkerTuner` in another one."""
 
     def n_epochs(self, candidate: Candidate) -> int:
         """The last rung: how long a candidate trains if there is time."""
@@ -21,10 +31,8 @@ class Runner(Protocol):
     def start_s(self) -> float:
         """Seconds before a training can begin now: 0 where nothing has to be started for it."""
 
-    def tune(
-        self, candidate: Candidate, head: Head, *, until: float | None = None, n_views: int = 1, leg: Leg | None = None
-    ) -> tuple[nn.Module, Outcome]:
-        """Fine-tune one candidate, as `Tuner.tune` says."""
-
     def let_go(self) -> None:
         """Give up what was kept for a training that might go on right away."""
+
+    def dealt(self, bundle: DataBundle, held: DataBundle) -> Tunes:
+        """Who trains on the same pictures in other parts, as `Tuner.dealt` says."""

@@ -19,6 +19,7 @@ from autobackbone.running.crossing import (
     WEIGHTS,
     is_within_reach,
     outcome_facts,
+    read_dealt,
     read_job,
     read_setup,
     told_of_disk,
@@ -57,7 +58,9 @@ def serve(orders: Iterable[Mapping[str, Any]], answer: Callable[[Answer], None])
 
 def _trained(tuner: Tuner, order: Mapping[str, Any]) -> Answer:
     """Train a leg; the network and its predictions lie in the folder of the job then."""
-    stores, folder = tuner.stores, Path(order["folder"])
+    folder = Path(order["folder"])
+    tuner = read_dealt(folder, order["dealt"], tuner)
+    stores = tuner.stores
     stores.record.file, stores.record.n_measured = folder / COSTS, 0
     candidate, head, leg = read_job(folder, order)
     at = (candidate.body, candidate.n_unfrozen)

@@ -17,6 +17,7 @@ from torch import nn
 
 from autobackbone.backbones.source import TimmSource
 from autobackbone.convexhead import Head
+from autobackbone.data import DataBundle
 from autobackbone.errors import ArgumentError, MetricError, TrialError, TrialMemoryError
 from autobackbone.metrics import Metric
 from autobackbone.records import Candidate
@@ -28,6 +29,7 @@ from autobackbone.running.crossing import (
     WEIGHTS,
     outcome_of,
     told_of_disk,
+    write_dealt,
     write_job,
     write_setup,
 )
@@ -97,6 +99,10 @@ class WorkerTuner:
         if self._child is not None:
             self._child.tell({"do": "let go"})
 
+    def dealt(self, bundle: DataBundle, held: DataBundle) -> DealtTuner:
+        """Who trains in the same worker on the same pictures in other parts, as `Tuner.dealt` says."""
+        return DealtTuner(worker=self, local=self.local.dealt(bundle, held))
+
     def tune(
         self, candidate: Candidate, head: Head, *, until: float | None = None, n_views: int = 1, leg: Leg | None = None
     ) -> tuple[nn.Module, Outcome]:
@@ -109,12 +115,25 @@ class WorkerTuner:
             ArgumentError: the metric cannot be made in a worker process.
             KeyboardInterrupt: Ctrl-C, at which the worker is ended.
         """
-        stores, at = self.local.stores, (candidate.body, candidate.n_unfrozen)
+        return self.tune_as(self.local, candidate, head, until=until, n_views=n_views, leg=leg)
+
+    def tune_as(
+        self,
+        local: Tuner,
+        candidate: Candidate,
+        head: Head,
+        *,
+        until: float | None,
+        n_views: int,
+        leg: Leg | None,
+    ) -> tuple[nn.Module, Outcome]:
+        """As `tune`, for a tuner of this process that was dealt by that of the worker, or is that one itself."""
+        stores, at = local.stores, (candidate.body, candidate.n_unfrozen)
         self._empty_job()
         if stores.device.type == "cuda":
             torch.cuda.empty_cache()  # what this process keeps of the device, the worker could not have
         with told_of_disk(self.folder):
-            job = write_job(self._job, candidate, head, leg)
+            job = {**write_job(self._job, candidate, head, leg), "dealt": write_dealt(self._job, stores)}
             child = self._ready(until)
         order = {"do": "train", "folder": str(self._job.absolute()), "n_views": n_views, **job}
         try:
@@ -208,3 +227,22 @@ class WorkerTuner:
         if child is not None:
             child.end(is_idle=is_idle)
             self.local.stores.cache.remove_unfinished(child.pid)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DealtTuner:
+    """Trains in a worker, on its pictures in other parts: these cross with each training, a byte a picture and part.
+
+    Args:
+        worker: that trains, warm for all who deal.
+        local: what trains so in this process.
+    """
+
+    worker: WorkerTuner
+    local: Tuner
+
+    def tune(
+        self, candidate: Candidate, head: Head, *, until: float | None = None, n_views: int = 1, leg: Leg | None = None
+    ) -> tuple[nn.Module, Outcome]:
+        """Fine-tune one candidate, as `WorkerTuner.tune` does."""
+        return self.worker.tune_as(self.local, candidate, head, until=until, n_views=n_views, leg=leg)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -92,6 +92,17 @@ class Stores:
     owner: str | None = None
     held: DataBundle | None = None
     entries: dict[tuple[Body, int], str | None] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def dealt(self, bundle: DataBundle, held: DataBundle) -> Stores:
+        """Those of the same pictures in other parts; what is found out there stays there.
+
+        Args:
+            bundle: says which ones train.
+            held: says which ones are stored.
+        """
+        found = replace(self, bundle=bundle, held=held)
+        found.entries.update(self.entries)
+        return found
 
     def split(self, network: nn.Module, body: Body, n_unfrozen: int) -> Split | None:
         """The network in two, verified on real pictures; `None` where no cut holds or none can be stored by picture."""

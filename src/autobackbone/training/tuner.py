@@ -19,7 +19,7 @@ from autobackbone.backbones.blocks import BatchNormMode, set_training_mode, unfr
 from autobackbone.backbones.head import set_head
 from autobackbone.backbones.split import Tail
 from autobackbone.convexhead import Head
-from autobackbone.data import Pixels
+from autobackbone.data import DataBundle, Pixels
 from autobackbone.errors import EpochTooLongError, TrialMemoryError
 from autobackbone.exporting.transform import normalise
 from autobackbone.memory import memory_errors_translated
@@ -114,6 +114,16 @@ class Tuner:
     def let_go(self) -> None:
         """Give up what was kept for a training that might go on right away: its network and its stores."""
         self._warm.clear()
+
+    def dealt(self, bundle: DataBundle, held: DataBundle) -> Tuner:
+        """One that trains on the same pictures in other parts, and scores nothing on the way.
+
+        Args:
+            bundle: says which ones it trains on; it has no validation part.
+            held: says which ones are stored: several that train on some of these share stores, and one pass fills them.
+        """
+        stores = self.stores.dealt(bundle, held)
+        return Tuner(stores=stores, score=lambda _: 0.0, batch_norm=self.batch_norm)
 
     def start_s(self) -> float:
         """Seconds before a training can begin: none."""
