@@ -32,9 +32,16 @@ def obey():
         time.sleep(600)
     elif order == "bug":
         raise ZeroDivisionError("a bug")
+    elif order == "out of memory once":
+        raise MemoryError
     elif order == "out of memory":
         ORDER.write_text(order)  # for as long as it lies there
         raise MemoryError
+    elif order.startswith("grow"):
+        if order == "grow again":
+            ORDER.write_text(order)
+        held = b"x" * 400_000_000
+        time.sleep(600)
     else:
         os.kill(os.getpid(), signal.Signals[order])
 

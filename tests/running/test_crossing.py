@@ -187,7 +187,10 @@ def test_what_stores_have_settled_is_taken_over(pictures, tmp_path):
     one, other = (tuner_on(bundle, tmp_path, owner="a run")[0].stores for _ in range(2))
     body = Candidate(backbone=TINY, image_size=SIZE, n_unfrozen=2).body
     assert other.settled(body, 2) == Settled(is_verified=False, entry=None)
-    one.settle(body, 2, Settled(is_verified=True, entry="layer3"))
+    one.settle(body, 2, Settled(is_verified=True, entry="layer3", n_at_once=4))
     other.settle(body, 2, Settled(**json.loads(json.dumps(one.settled(body, 2).to_json()))))
-    assert other.settled(body, 2) == Settled(is_verified=True, entry="layer3")
+    assert other.settled(body, 2) == Settled(is_verified=True, entry="layer3", n_at_once=4)
     assert other.settled(body, 1) == Settled(is_verified=False, entry=None)
+    # What others have not found out is no news.
+    other.settle(body, 2, Settled(is_verified=False, entry=None))
+    assert other.settled(body, 2) == one.settled(body, 2)

@@ -18,7 +18,7 @@ from autobackbone.data import decode, survey
 from autobackbone.errors import EpochTooLongError, TrialError, TrialMemoryError
 from autobackbone.metrics import metric_for
 from autobackbone.records import Candidate
-from autobackbone.running.child import Bounds
+from autobackbone.running.child import Bounds, resident_bytes
 from autobackbone.running.worker import WorkerTuner
 from autobackbone.screening import screen
 from autobackbone.search.foldheads import Folds
@@ -218,6 +218,37 @@ def test_a_worker_that_takes_too_much_memory_is_ended(new_worker, head):
     with pytest.raises(TrialMemoryError, match="took more than 5 MB of memory"):
         worker.tune(candidate(), head)
     assert worker.pid is None
+
+
+def test_what_memory_has_taught_a_worker_is_known_here(made, warm, head, order):
+    stores, wanted = made[0]["local"].stores, candidate(n_unfrozen=4, extras={"n_epochs": 2, "batch_size": 8})
+    order.write_text("out of memory once")
+    warm.tune(wanted, head)
+    assert not order.exists()
+    assert stores.settled(wanted.body, 4).n_at_once == 4
+
+
+def test_a_worker_ended_for_its_memory_is_followed_by_one_with_half_as_many_pictures(
+    made, warm, head, order, monkeypatch
+):
+    local, wanted = made[0]["local"], candidate(n_unfrozen=3, extras={"n_epochs": 2, "batch_size": 8})
+    warm.tune(wanted, head)
+    pid = warm.pid
+    monkeypatch.setattr(warm, "bounds", Bounds(memory_bytes=resident_bytes(pid) + 150_000_000))
+    order.write_text("grow")
+    _, outcome = warm.tune(wanted, head)
+    assert not order.exists()
+    assert not is_running(pid)
+    assert outcome.n_epochs == 2
+    assert local.stores.settled(wanted.body, 3).n_at_once == 4
+    # Steps of as many pictures at once as there were, whole and halved, were measured.
+    measured = {of.rpartition(", ")[2] for of in local.stores.record._n_used if "3 unfrozen, " in of}
+    assert measured >= {"8 pictures", "4 pictures"}
+    order.write_text("grow again")
+    with pytest.raises(TrialMemoryError, match=r"its worker process took more than [\d,]+ MB of memory"):
+        warm.tune(wanted, head)
+    order.unlink()
+    assert local.stores.settled(wanted.body, 3).n_at_once == 2  # once more, not until one fits
 
 
 def test_ctrl_c_ends_the_worker(new_worker, head, press_ctrl_c):

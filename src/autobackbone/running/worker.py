@@ -37,7 +37,7 @@ from autobackbone.running.failures import error_of
 from autobackbone.training.fit import Outcome
 from autobackbone.training.pausing import Leg
 from autobackbone.training.stores import Settled
-from autobackbone.training.tuner import Tuner
+from autobackbone.training.tuner import Tuner, from_the_start
 
 # Until one was started here: on two cores of a server, most of it for importing torch.
 _USUAL_START_S = 6.0
@@ -111,7 +111,8 @@ class WorkerTuner:
         Raises:
             TrialError: it could not be trained, or its worker had to be ended, for the reason that is said.
             EpochTooLongError: not one epoch fits.
-            TrialMemoryError: memory is too small, or the worker took more of it than it may.
+            TrialMemoryError: nor did half as many pictures in one pass fit, into memory or into what of it the worker
+                may take.
             ArgumentError: the metric cannot be made in a worker process.
             KeyboardInterrupt: Ctrl-C, at which the worker is ended.
         """
@@ -128,13 +129,31 @@ class WorkerTuner:
         leg: Leg | None,
     ) -> tuple[nn.Module, Outcome]:
         """As `tune`, for a tuner of this process that was dealt by that of the worker, or is that one itself."""
+        self._ready(until)  # what it takes for itself is not the batch's
+        try:
+            return self._tuned(local, candidate, head, until, n_views, leg)
+        except TrialMemoryError:
+            # One that lives has tried half as many pictures itself; one that was ended for its memory could not.
+            if self._child is not None or not local.halve(candidate):
+                raise
+        return self._tuned(local, candidate, head, until, n_views, from_the_start(leg))
+
+    def _tuned(
+        self,
+        local: Tuner,
+        candidate: Candidate,
+        head: Head,
+        until: float | None,
+        n_views: int,
+        leg: Leg | None,
+    ) -> tuple[nn.Module, Outcome]:
         stores, at = local.stores, (candidate.body, candidate.n_unfrozen)
         self._empty_job()
         if stores.device.type == "cuda":
             torch.cuda.empty_cache()  # what this process keeps of the device, the worker could not have
         with told_of_disk(self.folder):
             job = {**write_job(self._job, candidate, head, leg), "dealt": write_dealt(self._job, stores)}
-            child = self._ready(until)
+        child = self._ready(until)
         order = {"do": "train", "folder": str(self._job.absolute()), "n_views": n_views, **job}
         try:
             answer = self._asked(child, order | {"settled": stores.settled(*at).to_json()}, until)
@@ -172,7 +191,8 @@ class WorkerTuner:
             return self._child
         self._end()
         begun = time.monotonic()
-        write_setup(self.folder, self.local, self.metric, self.source)
+        with told_of_disk(self.folder):
+            write_setup(self.folder, self.local, self.metric, self.source)
         try:
             self._child = child = Child(self.folder)
         except OSError as error:

@@ -52,10 +52,12 @@ class Settled:
     Args:
         is_verified: whether a cut was looked for.
         entry: where the network was cut; `None` where it cannot be, or nobody has looked.
+        n_at_once: with how many pictures in memory its trainings begin; `None` where whole batches have fitted so far.
     """
 
     is_verified: bool
     entry: str | None
+    n_at_once: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Give a plain dict that JSON can hold."""
@@ -80,6 +82,7 @@ class Stores:
             share stores; `None` stores the bundle's own.
         entries: by body and depth where the network was cut, as verified since these stores were made; `None` where it
             cannot be.
+        n_at_once: by body and depth how many pictures trainings may have in memory, where a batch was too large for it.
     """
 
     bundle: DataBundle
@@ -92,6 +95,7 @@ class Stores:
     owner: str | None = None
     held: DataBundle | None = None
     entries: dict[tuple[Body, int], str | None] = field(default_factory=dict, init=False, repr=False, compare=False)
+    n_at_once: dict[tuple[Body, int], int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def dealt(self, bundle: DataBundle, held: DataBundle) -> Stores:
         """Those of the same pictures in other parts; what is found out there stays there.
@@ -102,6 +106,7 @@ class Stores:
         """
         found = replace(self, bundle=bundle, held=held)
         found.entries.update(self.entries)
+        found.n_at_once.update(self.n_at_once)
         return found
 
     def split(self, network: nn.Module, body: Body, n_unfrozen: int) -> Split | None:
@@ -119,12 +124,15 @@ class Stores:
     def settled(self, body: Body, n_unfrozen: int) -> Settled:
         """What has been found out so far."""
         key = (body, n_unfrozen)
-        return Settled(is_verified=key in self.entries, entry=self.entries.get(key))
+        is_verified, entry = key in self.entries, self.entries.get(key)
+        return Settled(is_verified=is_verified, entry=entry, n_at_once=self.n_at_once.get(key))
 
     def settle(self, body: Body, n_unfrozen: int, found: Settled) -> None:
         """Take over what other stores of the same pictures and networks have found out."""
         if found.is_verified:
             self.entries[body, n_unfrozen] = found.entry
+        if found.n_at_once is not None:
+            self.n_at_once[body, n_unfrozen] = found.n_at_once
 
     def cuts(self, network: nn.Module, body: Body, wanted: Iterable[int]) -> dict[int, CutEntry]:
         """Those of the wanted numbers of first blocks whose features one pass gives, verified on real pictures."""

@@ -23,7 +23,7 @@ from autobackbone.data import DataBundle, Pixels
 from autobackbone.errors import EpochTooLongError, TrialMemoryError
 from autobackbone.exporting.transform import normalise
 from autobackbone.memory import memory_errors_translated
-from autobackbone.records import Balancing, Body, Candidate, Normalisation
+from autobackbone.records import Balancing, Candidate, Normalisation
 from autobackbone.training.fit import Outcome, Scorer, Trainee, fit
 from autobackbone.training.objective import Objective
 from autobackbone.training.passed import PassedScorer
@@ -64,7 +64,6 @@ class Tuner:
     score_passed: PassedScorer | None = None
     _warm: dict[tuple[Path, int], _Bench] = field(default_factory=dict, init=False, repr=False, compare=False)
     _step_s: dict[tuple[Any, ...], float] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _n_at_once: dict[tuple[Body, int], int] = field(default_factory=dict, init=False, repr=False, compare=False)
     _chosen: dict[tuple[Any, ...], StepPrecision] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def tune(
@@ -94,22 +93,26 @@ class Tuner:
             EpochTooLongError: not one epoch fits, as timed steps or the first epoch itself tell.
             TrialMemoryError: nor did half as many pictures in one pass fit.
         """
-        part = (candidate.body, candidate.n_unfrozen)
-        recipe = _in_passes(self._recipe(candidate), self._n_at_once.get(part))
         try:
             with memory_errors_translated():
-                return self._tune(candidate, head, recipe, until, n_views, leg)
+                return self._tune(candidate, head, self._in_passes(candidate), until, n_views, leg)
         except TrialMemoryError:
-            if recipe.batch_size == 1:
+            if not self.halve(candidate):
                 raise
         # Behind the handler: inside it the error would keep what the first attempt had taken.
         self._warm.clear()
         _free_memory()
-        smaller = _in_passes(recipe, recipe.batch_size // 2)
-        self._n_at_once[part] = smaller.batch_size  # its next leg, and others of its kind, begin so
         with memory_errors_translated():
-            anew = None if leg is None else replace(leg, n_before=0)
-            return self._tune(candidate, head, smaller, until, n_views, anew)
+            return self._tune(candidate, head, self._in_passes(candidate), until, n_views, from_the_start(leg))
+
+    def halve(self, candidate: Candidate) -> bool:
+        """Have its next training, and those of its kind, take half as many pictures at once, in twice as many passes a
+        step; `False` where it is a single one already.
+        """
+        n_at_once = self._in_passes(candidate).batch_size // 2
+        if n_at_once > 0:
+            self.stores.n_at_once[candidate.body, candidate.n_unfrozen] = n_at_once
+        return n_at_once > 0
 
     def let_go(self) -> None:
         """Give up what was kept for a training that might go on right away: its network and its stores."""
@@ -229,6 +232,13 @@ class Tuner:
             objective=Objective.of(self.stores.bundle.task, labels["train"], class_weights=_class_weights(candidate)),
         )
 
+    def _in_passes(self, candidate: Candidate) -> Recipe:
+        """Its recipe, each step in as many passes as it takes to have no more pictures in memory than may be."""
+        recipe, n_at_once = self._recipe(candidate), self.stores.n_at_once.get((candidate.body, candidate.n_unfrozen))
+        while n_at_once is not None and recipe.batch_size > n_at_once:
+            recipe = replace(recipe, batch_size=recipe.batch_size // 2, accumulate=2 * recipe.accumulate)
+        return recipe
+
     def _recipe(self, candidate: Candidate) -> Recipe:
         assert candidate.lr is not None
         n_train = len(self.stores.bundle.indices("train"))
@@ -253,6 +263,11 @@ def training_device() -> torch.device:
     return accelerator or torch.device("cpu")
 
 
+def from_the_start(leg: Leg | None) -> Leg | None:
+    """A leg that goes on from no checkpoint: it trains what came before it, too."""
+    return None if leg is None else replace(leg, n_before=0)
+
+
 def _class_weights(candidate: Candidate) -> Balancing:
     """What is drawn equally often counts the same already: twice would turn the odds over."""
     return "none" if _balancing(candidate, "sampling") == "balanced" else _balancing(candidate, "class_weights")
@@ -260,13 +275,6 @@ def _class_weights(candidate: Candidate) -> Balancing:
 
 def _balancing(candidate: Candidate, name: str) -> Balancing:
     return "balanced" if candidate.extras.get(name) == "balanced" else "none"
-
-
-def _in_passes(recipe: Recipe, n_at_once: int | None) -> Recipe:
-    """The same steps, each in as many passes as it takes to have no more pictures at once; `None` for any number."""
-    while n_at_once is not None and recipe.batch_size > n_at_once:
-        recipe = replace(recipe, batch_size=recipe.batch_size // 2, accumulate=2 * recipe.accumulate)
-    return recipe
 
 
 def _free_memory() -> None:
