@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from tests.conftest import TINY, command, make_pictures
+from torchmetrics.classification import MulticlassAccuracy
 
 from autobackbone import open_run
 
@@ -150,7 +151,7 @@ def test_refit_trains_anew_and_says_where(run_folder, photos):
 
 def test_more_goes_on_with_a_run(run_folder, tmp_path):
     shutil.copytree(run_folder[0], tmp_path / "run")
-    done = command("more", tmp_path / "run", "--budget", "8s")
+    done = command("more", tmp_path / "run", "--budget", "8s", "--workers", "1")
     assert done.code == 0, done.err
     assert "the run goes on" in done.err
     assert len(open_run(tmp_path / "run").trials) >= len(open_run(run_folder[0]).trials)
@@ -163,6 +164,16 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(photos, tiny, tmp_path):
     assert done.out.startswith("target: cpu")
     assert "budget: 600 s" in done.out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_needs_a_metric_that_it_can_import(photos, tiny, tmp_path, monkeypatch):
+    import __main__
+
+    monkeypatch.setattr(__main__, "make", lambda: MulticlassAccuracy(num_classes=2), raising=False)
+    line = ("select", photos, "--run-dir", tmp_path / "run", "--metric", "__main__:make", "--workers", "1", *tiny)
+    done = command(*line)
+    assert done.code == 1
+    assert "error: workers=1 needs a metric that another process can import" in done.err
 
 
 def test_names_and_sizes_may_stand_in_one_list(photos, random_weights):
@@ -199,6 +210,8 @@ def test_ctrl_c_prints_what_there_is_and_ends_with_130(photos, tiny, tmp_path, p
         (("catalogue", "--plot", "a.nosuch"), 1, r"^error: cannot write 'a.nosuch'"),
         (("select", ".", "--resize", "stretch"), 2, "stretch"),
         (("select", ".", "--image-size", "1x2x3"), 2, "image size"),
+        (("select", ".", "--workers", "2"), 2, "workers"),
+        (("more", "nowhere", "--workers", "-1"), 2, "workers"),
         (("nonsense",), 2, "nonsense"),
         (("pick", "nowhere"), 1, r"^error: pick takes one of --prefer, --at-least, or limits"),
         (("pick", "nowhere", "--prefer", "speed", "--max-params", "1e6"), 1, "pick takes one of"),

@@ -182,6 +182,7 @@ def go_on(
     cache_gb: float | None,
     max_download_mb: float,
     stop_early: bool,
+    workers: int,
     progress: bool | Reporter,
 ) -> Selection:
     """Continue a run as it was asked, with further backbones; `Selection.more` tells what each argument means."""
@@ -223,6 +224,7 @@ def go_on(
         sampler=_given_again("sampler", sampler, asked),
         costs=arguments.get("costs"),
         stop_early=stop_early,
+        workers=workers,
     )
     names = () if added is None else (added,) if isinstance(added, str) else tuple(added)
     return _searched(replace(settings, added=names), run, progress, begun)

@@ -44,6 +44,9 @@ ImageSizes = Annotated[
     list[str] | None,
     typer.Option("--image-size", "--image-sizes", help="Pixels, or HEIGHTxWIDTH, with commas between."),
 ]
+Workers = Annotated[
+    int, typer.Option(min=0, max=1, help="1 trains in a worker process: one that dies costs a trial, not the run.")
+]
 StopEarly = Annotated[bool, typer.Option("--stop-early", help="End when more time is hardly worth it.")]
 Seed = Annotated[int, typer.Option(help="Of the split, the sampler and the training.")]
 
@@ -112,6 +115,7 @@ def select(  # noqa: PLR0913  one option for each argument of the facade
     ] = None,
     max_download_mb: Annotated[float, typer.Option(help="Megabytes of weights that may be fetched.")] = 2000,
     seed: Seed = 0,
+    workers: Workers = 0,
     stop_early: StopEarly = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
 ) -> None:
@@ -138,6 +142,7 @@ def select(  # noqa: PLR0913  one option for each argument of the facade
         weights=weights,
         max_download_mb=max_download_mb,
         stop_early=stop_early,
+        workers=workers,
     )
     if dry_run:
         typer.echo(harmless(str(call()), keeps="\n"))
@@ -153,13 +158,19 @@ def more(
     backbones: Backbones = None,
     data: Dataset = None,
     max_download_mb: Annotated[float, typer.Option(help="Megabytes of weights that may be fetched.")] = 2000,
+    workers: Workers = 0,
     stop_early: StopEarly = False,
 ) -> None:
     """Go on with a run: more time, and further networks."""
     from autobackbone import open_run
 
     call = open_run(run).more
-    asked: dict[str, Any] = {"dataset": data, "max_download_mb": max_download_mb, "stop_early": stop_early}
+    asked: dict[str, Any] = {
+        "dataset": data,
+        "max_download_mb": max_download_mb,
+        "stop_early": stop_early,
+        "workers": workers,
+    }
     _search(partial(call, budget, backbones=_split(backbones) or None, **asked))
 
 

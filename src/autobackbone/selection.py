@@ -350,6 +350,7 @@ class Selection:
         cache_gb: float | None = None,
         max_download_mb: float = 2000,
         stop_early: bool = False,
+        workers: int = 0,
         progress: bool | Reporter = True,
     ) -> Selection:
         """Go on with the run: more time, and further backbones, with everything else as it was asked.
@@ -368,6 +369,7 @@ class Selection:
             cache_gb: as for the search.
             max_download_mb: megabytes of weights that may be fetched now.
             stop_early: as for the search.
+            workers: as for the search; a run does not keep it: `0` trains in this process unless `1` is said again.
             progress: as for the search.
 
         Returns:
@@ -397,6 +399,7 @@ class Selection:
             cache_gb=cache_gb,
             max_download_mb=max_download_mb,
             stop_early=stop_early,
+            workers=workers,
             progress=progress,
         )
 

@@ -157,6 +157,20 @@ def test_a_worker_that_is_killed_in_a_fold_costs_that_trial_its_folds(search):
     assert not workers_of(os.getpid())
 
 
+def test_more_trains_in_a_worker_where_that_is_said_again(search, tmp_path, here_alone):
+    result = search("run", Budget(n_trials=0), workers=1)
+    here_alone()
+    seen, cache = [], tmp_path / "cache of run"
+    lines = Tells(lambda _: seen.extend(workers_of(os.getpid())))
+    again = result.more(Budget(n_trials=1), workers=1, cache_dir=cache, progress=lines)
+    (tuned,) = [trial for trial in again.trials if trial.n_unfrozen]
+    assert tuned.rung_scores
+    assert len(set(seen)) == 1
+    assert not workers_of(os.getpid())
+    with pytest.raises(ArgumentError, match="workers is 0, to train in this process, or 1, in one worker process; 2"):
+        result.more(Budget(n_trials=1), workers=2, cache_dir=cache)
+
+
 def test_ctrl_c_leaves_no_worker_and_the_run_goes_on_without_one(search, press_ctrl_c):
     lines = Tells(lambda _: press_ctrl_c())
     left = search("run", Budget(n_trials=10_000), workers=1, progress=lines)
