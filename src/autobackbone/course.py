@@ -6,8 +6,8 @@ import gc
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -36,7 +36,7 @@ from autobackbone.runfacts import begin_or_continue, known, known_copies, note_a
 from autobackbone.runfolder import RunFolder, written_whole
 from autobackbone.running.crossing import require_crossing, require_pictures
 from autobackbone.running.runner import Runner
-from autobackbone.running.worker import WorkerTuner
+from autobackbone.running.worker import training_with
 from autobackbone.search import trialfiles
 from autobackbone.search.climb import climb
 from autobackbone.search.early import climb_early
@@ -270,8 +270,7 @@ def _search(shop: Workshop, runner: Runner) -> bool:
     return True
 
 
-@contextmanager
-def _training(shop: Workshop, workers: int) -> Iterator[Runner]:
+def _training(shop: Workshop, workers: int) -> AbstractContextManager[Runner]:
     """Who trains, here or in a worker process, which ends with the run."""
     scorers = Scorers(metric=shop.metric, labels=shop.bundle.labels[shop.bundle.indices("validation")])
     tuner = Tuner(
@@ -280,11 +279,7 @@ def _training(shop: Workshop, workers: int) -> Iterator[Runner]:
         batch_norm=shop.batch_norm,
         score_passed=scorers.score_passed,
     )
-    if workers == 0:
-        yield tuner
-        return
-    with WorkerTuner(local=tuner, source=shop.source, metric=shop.metric, folder=shop.run.worker_folder) as worker:
-        yield worker
+    return training_with(workers, tuner, shop.source, shop.metric, shop.run.worker_folder)
 
 
 def _tell_where_nothing_was_tuned(shop: Workshop, search: Search) -> None:

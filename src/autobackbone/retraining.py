@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -27,11 +28,15 @@ from autobackbone.latency.target import resolve
 from autobackbone.metrics import Metric, score, to_maximised
 from autobackbone.records import ImageSize, Precision, RefitOn, Target, Trial, counted
 from autobackbone.runfolder import RunFolder, cache_folder
+from autobackbone.running.crossing import require_crossing
+from autobackbone.running.runner import Tunes
+from autobackbone.running.worker import training_with
 from autobackbone.screening import extract, fair_order, predict
 from autobackbone.search import trialfiles
 from autobackbone.search.evaluate import LEGS, N_VIEWS
 from autobackbone.search.extras import CLASS_WEIGHTS
 from autobackbone.search.repeating import candidate_again, useful_epochs
+from autobackbone.settings import require_workers
 from autobackbone.training.activations import activation_cache
 from autobackbone.training.fit import Scorer
 from autobackbone.training.pausing import Leg
@@ -73,6 +78,7 @@ class Retrainer:
         trials: all of the run.
         metric: of its scores.
         cache_dir: where activations are kept.
+        workers: 0 trains in this process, 1 in a worker process.
     """
 
     run: RunFolder
@@ -81,6 +87,7 @@ class Retrainer:
     trials: tuple[Trial, ...]
     metric: Metric
     cache_dir: Path
+    workers: int = 0
 
     @classmethod
     def of(
@@ -93,18 +100,30 @@ class Retrainer:
         *,
         dataset: Any,
         cache_dir: str | Path | None,
+        workers: int,
     ) -> Retrainer:
         """With the pictures of the run at the size of one trial.
 
         Raises:
-            ArgumentError: no dataset came, and the run has noted no path.
+            ArgumentError: no dataset came, and the run has noted no path; or a worker could not have the metric.
             RunError: that trial was not trained, or the dataset is another one.
         """
+        require_workers(workers)
+        if workers:
+            require_crossing(metric)
         if wanted.state != "finished" and not wanted.rung_scores:
             raise RunError(f"trial {wanted.number} is {wanted.state}: there is no training of it to repeat.")
         cache = cache_folder() if cache_dir is None else Path(cache_dir).expanduser()
         bundle = recorded_bundle(run, facts, dataset, wanted.image_size, cache_dir=cache)
-        return cls(run=run, facts=facts, bundle=bundle, trials=tuple(trials), metric=metric, cache_dir=cache)
+        return cls(
+            run=run,
+            facts=facts,
+            bundle=bundle,
+            trials=tuple(trials),
+            metric=metric,
+            cache_dir=cache,
+            workers=workers,
+        )
 
     def retrained(self, trial: Trial) -> Again:
         """As the trial was trained: from its head, in its legs, with its views and precision.
@@ -123,8 +142,8 @@ class Retrainer:
         legs = trial.extras.get(LEGS)
         if not legs:
             raise RunError(f"{name_of(trial)} was trained before runs recorded how: only newer runs can be replayed.")
-        tuner = self._tuner(self.bundle, trial, self._validation_score)
-        with tempfile.TemporaryDirectory() as folder:
+        training = self._training(self.bundle, trial, self._validation_score)
+        with training as tuner, tempfile.TemporaryDirectory() as folder:
             for leg in legs:
                 part = Leg(
                     checkpoint=Path(folder) / "leg.ckpt", n_before=int(leg["n_before"]), pause_at=leg["pause_at"]
@@ -151,15 +170,22 @@ class Retrainer:
         bundle = replace(self.bundle, parts=parts, split_digest=f"{self.bundle.split_digest}-{on}")
         if trial.n_unfrozen == 0:
             return self._with_head(trial, self._fitted_head(trial, bundle, until), begun)
-        tuner = self._tuner(bundle, trial, lambda _: 0.0)
         head = self._fitted_head(trial, bundle, until)
         candidate = candidate_again(trial, n_epochs=useful_epochs(trial, self.metric))
-        network, outcome = tuner.tune(candidate, head, until=until, n_views=N_VIEWS)
+        with self._training(bundle, trial, lambda _: 0.0) as tuner:
+            network, outcome = tuner.tune(candidate, head, until=until, n_views=N_VIEWS)
         return self._judged(trial, network, outcome.n_epochs, begun)
 
-    def _tuner(self, bundle: DataBundle, trial: Trial, scorer: Scorer) -> Tuner:
-        stores = self._stores(bundle, trial)
-        return Tuner(stores=stores, score=scorer, batch_norm=self.facts["arguments"]["batch_norm"])
+    @contextmanager
+    def _training(self, bundle: DataBundle, trial: Trial, scorer: Scorer) -> Iterator[Tunes]:
+        """Who trains; a run may be read-only, or another process be at work on it: nothing crosses in its folder."""
+        local = Tuner(
+            stores=self._stores(bundle, trial), score=scorer, batch_norm=self.facts["arguments"]["batch_norm"]
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            crossing = Path(folder) / "worker"
+            with training_with(self.workers, local, self._source(trial), self.metric, crossing) as runner:
+                yield runner
 
     def _with_head(self, trial: Trial, head: Head, begun: float) -> Again:
         network = self._source(trial).network(*trial.body)

@@ -279,7 +279,12 @@ class Selection:
         return score(self.metric, predictions[rows], self._reader.labels(part)[rows]) if rows.any() else math.nan
 
     def retrain(
-        self, trial: Trial | int | None = None, *, dataset: Any = None, cache_dir: str | Path | None = None
+        self,
+        trial: Trial | int | None = None,
+        *,
+        dataset: Any = None,
+        cache_dir: str | Path | None = None,
+        workers: int = 0,
     ) -> nn.Module:
         """Train a trial once more as the run has recorded it: same pictures, head, legs, views and precision.
 
@@ -290,16 +295,18 @@ class Selection:
             trial: a trained trial or its number, on the front or not; `None` for the best.
             dataset: as it was given to the search; `None` for the path that the run has noted.
             cache_dir: as for the search.
+            workers: as for the search, whatever it was there.
 
         Returns:
             The network, as `model` gives it; nothing of the run is changed.
 
         Raises:
-            ArgumentError: the run has noted no path, and no dataset came.
+            ArgumentError: the run has noted no path, and no dataset came; or a worker could not have the metric.
             RunError: the dataset has changed, or the run does not say how the trial was trained.
+            TrialError: it could not be trained, such as for want of memory, or its worker process died.
         """
         wanted = self._trial(trial)
-        again = self._retrainer(wanted, dataset, cache_dir).retrained(wanted)
+        again = self._retrainer(wanted, dataset, cache_dir, workers).retrained(wanted)
         return self._reader.dressed(again.network, wanted)
 
     def refit(
@@ -310,6 +317,7 @@ class Selection:
         budget: Budget | float | str = "10min",
         dataset: Any = None,
         cache_dir: str | Path | None = None,
+        workers: int = 0,
     ) -> Refit:
         """Train a chosen candidate once more, on the validation pictures, too: a second network beside the first.
 
@@ -322,19 +330,20 @@ class Selection:
             budget: seconds, or a text such as `"10min"`, for the training.
             dataset: as it was given to the search; `None` for the path that the run has noted.
             cache_dir: as for the search.
+            workers: as for the search, whatever it was there.
 
         Returns:
             The network, its test score, and the gain with its interval; printing it says all of that. Its weights are
             written beside the trial's; where there is no room for them, a warning says so, and `.model` alone has them.
 
         Raises:
-            ArgumentError: `on` is something else, or no dataset is known.
+            ArgumentError: `on` is something else, no dataset is known, or a worker process could not have the metric.
             RunError: the dataset has changed.
-            TrialError: the budget is too short for one epoch.
+            TrialError: the budget is too short for one epoch, or its worker process died.
         """
         until = until_of(on, budget)
         wanted = self._trial(trial)
-        retrainer = self._retrainer(wanted, dataset, cache_dir)
+        retrainer = self._retrainer(wanted, dataset, cache_dir, workers)
         return refit(self._reader, retrainer, wanted, on, until)
 
     def more(
@@ -403,11 +412,10 @@ class Selection:
             progress=progress,
         )
 
-    def _retrainer(self, wanted: Trial, dataset: Any, cache_dir: str | Path | None) -> Retrainer:
+    def _retrainer(self, wanted: Trial, dataset: Any, cache_dir: str | Path | None, workers: int = 0) -> Retrainer:
         given = self._dataset if dataset is None else dataset
-        return Retrainer.of(
-            self._run, self._facts, self.trials, wanted, self.metric, dataset=given, cache_dir=cache_dir
-        )
+        of = (self._run, self._facts, self.trials, wanted, self.metric)
+        return Retrainer.of(*of, dataset=given, cache_dir=cache_dir, workers=workers)
 
     def to_frame(self) -> pd.DataFrame:
         """All trials as a table, one row each, in order of number.

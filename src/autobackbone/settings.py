@@ -141,8 +141,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     _require(batch_norm in ("fixed", "batch"), f"batch_norm is 'fixed' or 'batch', not {batch_norm!r}.")
     is_seed = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**32
     _require(is_seed, f"seed is a whole number from 0 to 4294967295, not {seed!r}.")
-    is_workers = isinstance(workers, int) and not isinstance(workers, bool) and workers in (0, 1)
-    _require(is_workers, f"workers is 0, to train in this process, or 1, in one worker process; {workers!r} came.")
+    require_workers(workers)
     is_task = task is None or task in get_args(Task)
     _require(is_task, f"task is 'classification', 'regression', 'multilabel', or None to read it, not {task!r}.")
     is_label = label is None or isinstance(label, str) or _are_texts(label)
@@ -210,6 +209,16 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
         stop_early=stop_early,
         workers=workers,
     )
+
+
+def require_workers(workers: object) -> None:
+    """Make sure that there can be so many worker processes.
+
+    Raises:
+        ArgumentError: there cannot.
+    """
+    is_workers = isinstance(workers, int) and not isinstance(workers, bool) and workers in (0, 1)
+    _require(is_workers, f"workers is 0, to train in this process, or 1, in one worker process; {workers!r} came.")
 
 
 def _noted(given: Groups | Times) -> str | dict[str, str] | None:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tests.conftest import TINY, make_pictures
 from tests.running.conftest import HAS_PROC, is_running, workers_of
 
 from autobackbone import Budget, select_backbone
-from autobackbone.errors import ArgumentError
+from autobackbone.errors import ArgumentError, TrialError
 from autobackbone.progress import Silent
 from autobackbone.search import trialfiles
 from autobackbone.training.tuner import Tuner
@@ -169,6 +170,41 @@ def test_more_trains_in_a_worker_where_that_is_said_again(search, tmp_path, here
     assert not workers_of(os.getpid())
     with pytest.raises(ArgumentError, match="workers is 0, to train in this process, or 1, in one worker process; 2"):
         result.more(Budget(n_trials=1), workers=2, cache_dir=cache)
+
+
+def kill_the_next_worker():
+    """Kill the worker of this process, as soon as there is one."""
+    for _ in range(6000):
+        for worker in workers_of(os.getpid()):
+            os.kill(worker, signal.SIGKILL)
+            return
+        time.sleep(0.01)
+
+
+def test_what_is_trained_again_is_trained_in_a_worker_where_that_is_said(search, tmp_path, here_alone):
+    dataset, cache = make_pictures(n_per_class=16), tmp_path / "cache of run"
+    result = search("run", Budget(n_trials=1), dataset)
+    (tuned,) = [trial for trial in result.trials if trial.n_unfrozen]
+    kept = trialfiles.load_predictions(result._run, tuned.number, trialfiles.VALIDATION)
+    before = result.refit(tuned, cache_dir=cache)
+    here_alone()
+    network = result.retrain(tuned, cache_dir=cache, workers=1)
+    is_validation = trialfiles.read_pictures(result._run)["part"] == "validation"
+    found = result._reader.predicted(network, dataset[0][is_validation.to_numpy()])
+    np.testing.assert_allclose(found, kept, atol=5e-3)
+    again = result.refit(tuned, cache_dir=cache, workers=1)
+    for name, value in before.model.state_dict().items():
+        torch.testing.assert_close(again.model.state_dict()[name], value, atol=1e-3, rtol=1e-3)
+    assert again.test_score == before.test_score
+    assert not workers_of(os.getpid())
+    assert not (result.path / ".worker").exists()
+    thread = threading.Thread(target=kill_the_next_worker)
+    thread.start()
+    with pytest.raises(TrialError, match=r"its worker process was killed by signal 9 \(SIGKILL\)"):
+        result.retrain(tuned, cache_dir=cache, workers=1)
+    thread.join()
+    with pytest.raises(ArgumentError, match="workers is 0, to train in this process, or 1"):
+        result.refit(tuned, cache_dir=cache, workers=-1)
 
 
 def test_ctrl_c_leaves_no_worker_and_the_run_goes_on_without_one(search, press_ctrl_c):

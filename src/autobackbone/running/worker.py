@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -34,6 +35,7 @@ from autobackbone.running.crossing import (
     write_setup,
 )
 from autobackbone.running.failures import error_of
+from autobackbone.running.runner import Runner
 from autobackbone.training.fit import Outcome
 from autobackbone.training.pausing import Leg
 from autobackbone.training.stores import Settled
@@ -45,6 +47,25 @@ _USUAL_START_S = 6.0
 _LOOK_S = 0.25
 # A process that slept itself for so long must not blame its worker for its silence.
 _SLEPT_S = 5.0
+
+
+@contextmanager
+def training_with(workers: int, local: Tuner, source: TimmSource, metric: Metric, folder: Path) -> Iterator[Runner]:
+    """Who trains.
+
+    Args:
+        workers: 0 for the tuner of this process itself, 1 for one like it in a worker process, which ends with the
+            block.
+        local: the tuner of this process.
+        source: of its networks.
+        metric: that scores.
+        folder: where data crosses to a worker; made, and removed at the end.
+    """
+    if workers == 0:
+        yield local
+        return
+    with WorkerTuner(local=local, source=source, metric=metric, folder=folder) as worker:
+        yield worker
 
 
 @dataclass(slots=True, kw_only=True)
