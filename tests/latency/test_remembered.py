@@ -1,6 +1,7 @@
 """What was measured is found again under the same circumstances, and under no others."""
 
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,6 +114,7 @@ def test_an_uncertain_measurement_is_given_but_not_kept(book, monkeypatch, caplo
     assert latency.p50_ms > 0
     assert book.find("a.b", (8, 8), CPU) is None
     assert "a.b is uncertain" in caplog.text
+    assert ("With GOMP_SPINCOUNT=5000" in caplog.text) == ("GOMP_SPINCOUNT" not in os.environ)
 
 
 @pytest.fixture

@@ -27,6 +27,9 @@ _KEPT_REPEATS = 8
 # A processor's name says too little: one "Intel Xeon" held 13.9 ms of another day for a network that takes 6 to 8. So a
 # glance has to bear out what is remembered. Fastest passes and medians of one network lie up to a fifth apart.
 _STALE_RATIO = 1.3
+_REMEDY = (
+    "With GOMP_SPINCOUNT=5000 in the environment of this process threads wait less for each other beside other work."
+)
 
 
 class LatencyBook:
@@ -72,11 +75,12 @@ class LatencyBook:
             return before
         if seconds >= 1.0:  # who asks for a glance knows that it is one
             _LOG.warning(
-                "the latency of %s is uncertain, %.2f ± %.2f ms from %d passes: is something else running here?",
+                "the latency of %s is uncertain, %.2f ± %.2f ms from %d passes: is something else running here? %s",
                 backbone,
                 latency.p50_ms,
                 latency.noise_ms,
                 latency.n_repeats,
+                "" if "GOMP_SPINCOUNT" in os.environ else _REMEDY,
             )
         return latency
 
