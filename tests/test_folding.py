@@ -202,13 +202,14 @@ def test_folds_of_screening_are_those_of_a_pass_of_their_own(search, monkeypatch
     np.testing.assert_allclose(folded(early, one.number)[0], folded(late, other.number)[0], atol=1e-5)
 
 
-def test_time_that_is_left_repeats_the_folds(search, tmp_path, monkeypatch):
+def test_time_that_is_left_repeats_the_folds(search, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(evaluate, "N_VIEWS", 1)
-    result = search(make_pictures(n_per_class=20), n_trials=1, wall_clock_s=600)
+    result = search(make_pictures(n_per_class=20), n_trials=1, wall_clock_s=600, progress=True)
     (tuned,) = [one for one in result.trials if one.n_unfrozen]
     predictions = folded(result, tuned.number)
     assert predictions.shape == (N_REPEATS, N_POOLED, 3)
     assert (tuned.fold_score, tuned.fold_se) == pytest.approx(expected(result, predictions)[:2])
+    assert f"trial {tuned.number} by folds: accuracy {tuned.fold_score:.3f} ± " in capsys.readouterr().err
 
 
 def test_a_run_without_repeats_can_be_read(searched, tmp_path):

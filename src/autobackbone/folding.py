@@ -15,7 +15,7 @@ from autobackbone.convexhead import Floats, Head
 from autobackbone.data import N_FOLDS, VALIDATION, pooled, wants_folds
 from autobackbone.errors import MetricError, TrialError
 from autobackbone.judging import Judged, has_folds
-from autobackbone.metrics import to_maximised
+from autobackbone.metrics import aligned, to_maximised
 from autobackbone.planning import FOLDS_SHARE
 from autobackbone.records import Body, Trial
 from autobackbone.running.runner import Runner, Tunes
@@ -103,6 +103,7 @@ def cross_validate(shop: Workshop, front: Sequence[Trial], runner: Runner, *, le
                     shop.reporter.say(f"trial {trial.number} is not scored by folds: {error}")
                 continue
             done[trial.number] += 1
+            _tell_score(shop, trial.number)
 
 
 def judged(shop: Workshop, front: Sequence[Trial]) -> Judged:
@@ -111,6 +112,13 @@ def judged(shop: Workshop, front: Sequence[Trial]) -> Judged:
         return Judged.by_folds(front, shop.folds_of, shop.bundle.labels[pooled(shop.bundle)])
     labels = shop.bundle.labels[shop.bundle.indices("validation")]
     return Judged(front=front, predictions=shop.validation_of, labels=labels)
+
+
+def _tell_score(shop: Workshop, number: int) -> None:
+    trial = shop.trials()[number]
+    if trial.fold_score is not None and trial.fold_se is not None:
+        score, error = aligned(shop.metric, trial.fold_score), aligned(shop.metric, trial.fold_se)
+        shop.reporter.say(f"trial {number} by folds: {shop.metric.name} {score} ± {error}")
 
 
 def _n_repeats(shop: Workshop, trial: Trial) -> int:
