@@ -1,4 +1,5 @@
 import itertools
+import tempfile
 import time
 from dataclasses import replace
 
@@ -346,6 +347,16 @@ def test_a_resumed_training_ends_within_its_time(tuner, screened, tmp_path):
     )
     assert len(outcome.rung_scores) == 2 + outcome.n_epochs
     assert 1 <= outcome.n_epochs < 9_998
+
+
+def test_a_checkpoint_is_written_where_it_is_to_lie(tuner, screened, tmp_path, monkeypatch):
+    """What a kill left in the temporary folder of a machine, nobody would remove."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    checkpoint = tmp_path / "run" / "checkpoint.ckpt"
+    checkpoint.parent.mkdir()
+    tuner.tune(candidate(), screened.head, leg=Leg(checkpoint=checkpoint, pause_at=1))
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
+    assert not (tmp_path / "none").exists()
 
 
 def test_without_room_for_a_checkpoint_a_training_ends_at_its_rung(tuner, screened, tmp_path):
