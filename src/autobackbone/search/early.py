@@ -9,7 +9,7 @@ from autobackbone.records import Candidate, Trial
 from autobackbone.search.legs import NextLeg, candidate_of, rung_leg, seconds_to_end
 from autobackbone.search.openings import openings, untried
 from autobackbone.search.steps import OPENING_SHARE, Search, first_rung, go_on, try_asked, view, without_hopeless
-from autobackbone.search.study import read_trials
+from autobackbone.search.study import read_trials, was_cut_off
 
 # A leg that takes far longer than was expected leaves so much of the time to the rest.
 _LEG_SHARE = 0.5
@@ -73,7 +73,7 @@ def _next_openings(search: Search, trials: Sequence[Trial]) -> list[Candidate]:
     """Of backbones that nothing was tuned of yet, the fastest first; then deeper ones, where a shallower one has shown
     enough.
     """
-    begun = {trial.backbone for trial in trials if trial.n_unfrozen > 0}
+    begun = {trial.backbone for trial in trials if trial.n_unfrozen > 0 and not was_cut_off(trial)}
     shown = [trial for trial in trials if trial.n_epochs >= _N_SHOWN]
     left = list(untried(openings(trials, search), trials))
     new = [opening for opening in left if opening.backbone not in begun]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from autobackbone.records import Candidate, Trial
 from autobackbone.search.legs import candidate_of
 from autobackbone.search.steps import Search
+from autobackbone.search.study import was_cut_off
 
 _LR = 5e-4
+# Processes that may die over an opening before it is left.
+_N_DEATHS = 2
 
 
 def openings(trials: Sequence[Trial], search: Search) -> list[Candidate]:
@@ -27,9 +31,12 @@ def openings(trials: Sequence[Trial], search: Search) -> list[Candidate]:
 
 
 def untried(candidates: Iterable[Candidate], trials: Sequence[Trial]) -> Iterator[Candidate]:
-    """Those whose body, depth and rate no trial has."""
-    tried = {_key(candidate_of(trial)) for trial in trials}
-    return (candidate for candidate in candidates if _key(candidate) not in tried)
+    """Those whose body, depth and rate no trial has. What a process died over is tried once more, and no third time: it
+    may be what it died of.
+    """
+    cut_off = Counter(_key(candidate_of(trial)) for trial in trials if was_cut_off(trial))
+    tried = {_key(candidate_of(trial)) for trial in trials if not was_cut_off(trial)}
+    return (one for one in candidates if _key(one) not in tried and cut_off[_key(one)] < _N_DEATHS)
 
 
 def _key(candidate: Candidate) -> tuple[Any, ...]:

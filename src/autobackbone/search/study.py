@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -27,11 +27,13 @@ STUDY_NAME = "autobackbone"
 _BACKBONE = "backbone"
 _IS_WHOLE = "has_taken_over"
 _FACTS = "facts"
+_ENDING = "ending"
 _TEST_SCORES = "test_scores"
 _LATENCIES = "latencies"
 _FOLD_SCORES = "fold_scores"
 _LEDGER = "ledger"
 _DIED = "interrupted before it ended"
+_Ending = Literal["finished", "stopped", "failed"]
 _STATES: Mapping[OptunaState, TrialState] = {
     OptunaState.WAITING: "waiting",
     OptunaState.RUNNING: "running",
@@ -168,32 +170,56 @@ def add_screened(study: optuna.Study, space: Space, trial: Trial) -> None:
     study.add_trial(frozen)
 
 
-def record(study: optuna.Study, facts: Trial) -> None:
-    """Note what is known of a trial that has begun, so that it is known also if its process dies."""
+def record(study: optuna.Study, facts: Trial, *, ending: _Ending | None = None) -> None:
+    """Note what is known of a trial that has begun, so that it is known also if its process dies; and how it ends, once
+    that is about to be told.
+    """
     # `optuna.Trial` has a public way, but making one for a trial of an earlier sitting would ask the sampler again.
     storage, study_id = study._storage, study._study_id  # noqa: SLF001
     trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, facts.number)
-    storage.set_trial_user_attr(trial_id, _FACTS, facts_of(facts))
+    noted = facts_of(facts) | ({} if ending is None else {_ENDING: ending})
+    storage.set_trial_user_attr(trial_id, _FACTS, noted)
 
 
-def tell(study: optuna.Study, facts: Trial, state: Literal["finished", "stopped", "failed"]) -> None:
+def tell(study: optuna.Study, facts: Trial, state: _Ending) -> None:
     """End a running trial: its facts first, so that no ended trial is without them."""
-    record(study, facts)
-    if state == "finished":
-        assert facts.score is not None
-        assert facts.latency_ms is not None
-        study.tell(facts.number, values=[facts.score, facts.latency_ms])
+    assert state != "finished" or (facts.score is not None and facts.latency_ms is not None)
+    record(study, facts, ending=state)
+    _conclude(study, facts.number, state, [facts.score, facts.latency_ms])
+
+
+def _conclude(study: optuna.Study, number: int, ending: _Ending, values: Sequence[Any]) -> None:
+    if ending == "finished":
+        study.tell(number, values=[float(value) for value in values])
     else:
-        study.tell(facts.number, state=OptunaState.PRUNED if state == "stopped" else OptunaState.FAIL)
+        study.tell(number, state=OptunaState.PRUNED if ending == "stopped" else OptunaState.FAIL)
 
 
 def adopt_abandoned(study: optuna.Study, can_go_on: Callable[[int], bool] = lambda _: False) -> int:
-    """Fail what a process that died left running, save what can go on from a checkpoint; returns how many failed."""
-    running = [trial for trial in study.get_trials(deepcopy=False) if trial.state == OptunaState.RUNNING]
-    abandoned = [trial for trial in running if not can_go_on(trial.number)]
-    for trial in abandoned:
-        study.tell(trial.number, state=OptunaState.FAIL)
-    return len(abandoned)
+    """End what a process that died left: as it had noted that it ends, else as failed, save what can go on from a
+    checkpoint; returns how many failed. What still waits to be asked fails, too: whoever goes on asks for it again.
+
+    Raises:
+        RunError: what was noted is none of ours.
+    """
+    n_failed = 0
+    with _told_of_damage(study):
+        for trial in study.get_trials(deepcopy=False, states=(OptunaState.WAITING,)):
+            # Only what runs can be told.
+            study._storage.set_trial_state_values(trial._trial_id, OptunaState.RUNNING)  # noqa: SLF001
+        for trial in study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,)):
+            noted = trial.user_attrs.get(_FACTS, {})
+            if noted.get(_ENDING) in get_args(_Ending):
+                _conclude(study, trial.number, noted[_ENDING], [noted["score"], noted["latency_ms"]])
+            elif not can_go_on(trial.number):
+                study.tell(trial.number, state=OptunaState.FAIL)
+                n_failed += 1
+    return n_failed
+
+
+def was_cut_off(trial: Trial) -> bool:
+    """Whether a trial failed for no other reason than that its process ended, before its first rung."""
+    return trial.state == "failed" and trial.reason == _DIED and not trial.rung_scores
 
 
 def read_trials(study: optuna.Study) -> list[Trial]:
@@ -279,7 +305,7 @@ def n_tuned(study: optuna.Study) -> int:
     return sum(
         trial.n_unfrozen > 0
         and (
-            trial.state == "finished" or bool(trial.rung_scores) or (trial.state == "failed" and trial.reason != _DIED)
+            trial.state == "finished" or bool(trial.rung_scores) or (trial.state == "failed" and not was_cut_off(trial))
         )
         for trial in read_trials(study)
     )
