@@ -98,10 +98,10 @@ def ensure_pixels(
         ChannelsError: a picture whose channels cannot be read.
         DataError: the disk is too small.
     """
+    _remove_abandoned(root)
     missing = tuple(size for size in image_sizes if not is_stored(root, size))
     if missing:
         root.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(root)
         _check_disk(root, len(source.names), missing)
         with _told_of_disk(), _written_whole(root) as aside:
             arrays = [_new_pixels(aside, len(source.names), size) for size in missing]

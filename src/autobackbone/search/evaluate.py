@@ -170,12 +170,27 @@ def end_paused(shop: Workshop) -> None:
     """End what pauses when the run ends: what no other trial beats is as good as finished, the rest is stopped."""
     for trial in shop.trials():
         if trial.is_paused:
-            is_kept = trialfiles.has_weights(shop.run, trial.number)
-            is_good = is_kept and not is_beaten_for_good(trial, shop.trials(), shop.metric)
+            kept = _as_kept(shop, trial)
+            is_good = kept is not None and not is_beaten_for_good(kept, shop.trials(), shop.metric)
             reason = f"the run ended while it paused after epoch {trial.n_epochs}"
-            ended = replace(trial, reason=reason, finished_at_s=shop.clock.run_s())
+            ended = replace(kept or trial, reason=reason, finished_at_s=shop.clock.run_s())
             tell(shop.study, ended, "finished" if is_good else "stopped")
     tidy(shop)
+
+
+def _as_kept(shop: Workshop, trial: Trial) -> Trial | None:
+    """A trial whose network is kept, by what that says: of a leg that a process died over, the files may be there and
+    its score not yet in the study.
+    """
+    if not trialfiles.has_weights(shop.run, trial.number):
+        return None
+    said = shop.validation_of(trial)
+    return replace(
+        trial,
+        score=shop.validation_score(said),
+        score_se=shop.validation_se(said),
+        balanced_score=shop.balanced_score(said),
+    )
 
 
 def tidy(shop: Workshop, *, drift: float = DRIFT) -> None:

@@ -180,7 +180,6 @@ def note(shop: Workshop, number: int, predictions: NDArray[np.float32]) -> None:
     values = np.array([score(metric, said, labels) for said in predictions])
     if not np.isfinite(values).all():
         raise TrialError(f"{metric.name} is not defined on them")
-    trialfiles.save_predictions(shop.run, number, trialfiles.FOLDS, predictions)
     value = float(values.mean())
     # What the pictures themselves leave open stays, however often they are dealt.
     wider = math.hypot(1.0, _DEALT / math.sqrt(len(values)))
@@ -189,4 +188,6 @@ def note(shop: Workshop, number: int, predictions: NDArray[np.float32]) -> None:
     lowest = -math.inf if metric.name == "r2" or low < 0 else 0.0
     highest = max(1.0, high) if metric.unit == "points" else math.inf
     between = max(lowest, value - wider * (value - low)), min(highest, value + wider * (high - value))
+    # Right before it is noted: a process may die in between.
+    trialfiles.save_predictions(shop.run, number, trialfiles.FOLDS, predictions)
     note_fold_score(shop.study, number, value, wider * own, (float(between[0]), float(between[1])))
