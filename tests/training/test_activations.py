@@ -119,6 +119,30 @@ def test_what_a_killed_process_left_goes_after_a_day(cache):
     assert not old.exists()
 
 
+def test_a_clock_that_is_set_costs_no_store_that_is_being_written(cache):
+    """It looks a day old at once; another store, begun meanwhile, removes what is."""
+    one, other = (StoreWriter(cache, cache.path(name=name), 4) for name in ("one", "other"))
+    with one, other:
+        one.add(double(range(2)))
+        (aside,) = cache.folder.iterdir()
+        os.utime(aside, (time.time() - 90_000,) * 2)
+        other.add(double(range(4)))
+        one.add(double(range(2, 4)))
+    assert sorted(cache.folder.iterdir()) == sorted(cache.path(name=name) for name in ("one", "other"))
+
+
+def test_a_store_that_another_process_takes_for_abandoned_has_no_room(cache):
+    path = cache.path(name="net")
+    with StoreWriter(cache, path, 4) as writer:
+        writer.add(double(range(2)))
+        (aside,) = cache.folder.iterdir()
+        os.utime(aside, (time.time() - 90_000,) * 2)
+        ActivationCache(folder=cache.folder, max_bytes=10_000).make_room_for(1)
+        with pytest.raises(NoRoomError, match="was removed while it was written"):
+            writer.add(double(range(2, 4)))
+    assert list(cache.folder.iterdir()) == []
+
+
 def test_what_a_process_that_was_ended_was_writing_goes_at_once(cache):
     cache.folder.mkdir()
     for name in ("a.12.part", "b.12.part", "c.2.part", "d.npy"):

@@ -107,8 +107,13 @@ class ActivationCache:
             file.unlink(missing_ok=True)
 
     def _remove_abandoned(self) -> None:
-        """Remove what killed processes left a day ago or earlier; what is younger may be another process at work."""
+        """Remove what killed processes left a day ago or earlier; what is younger may be another process at work. What
+        this one writes now looks old where the clock was set meanwhile.
+        """
+        written = set(map(_aside, self.promised))
         for file in self.folder.glob("*.part"):
+            if file in written:
+                continue
             with suppress(FileNotFoundError):
                 if time.time() - file.lstat().st_mtime > _ABANDONED_S:
                     file.unlink()
@@ -203,7 +208,7 @@ class StoreWriter:
         self, cache: ActivationCache, path: Path, n_rows: int, *, dtype: type[np.float16 | np.float32] = np.float16
     ) -> None:
         self._cache, self._path, self._n_rows, self._dtype = cache, path, n_rows, dtype
-        self._aside = path.with_suffix(f".{os.getpid()}.part")
+        self._aside = _aside(path)
         self._file: BinaryIO | None = None
         self._n_written = 0
 
@@ -239,6 +244,8 @@ class StoreWriter:
                 self._file.close()
                 self._aside.replace(self._path)
                 self._cache.promised.pop(self._path, None)
+        except FileNotFoundError as error:  # of another process, whose clock differs or was set
+            raise NoRoomError(f"'{self._aside}' was removed while it was written") from error
         except OSError as error:
             if error.errno not in FULL:
                 raise
@@ -253,6 +260,11 @@ class StoreWriter:
         descr = np.lib.format.dtype_to_descr(np.dtype(self._dtype))
         np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": whole})
         return file
+
+
+def _aside(path: Path) -> Path:
+    """Where this process writes a store until it is whole."""
+    return path.with_suffix(f".{os.getpid()}.part")
 
 
 def _compute(writer: StoreWriter, chunks: Iterator[Tensor], until: float | None) -> None:
