@@ -177,3 +177,21 @@ def test_fitting_a_head_in_place_takes_no_second_matrix():
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] - peaks[0] < 0.2 * 30_000 * 128 * 4
+
+
+def test_a_machine_that_sleeps_in_the_midst_of_a_pass_makes_its_network_no_slower(network, tmp_path, monkeypatch):
+    """What a pass took is what all of the run, and later sittings, take such a network to cost."""
+    bundle = decode(survey(make_pictures(60)), [(32, 32)], cache_dir=tmp_path)
+    order, clock, seen = fair_order(bundle, seed=0), time.monotonic, []
+
+    def sleep(done):
+        seen.append(done)
+        if len(seen) == 3:
+            monkeypatch.setattr(time, "monotonic", lambda: clock() + 3600.0)
+
+    reached = extract(
+        network, bundle, order, (32, 32), normalisation(TINY), device=torch.device("cpu"), on_progress=sleep
+    )
+    assert len(seen) > 4
+    assert len(reached.train) + len(reached.others) == len(order)
+    assert reached.seconds < 60

@@ -34,6 +34,8 @@ from autobackbone.tasks import can_be_learned, predictions_of
 
 # Training pictures that say how well a head fits them: a copy of their features has to be made for it.
 _N_JUDGED = 1000
+# Nobody computed over a chunk that took so many seconds, and so many times as many as most.
+_SLEPT_S, _SLEPT_FACTOR = 10.0, 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,7 +279,7 @@ def extract(
     # Each row has its place in one matrix, training pictures first, so that none is held twice.
     places = np.where(is_train, is_train.cumsum() - 1, n_train + (~is_train).cumsum() - 1)
     matrix: Floats | None = None
-    n_done = 0
+    n_done, marks = 0, [begun]
     passing = _ToFeatures(network, tuple((tap.module, tap.read) for tap in taps), precision)
     for some, (values, *entering) in passes(passing, look, indices, may_round=is_train, entry=entry):
         rows = values.float().numpy()
@@ -288,6 +290,7 @@ def extract(
         for tap, activations in zip(taps, entering, strict=True):
             tap.tell(activations)
         n_done += len(some)
+        marks.append(time.monotonic())
         if on_progress is not None:
             on_progress(n_done / len(indices))
         if until is not None and time.monotonic() >= until:
@@ -299,8 +302,17 @@ def extract(
         train_indices=indices[:n_done][is_train[:n_done]],
         others=matrix[n_train : n_train + n_done - n_trained],
         other_indices=indices[:n_done][~is_train[:n_done]],
-        seconds=time.monotonic() - begun,
+        seconds=_awake_s(np.diff(marks)),
     )
+
+
+def _awake_s(chunks_s: NDArray[np.float64]) -> float:
+    """Seconds of a pass from those of its chunks: one over which the machine slept counts as the others do.
+
+    What a pass took says for all of the run, and for later sittings, what such a network costs.
+    """
+    usual_s = float(np.median(chunks_s))
+    return float(np.where(chunks_s > max(_SLEPT_S, _SLEPT_FACTOR * usual_s), usual_s, chunks_s).sum())
 
 
 def predict(
