@@ -92,9 +92,10 @@ def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: f
             f"{n} had not been recorded and were measured here: other trials may have come out, and latencies of two "
             "machines may stand side by side"
         )
-    end_sitting(shop.study, shop.ledger, shop.clock.run_s(), is_completed=not is_interrupted)
     selection = Selection(run.path, dataset=settings.dataset, metric=prepared.metric)
     _draw(selection, run, reporter)
+    # Last: whoever is killed before goes on with this budget, and is not given another one.
+    end_sitting(shop.study, shop.ledger, shop.clock.run_s(), is_completed=not is_interrupted)
     return selection
 
 
