@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from autobackbone.choosing import front_of, on_one_scale, trial_line
@@ -31,9 +31,10 @@ from autobackbone.metrics import to_maximised
 from autobackbone.planning import FROZEN_SHARE, SCREENING_SHARE
 from autobackbone.preparing import Prepared, n_workers, prepare
 from autobackbone.progress import Reporter
-from autobackbone.records import Trial, counted
+from autobackbone.records import Budget, Trial, counted
 from autobackbone.runfacts import begin_or_continue, known, known_copies, note_added
 from autobackbone.runfolder import RunFolder, written_whole
+from autobackbone.running.child import Bounds
 from autobackbone.running.crossing import require_crossing, require_pictures
 from autobackbone.running.runner import Runner
 from autobackbone.running.worker import training_with
@@ -64,6 +65,9 @@ from autobackbone.training.tuner import Tuner, training_device
 
 if TYPE_CHECKING:
     import optuna
+
+# What a run may take beyond its time, whichever is more.
+_LATE_S, _LATE_SHARE = 5.0, 0.05
 
 
 def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: float) -> Selection:
@@ -280,7 +284,18 @@ def _training(shop: Workshop, workers: int) -> AbstractContextManager[Runner]:
         batch_norm=shop.batch_norm,
         score_passed=scorers.score_passed,
     )
-    return training_with(workers, tuner, shop.source, shop.metric, shop.run.worker_folder)
+    bounds = _bounds(shop.clock.budget)
+    return training_with(workers, tuner, shop.source, shop.metric, shop.run.worker_folder, bounds=bounds)
+
+
+def _bounds(budget: Budget) -> Bounds:
+    """Of a worker. One that hangs at the end of the budget may take half of what a run may be late, so that the rest
+    can still be confirmed: healthy ones begin no step after it.
+    """
+    usual = Bounds()
+    if budget.wall_clock_s is None:
+        return usual
+    return replace(usual, late_s=min(usual.late_s, max(_LATE_S, _LATE_SHARE * budget.wall_clock_s) / 2))
 
 
 def _tell_where_nothing_was_tuned(shop: Workshop, search: Search) -> None:

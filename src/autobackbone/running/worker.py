@@ -50,7 +50,9 @@ _SLEPT_S = 5.0
 
 
 @contextmanager
-def training_with(workers: int, local: Tuner, source: TimmSource, metric: Metric, folder: Path) -> Iterator[Runner]:
+def training_with(
+    workers: int, local: Tuner, source: TimmSource, metric: Metric, folder: Path, *, bounds: Bounds | None = None
+) -> Iterator[Runner]:
     """Who trains.
 
     Args:
@@ -60,11 +62,12 @@ def training_with(workers: int, local: Tuner, source: TimmSource, metric: Metric
         source: of its networks.
         metric: that scores.
         folder: where data crosses to a worker; made, and removed at the end.
+        bounds: of a worker; the usual ones if not given.
     """
     if workers == 0:
         yield local
         return
-    with WorkerTuner(local=local, source=source, metric=metric, folder=folder) as worker:
+    with WorkerTuner(local=local, source=source, metric=metric, folder=folder, bounds=bounds or Bounds()) as worker:
         yield worker
 
 
