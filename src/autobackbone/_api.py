@@ -94,9 +94,11 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
             too, while a searched weight concerns fine-tuned trials alone. Balanced `sampling` draws each class equally
             often in the epochs of fine-tuned trials, where weights then change nothing more. Neither goes with numbers
             to predict, nor `sampling` with several labels a picture.
-        groups: one entry a picture, or a function of its name; pictures of one group stay in one part of the split.
+        groups: one entry a picture, a function of its name, or the name of a table's column; pictures of one group stay
+            in one part of the split. `None` for those of a table's column `group`, if it has one.
         times: one entry a picture, a function of its name, or the name of a table's column: the split is made in this
-            order, the first 64 % to train on, the last 20 % to test.
+            order, the first 64 % to train on, the last 20 % to test. Numbers, dates, or texts that are one or the
+            other, such as `2024-05-31 14:00`. It does not go with groups or a given split.
         run_dir: the run folder; one that holds a run is continued with what is left of its budget, or, if it was
             completed, with this new one. `None` makes a new, dated folder under `autobackbone-runs/`.
         seed: of the split, the sampler and the training.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from autobackbone.backbones.weights import GivenWeights
 
-Groups = Sequence[Any] | Callable[[str], Any] | None
+Groups = Sequence[Any] | Callable[[str], Any] | str | None
 Times = Sequence[Any] | Callable[[str], Any] | str | None
 Rare = Literal["leave_out", "error"]
 BatchNorm = Literal["fixed", "batch"]
@@ -149,7 +149,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     is_metric = metric is None or isinstance(metric, str) or hasattr(metric, "higher_is_better")
     _require(is_metric, f"metric is the name of one, such as 'accuracy', one of torchmetrics, or None, not {metric!r}.")
     is_groups = groups is None or callable(groups) or hasattr(groups, "__len__")
-    _require(is_groups, f"groups has one entry a picture, or is a function of its name, not {groups!r}.")
+    _require(is_groups, f"groups has one entry a picture, or is a function of its name, or a column, not {groups!r}.")
     is_times = times is None or callable(times) or hasattr(times, "__len__")
     _require(is_times, f"times has one entry a picture, or is a function of its name, or a column, not {times!r}.")
     is_channels = channels is None or hasattr(channels, "__len__")

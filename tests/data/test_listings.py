@@ -48,6 +48,22 @@ def test_a_split_column_is_kept_and_a_group_column_is_kept_whole(table):
     assert all(len(set(named.parts[4 * k : 4 * k + 4])) == 1 for k in range(15))
 
 
+def test_groups_are_a_column_by_its_name(tree, table):
+    houses = table.assign(house=np.arange(60) // 4, group=np.arange(60) // 3)
+    houses.to_csv(tree / "labels.csv", index=False)
+    for dataset in (houses, tree / "labels.csv"):
+        for name, size in (("house", 4), ("group", 3)):
+            found = survey(dataset, label="size", groups=name)
+            assert (found.groups == np.arange(60) // size).all()
+            assert (found.parts == survey(table, label="size", groups=np.arange(60) // size).parts).all()
+    with pytest.raises(DataError, match="no column 'room'; it has 'file'"):
+        survey(houses, label="size", groups="room")
+    with pytest.raises(DataError, match="column 'house': every picture needs a group; picture 'ant/5"):
+        survey(houses.assign(house=houses["house"].where(houses.index != 5)), label="size", groups="house")
+    with pytest.raises(DataError, match="groups has one entry a picture; the name of a column, 'group', is for tables"):
+        survey((np.zeros((60, 4, 4), np.uint8), np.arange(60) % 2), groups="group")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

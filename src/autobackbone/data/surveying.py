@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import numpy as np
 import pandas as pd
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from autobackbone.data.sources import Found, Source
     from autobackbone.records import ImageSize, Part, Resize, Task
 
+_Coded = TypeVar("_Coded")
 _N_HEADERS = 16
 _FORMS = (
     "a dataset is a folder with one sub-folder per class, a CSV file or data frame with paths and labels, a tuple "
@@ -120,8 +121,8 @@ def survey(
             data frame with paths and labels; `(X, y)`; or a map-style torch dataset of (picture, label).
         task: what the labels are; `None` to read it from them, see `as_labelled`.
         label: the columns of labels in a table; `None` for the one called `label`.
-        groups: one entry a picture, or a function of a picture's name; a group is kept in one part. `None` for those
-            of a table's column `group`.
+        groups: one entry a picture, a function of a picture's name, or the name of a table's column; a group is kept
+            in one part. `None` for those of a table's column `group`.
         times: one entry a picture, a function of its name, or the name of a table's column: the last pictures score,
             the first are trained on. `None` for a random split.
         seed: same seed, same split.
@@ -155,11 +156,12 @@ def survey(
         found = _without_rare_labels(found, rare)
     _check_labels(found)
     names = found.source.names
-    coded = encode_groups(found.groups if groups is None else groups, names)
+    coded = _coded(encode_groups, dataset, "groups", found.groups if groups is None else groups, names)
     if times is None:
         split = split_parts(found.labels, found.task, given=found.given, groups=coded, seed=seed)
     else:
-        split = _split_by_time(found, _column(dataset, times), is_grouped=coded is not None)
+        _require_free_to_split(found, groups)
+        split = split_by_time(_coded(encode_times, dataset, "times", times, names))
     notes = found.notes + split.notes
     if split.rare:
         notes += (_report_rare(found, split, rare),)
@@ -180,20 +182,34 @@ def survey(
     return replace(checked, skipped=notes + check_parts(checked.counts(), checked.sizes()))
 
 
-def _column(dataset: Any, times: Any) -> Any:
-    """The times themselves; a text names a column of a table."""
-    if not isinstance(times, str):
-        return times
+def _coded(
+    encode: Callable[[Any, tuple[str, ...]], _Coded], dataset: Any, argument: str, given: Any, names: tuple[str, ...]
+) -> _Coded:
+    """What `groups=` or `times=` says of each picture; a text names a column of a table."""
+    if not isinstance(given, str):
+        return encode(given, names)
     if not is_listing(dataset):
-        raise DataError(f"times has one entry a picture; the name of a column, {times!r}, is for tables alone.")
-    return column_of(dataset, times)
+        raise DataError(f"{argument} has one entry a picture; the name of a column, {given!r}, is for tables alone.")
+    cells = column_of(dataset, given)
+    try:
+        return encode(cells, names)
+    except DataError as error:
+        raise DataError(f"column {given!r}: {error}") from error
 
 
-def _split_by_time(found: Found, times: Any, *, is_grouped: bool) -> Split:
-    if found.given is not None or is_grouped:
-        other = "groups" if is_grouped else "a split of the dataset's own"
-        raise DataError(f"times makes the split, so it cannot go with {other}. Leave one of them out.")
-    return split_by_time(encode_times(times, found.source.names))
+def _require_free_to_split(found: Found, groups: Any) -> None:
+    """Nothing else may make the split where times do; columns of a table are named, since nobody has asked for them."""
+    if found.given is not None:
+        other = "a split of the dataset's own (of a table, its column 'split'; of a folder, train and its like)"
+        remedy = "Leave times out, or remove that"
+    elif groups is not None:
+        other, remedy = "groups", "Leave one of them out"
+    elif found.groups is not None:
+        other = "the groups that the table's column 'group' holds"
+        remedy = "Rename or remove that column, or leave times out to have groups kept together"
+    else:
+        return
+    raise DataError(f"times makes the split, so it cannot go with {other}. {remedy}.")
 
 
 def find(
