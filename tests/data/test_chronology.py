@@ -34,7 +34,11 @@ def test_nothing_is_trained_on_that_is_later_than_what_scores(times):
         [dt.date(2024, 1, 1) + dt.timedelta(days=k) for k in range(50)],
         pd.date_range("2024-01-01", periods=50),
         [f"2024-{1 + k // 5:02d}-{1 + k % 5:02d}" for k in range(50)],
+        [f"2024:05:{1 + k // 5:02d} {1 + k % 5:02d}:00:00" for k in range(50)],  # as cameras write it
+        [dt.date(2024, 1, 1), *(f"2024-02-{1 + k // 5:02d} 0{k % 5}:00" for k in range(49))],
+        [f" {k + 1} " for k in range(50)],  # as texts 10 is before 9
         int,
+        str,
     ],
 )
 def test_times_come_in_any_form_that_can_be_sorted(times):
@@ -61,7 +65,10 @@ def test_a_table_names_a_column(tmp_path):
         ([None, *range(49)], "picture '0' has None"),
         (np.zeros(50), "all are 0.0"),
         (np.arange(50) // 25, "the 2 different times leave one empty"),
-        ([*range(49), "late"], "numbers, dates or texts that can be sorted"),
+        ([*range(49), "late"], "'late' of picture '49' is not a number as the others are, the only one of 50 pictures"),
+        ([*range(48), "  ", ""], "picture '48' has None, NaN or an empty cell, one of 2 such among 50 pictures"),
+        (["01.02.2024", "31.01.2024"] * 25, "'01.02.2024' of picture '0' is neither a number nor a date, one of 50"),
+        ([*range(49), dt.date(2024, 1, 1)], "of several kinds that cannot be sorted"),
         ("taken", "is for tables alone"),
     ],
 )
@@ -70,6 +77,50 @@ def test_times_that_make_no_split_are_refused(times, message):
         survey((PICTURES, LABELS), times=times)
 
 
+@given(st.lists(st.integers(6 * 10**14, 4 * 10**15), min_size=2, max_size=20, unique=True))
+def test_dates_that_are_written_have_the_order_of_those_that_are_meant(microseconds):
+    days = pd.to_datetime(microseconds, unit="us").to_pydatetime().tolist()
+    names = tuple(map(str, range(len(days))))
+    forms = ("{}", "{:%Y:%m:%d %H:%M:%S.%f}", "{:%Y%m%dT%H%M%S.%f}", "{:%Y/%m/%d %H:%M:%S.%f}")
+    written = [forms[k % len(forms)].format(day) for k, day in enumerate(days)]
+    written[0] = str(days[0].replace(tzinfo=dt.UTC).astimezone(dt.timezone(dt.timedelta(hours=9))))
+    assert encode_times(written, names).tolist() == encode_times(days, names).tolist()
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        (
+            "soon",
+            "column 't': .*'soon' of picture '7.png' is not a date as the others are, the only one of 50 pictures",
+        ),
+        ("", "column 't': every picture needs a time; picture '7.png' has None, NaN or an empty cell, the only one"),
+        (" ", "column 't': every picture needs a time; picture '7.png'"),
+        ("17", "'17' of picture '7.png' is not a date as the others are"),
+    ],
+)
+def test_a_cell_that_is_no_time_is_named(tmp_path, cell, message):
+    days = [f"{dt.date(2024, 1, 1) + dt.timedelta(days=k)}" for k in range(50)]
+    days[7] = cell
+    table = pd.DataFrame({"file": [f"{k}.png" for k in range(50)], "label": LABELS, "t": days})
+    table.to_csv(tmp_path / "x.csv", index=False)
+    for dataset in (table, tmp_path / "x.csv"):
+        with pytest.raises(DataError, match=message):
+            survey(dataset, times="t")
+
+
 def test_times_and_groups_do_not_go_together():
     with pytest.raises(DataError, match="cannot go with groups"):
         survey((PICTURES, LABELS), times=np.arange(50), groups=np.arange(50) // 2)
+
+
+def test_times_do_not_go_with_a_column_of_groups_which_is_named():
+    table = pd.DataFrame({"file": [f"{k}.png" for k in range(50)], "label": LABELS, "t": range(50)})
+    grouped = table.assign(group=np.arange(50) // 2)
+    with pytest.raises(
+        DataError, match=r"the table's column 'group' holds. Rename or remove that column, or leave times"
+    ):
+        survey(grouped, times="t")
+    with pytest.raises(DataError, match=r"cannot go with groups. Leave one of them out"):
+        survey(grouped, times="t", groups="group")
+    assert (survey(grouped.rename(columns={"group": "house"}), times="t").parts == survey(table, times="t").parts).all()
