@@ -128,6 +128,9 @@ def test_pick_names_the_trial_that_the_library_takes(run_folder):
         assert TINY in line
     done = command("pick", run_folder[0], "--at-least", "1.1")
     assert (done.code, done.out) == (1, "")
+    assert "Limits may stand together; a word and a score stand alone." in " ".join(
+        command("pick", "--help").out.split()
+    )
 
 
 def test_what_a_run_tells_further_is_printed(run_folder):
@@ -213,8 +216,13 @@ def test_ctrl_c_prints_what_there_is_and_ends_with_130(photos, tiny, tmp_path, p
         (("select", ".", "--workers", "2"), 2, "workers"),
         (("more", "nowhere", "--workers", "-1"), 2, "workers"),
         (("nonsense",), 2, "nonsense"),
-        (("pick", "nowhere"), 1, r"^error: pick takes one of --prefer, --at-least, or limits"),
-        (("pick", "nowhere", "--prefer", "speed", "--max-params", "1e6"), 1, "pick takes one of"),
+        (("pick", "nowhere"), 1, r"^error: pick takes --prefer, or --at-least, or limits: .*; none came"),
+        (
+            ("pick", "nowhere", "--at-least", "0.2", "--max-megabytes", "20"),
+            1,
+            r"--at-least and limits \(--max-…\) came",
+        ),
+        (("pick", "nowhere", "--prefer", "speed", "--max-params", "1e6"), 1, r"--prefer and limits .* came"),
         (("pick", "nowhere", "--prefer", "beauty"), 2, "beauty"),
         (("refit", "nowhere", "--on", "test"), 2, "test"),
         (("ensemble", "nowhere"), 1, r"^error: .*holds no run"),

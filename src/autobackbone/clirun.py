@@ -111,26 +111,39 @@ def similar(run: Run, *, csv_file: CsvFile = None) -> None:
 def pick(
     run: Run,
     *,
-    prefer: Annotated[Preference | None, typer.Option(help="What counts most.")] = None,
+    prefer: Annotated[Preference | None, typer.Option(help="What counts most. Stands alone.")] = None,
     at_least: Annotated[
-        float | None, typer.Option(help="The fastest with this score, such as 0.9 (of a loss: at most this).")
+        float | None,
+        typer.Option(help="The fastest with this score, such as 0.9 (of a loss: at most this). Stands alone."),
     ] = None,
-    max_latency_ms: Annotated[float | None, typer.Option(help="The most accurate that is not slower.")] = None,
-    max_params: Annotated[float | None, typer.Option(help="The most accurate with no more parameters.")] = None,
-    max_megabytes: Annotated[float | None, typer.Option(help="The most accurate that is not larger.")] = None,
+    max_latency_ms: Annotated[
+        float | None, typer.Option(help="The most accurate that is not slower, and keeps the other limits.")
+    ] = None,
+    max_params: Annotated[
+        float | None, typer.Option(help="The most accurate with no more parameters, and within the other limits.")
+    ] = None,
+    max_megabytes: Annotated[
+        float | None, typer.Option(help="The most accurate that is not larger, and keeps the other limits.")
+    ] = None,
     metric: OwnMetric = None,
 ) -> None:
     """Name another trial than the chosen one: its number, for predict --trial, and what it is, separated by a tab.
 
-    Say what counts: a word, a score, or limits, which may stand together.
+    Say what counts in one of three ways: a word (--prefer), a score (--at-least), or one or more limits (--max-…).
+    Limits may stand together; a word and a score stand alone.
     """
     from autobackbone import open_run
     from autobackbone.choosing import trial_line
 
     limits = {"latency_ms": max_latency_ms, "n_params": max_params, "megabytes": max_megabytes}
     has_limits = any(limit is not None for limit in limits.values())
-    if (prefer is not None) + (at_least is not None) + has_limits != 1:
-        raise ArgumentError("pick takes one of --prefer, --at-least, or limits (--max-latency-ms and its like).")
+    given = {"--prefer": prefer is not None, "--at-least": at_least is not None, "limits (--max-…)": has_limits}
+    ways = [way for way, is_given in given.items() if is_given]
+    if len(ways) != 1:
+        raise ArgumentError(
+            "pick takes --prefer, or --at-least, or limits: --max-latency-ms, --max-params and --max-megabytes, which "
+            f"may stand together; {' and '.join(ways) or 'none'} came. Give one of the three."
+        )
     selection = open_run(run, metric=metric)
     if prefer is not None:
         trial = selection.select(prefer)
