@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from autobackbone.choosing import Probabilities, compared_to_top, name_of, tolerated_loss, top_of
 from autobackbone.errors import ArgumentError, LimitsError
-from autobackbone.metrics import Metric, shown, to_maximised
+from autobackbone.metrics import Metric, bounds, shown, to_maximised
 from autobackbone.pareto import good_enough_mask, knee
 from autobackbone.records import Preference, Trial, is_number
 
@@ -121,12 +121,15 @@ def fastest_at_least(front: Sequence[Trial], score: float, metric: Metric) -> Tr
         metric: that the scores are of.
 
     Raises:
-        ArgumentError: `score` is no number.
+        ArgumentError: `score` is no number, or one that the metric never is.
         LimitsError: none is that good; it names the best.
         RunError: no trial has finished.
     """
     if not is_number(score) or math.isnan(score):
         raise ArgumentError(f"score must be a number in the unit of {metric.name}, such as 0.9, not {score!r}.")
+    lowest, highest = bounds(metric)
+    if not lowest <= score <= highest:
+        raise ArgumentError(f"score must be {_between(lowest, highest)}, as {metric.name} is, not {score!r}.")
     top = top_of(front, metric)
     wanted = to_maximised(metric, float(score))
     good = [trial for trial in front if _maximised(trial, metric) >= wanted]
@@ -135,9 +138,16 @@ def fastest_at_least(front: Sequence[Trial], score: float, metric: Metric) -> Tr
         side = "at least" if metric.is_higher_better else "at most"
         raise LimitsError(
             f"no trial of the front has {metric.name} of {side} {shown(metric, score)}; the best is {name_of(top)} "
-            f"with {shown(metric, top.score)}. Ask for less (0.9, not 90), or continue the run with more time."
+            f"with {shown(metric, top.score)}. Ask for less, or continue the run with more time."
         )
     return min(good, key=lambda trial: (_latency(trial), -_maximised(trial, metric)))
+
+
+def _between(lowest: float, highest: float) -> str:
+    """Bounds in words, one of them finite."""
+    if math.isinf(highest):
+        return f"at least {lowest:g}"
+    return f"at most {highest:g}" if math.isinf(lowest) else f"between {lowest:g} and {highest:g} (0.9, not 90)"
 
 
 def _quickest_to_train(

@@ -210,7 +210,7 @@ class Selection:
         Scores by folds count, where the whole front has them.
 
         Raises:
-            ArgumentError: `score` is no number.
+            ArgumentError: `score` is no number, or one that the metric never is.
             LimitsError: none is that good; it names the best.
         """
         return self._trial(fastest_at_least(self._judged.front, score, self.metric).number)

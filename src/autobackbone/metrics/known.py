@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Literal, get_args
@@ -143,6 +144,18 @@ def to_maximised(metric: Metric, value: float) -> float:
         -0.3
     """
     return value if metric.is_higher_better else -value
+
+
+def bounds(metric: Metric) -> tuple[float, float]:
+    """The lowest and the highest score that there can be; infinite where there is no such bound, or none is known.
+
+    Example:
+        >>> bounds(metric_for("accuracy", n_outputs=2)), bounds(metric_for("r2", "regression", n_outputs=1))
+        ((0.0, 1.0), (-inf, 1.0))
+    """
+    if metric.unit == "points":
+        return (-math.inf if metric.name == "r2" else 0.0), 1.0
+    return (-math.inf if metric.is_own else 0.0), math.inf
 
 
 def shown(metric: Metric, value: float) -> str:
