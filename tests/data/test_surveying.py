@@ -56,6 +56,20 @@ def test_rare_classes_are_named_and_left_out():
         survey((PICTURES, labels), rare="error")
 
 
+def test_a_class_that_too_few_groups_hold_is_left_out_for_that():
+    labels, groups = np.repeat(["a", "b", "c"], 20), np.arange(60) % 10
+    groups[40:] = 100 + np.arange(20) % 2
+    pictures = np.zeros((60, 4, 4), np.uint8)
+    with pytest.warns(
+        DataWarning, match=r"'c' \(20, in 2 groups for 3 parts\), left out\. .*, or make groups smaller\."
+    ):
+        found = survey((pictures, labels), groups=groups)
+    assert found.classes == ("a", "b")
+    few = np.append(labels, ["d"] * 3)
+    with pytest.warns(DataWarning, match=r"'c' \(20, in 2 groups for 3 parts\), 'd' \(3\), left out"):
+        survey((np.zeros((63, 4, 4), np.uint8), few), groups=np.append(groups, [7, 8, 9]))
+
+
 def test_too_few_classes_are_refused():
     with pytest.raises(DataError, match=r"at least two classes.*only 'a' was found, with 20 pictures"):
         survey((PICTURES, ["a"] * 20))

@@ -32,6 +32,7 @@ from autobackbone.data.preparation import Preparation
 from autobackbone.data.strata import strata_of
 from autobackbone.data.torch_datasets import from_dataset, is_map_style
 from autobackbone.errors import DataError
+from autobackbone.records import counted
 
 if TYPE_CHECKING:
     from autobackbone.data.sources import Found, Source
@@ -164,7 +165,7 @@ def survey(
         split = split_by_time(_coded(encode_times, dataset, "times", times, names))
     notes = found.notes + split.notes
     if split.rare:
-        notes += (_report_rare(found, split, rare),)
+        notes += (_report_rare(found, split, coded, rare),)
     classes, labels = (found.classes, found.labels) if found.task != "classification" else _without(found, split.rare)
     checked = Survey(
         source=found.source,
@@ -315,12 +316,12 @@ def _without_rare_labels(found: Found, choice: Rare) -> Found:
     return replace(found, classes=classes, labels=found.labels[:, kept], notes=(*found.notes, f"{line}, left out"))
 
 
-def _report_rare(found: Found, split: Split, choice: Rare) -> str:
+def _report_rare(found: Found, split: Split, groups: Codes | None, choice: Rare) -> str:
     rare = list(split.rare)
-    named = ", ".join(_with_counts(found, rare[:10])) + (", …" if len(rare) > 10 else "")
+    named = ", ".join(_with_counts(found, rare[:10], groups, 1 + len(split.made))) + (", …" if len(rare) > 10 else "")
     line = f"{len(rare)} classes too rare for the split: {named}"
     needs = f"a class needs {LEAST_OF_CLASS} pictures, and with groups as many groups as parts"
-    remedy = f"{needs[0].upper()}{needs[1:]}. Add pictures"
+    remedy = f"{needs[0].upper()}{needs[1:]}. Add pictures{'' if groups is None else ', or make groups smaller'}"
     if found.given is not None:
         made = " and ".join(sorted(split.made, reverse=True))
         remedy = f"What is missing ({made}) is made of those to train on, of which {needs}. Add some, or give it, too"
@@ -332,16 +333,26 @@ def _report_rare(found: Found, split: Split, choice: Rare) -> str:
     return f"{line}, left out"
 
 
-def _with_counts(found: Found, codes: list[int]) -> list[str]:
-    """Classes and their pictures; where a split was given, how many of these it has to train on."""
-    sizes = np.bincount(found.labels, minlength=len(found.classes))
-    if found.given is None:
-        return [f"{found.classes[code]!r} ({sizes[code]})" for code in codes]
-    n_train = np.bincount(found.labels[found.given == TRAIN], minlength=len(found.classes))
-    return [
-        f"{found.classes[code]!r} ({n_train[code]} to train on, {sizes[code] - n_train[code]} in given parts)"
-        for code in codes
-    ]
+def _with_counts(found: Found, codes: list[int], groups: Codes | None, n_parts: int) -> list[str]:
+    """Classes and their pictures; where a split was given, how many of these it has to train on; where there are
+    pictures enough, how few groups they lie in.
+
+    Args:
+        found: the dataset.
+        codes: of classes.
+        groups: (n,) int64 codes, or `None`.
+        n_parts: that each class has to have pictures in, and so groups.
+    """
+    return [f"{found.classes[code]!r} ({_count(found, found.labels == code, groups, n_parts)})" for code in codes]
+
+
+def _count(found: Found, is_of_class: np.ndarray[Any, np.dtype[np.bool_]], groups: Codes | None, n_parts: int) -> str:
+    is_dealt = is_of_class if found.given is None else is_of_class & (found.given == TRAIN)
+    n, n_dealt = int(is_of_class.sum()), int(is_dealt.sum())
+    count = f"{n}" if found.given is None else f"{n_dealt} to train on, {n - n_dealt} in given parts"
+    if groups is None or n_dealt < LEAST_OF_CLASS:
+        return count
+    return f"{count}, in {counted(len(np.unique(groups[is_dealt])), 'group')} for {n_parts} parts"
 
 
 def _without(found: Found, rare: tuple[int, ...]) -> tuple[tuple[str | int, ...], Codes]:
