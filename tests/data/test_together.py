@@ -14,6 +14,7 @@ from tests.data.test_excerpt import SlowPictures
 
 from autobackbone.data import (
     LEFT_OUT,
+    PART_CODES,
     TEST,
     TRAIN,
     VALIDATION,
@@ -63,7 +64,10 @@ def test_copies_lie_in_one_part_and_nothing_else_moves(tmp_path):
     assert len(moved) == len(torn)  # of a pair, one
     assert after.names[moved[0]] > "ant/23.png"  # the later one
     line = "24 pictures are copies in 12 groups, such as 'ant/00.png' and 'ant/24.png'; "
-    assert after.skipped[-1].startswith(f"{line}{len(moved)} pictures moved")
+    now = ", ".join(f"{(after.parts == code).sum()} {part}" for part, code in PART_CODES.items())
+    moving = f"{len(moved)} pictures moved to another part, so that copies lie in one: now {now}"
+    assert after.skipped[-1] == line + moving
+    assert after.counts().sum().tolist() != before.counts().sum().tolist()
     assert after.split_digest != before.split_digest
     assert after.digest == before.digest
     assert not after.leaked("validation").size

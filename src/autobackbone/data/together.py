@@ -178,7 +178,11 @@ def _tell_copies(before: DataBundle, after: DataBundle) -> Iterator[str]:
     if not groups:
         return
     n_moved = int((before.parts != after.parts).sum())
-    moved = f"; {counted(n_moved, 'picture')} moved to another part, so that copies lie in one" if n_moved else ""
+    moved = ""
+    if n_moved:
+        # The plan has told the counts from before, and pictures.csv has these.
+        now = ", ".join(f"{n:,} {part}" for part, n in part_sizes(after.parts).items())
+        moved = f"; {counted(n_moved, 'picture')} moved to another part, so that copies lie in one: now {now}"
     first, second = (_quoted(after, index) for index in groups[0][:2])
     yield (
         f"{counted(sum(map(len, groups)), 'picture')} are copies in {counted(len(groups), 'group')}, such as {first} "
