@@ -164,3 +164,13 @@ def test_what_cannot_be_calibrated_is_named(table, labels, message):
     for function in (fit_temperature, settled_temperature, expected_calibration_error):
         with pytest.raises(MetricError, match=message):
             function(table, labels)
+
+
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+def test_the_sentence_has_both_figures_whether_a_temperature_helps_or_not(factor):
+    found = calibration_of(drawn(factor), drawn(factor, seed=1))
+    assert (found.temperature == 1) == (factor == 1)
+    before, after = (f"{100 * error:.1f}" for error in (found.ece_before, found.ece_after))
+    sentence = f"off by {before} points, corrected (temperature {found.temperature:.2f}) by {after}"
+    assert sentence in str(found)
+    assert ("they stay as they are" in str(found)) == (factor == 1)

@@ -62,16 +62,13 @@ class Calibration:
             ...                   log_loss_after=0.395, measured_on="test", n_images=503))
             On 503 test pictures probabilities are off by 4.1 points, corrected (temperature 1.30) by 1.2.
         """
-        if self.temperature == 1:
-            return (
-                f"On {self.n_images:,} {self.measured_on} pictures probabilities are off by "
-                f"{100 * self.ece_before:.1f} points; they stay as they are, since what corrects one half of the "
-                "validation pictures does not help the other."
-            )
-        return (
+        both = (
             f"On {self.n_images:,} {self.measured_on} pictures probabilities are off by {100 * self.ece_before:.1f} "
-            f"points, corrected (temperature {self.temperature:.2f}) by {100 * self.ece_after:.1f}."
+            f"points, corrected (temperature {self.temperature:.2f}) by {100 * self.ece_after:.1f}"
         )
+        if self.temperature != 1:
+            return f"{both}."
+        return f"{both}: they stay as they are, since no temperature is sure to help pictures that did not settle it."
 
 
 def calibration_of(validation: Scored, test: Scored | None = None) -> Calibration:
