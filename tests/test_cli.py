@@ -137,7 +137,8 @@ def test_what_a_run_tells_further_is_printed(run_folder):
     selection = open_run(run_folder[0])
     assert command("ensemble", run_folder[0]).out == f"{selection.ensemble().reason}\n"
     assert command("calibration", run_folder[0]).out == f"{selection.calibration()}\n"
-    assert "select_backbone(" in command("reproduce", run_folder[0]).out
+    assert "select_backbone(" in selection.reproduce()
+    assert command("reproduce", run_folder[0]).out == f"{selection.reproduce()}\n"
     similar = command("similar", run_folder[0])
     assert similar.code == 0
     assert "training picture" in similar.out or "similarity" in similar.out

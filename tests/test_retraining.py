@@ -18,6 +18,7 @@ from tests.conftest import TINY, make_pictures
 from autobackbone import Budget, Limits, Target, open_run, select_backbone
 from autobackbone.errors import ArgumentError, RunError
 from autobackbone.metrics import metric_for
+from autobackbone.progress import Silent
 from autobackbone.refitting import _scores
 from autobackbone.search import trialfiles
 
@@ -126,10 +127,9 @@ def test_optimism_compares_validation_with_test(searched):
     assert f"{100 * best.test_score:.1f} %" in str(optimism)
 
 
-def test_the_lines_that_are_printed_repeat_the_run(searched, capsys, tmp_path, monkeypatch):
+def test_the_lines_that_are_printed_repeat_the_run(searched, tmp_path, monkeypatch):
     result, dataset, _ = searched
-    result.reproduce()
-    script = capsys.readouterr().out
+    script = result.reproduce()
     assert result._facts["split_digest"] in script
     assert f"run.retrain({result.best.number}, dataset=dataset)" in script
     lines = script.replace("dataset = ...", "dataset = given")
@@ -213,10 +213,9 @@ def time_of(name):
     return int(name) % 14
 
 
-def arguments_printed(result, capsys):
+def arguments_printed(result):
     """Those of the search anew, as the lines that are printed would call it."""
-    result.reproduce()
-    lines = capsys.readouterr().out.splitlines()
+    lines = result.reproduce().splitlines()
     begin = lines.index("# selection = select_backbone(")
     call = "\n".join(line.removeprefix("# ") for line in lines[begin : lines.index("# )", begin) + 1])
     found = {}
@@ -225,7 +224,7 @@ def arguments_printed(result, capsys):
     return found, [line for line in lines[begin:] if "=..." in line]
 
 
-def test_the_search_that_is_printed_makes_the_same_split_and_choice(tmp_path, random_weights, capsys):
+def test_the_search_that_is_printed_makes_the_same_split_and_choice(tmp_path, random_weights):
     dataset = make_pictures()
     asked = {"times": time_of, "rare": "error", "tolerance": 2.0, "channels": (2, 1, 0), "value_range": (0.0, 300.0)}
     folders = {"cache_dir": tmp_path / "cache", "progress": False, "run_dir": tmp_path / "run"}
@@ -239,7 +238,7 @@ def test_the_search_that_is_printed_makes_the_same_split_and_choice(tmp_path, ra
         **asked,
         **folders,
     )
-    printed, left_open = arguments_printed(result, capsys)
+    printed, left_open = arguments_printed(result)
     assert {name: printed[name] for name in asked} == asked | {"times": ...}
     assert left_open == ["#     times=...,  # a function of a picture's name, which lay in memory: put the same here"]
     assert not {"groups", "sampler"} & printed.keys()
@@ -252,12 +251,97 @@ def test_the_search_that_is_printed_makes_the_same_split_and_choice(tmp_path, ra
         assert again._facts[fact] == result._facts[fact]
 
 
-def test_a_run_from_before_they_were_noted_prints_what_it_knows(searched, tmp_path, capsys):
+def searched_anew(result):
+    """The comment above the search anew, as one line."""
+    lines = result.reproduce().splitlines()
+    end = lines.index("# selection = select_backbone(")
+    begin = max(index for index in range(end) if not lines[index]) + 1
+    return " ".join(line.removeprefix("# ") for line in lines[begin:end])
+
+
+def test_paths_mean_the_same_from_anywhere(searched, monkeypatch):
+    result, *_ = searched
+    monkeypatch.chdir(result.path.parent)
+    script = open_run(result.path.name).reproduce()
+    assert script == result.reproduce()
+    assert f"open_run({str(result.path)!r})" in script
+    assert f"costs={str(result.path)!r}," in script
+
+
+class Presses(Silent):
+    """Presses Ctrl-C once the first network was screened."""
+
+    def __init__(self, press):
+        self.press = press
+
+    def say(self, line):
+        if line.startswith("trial 0"):
+            self.press()
+
+
+def test_what_was_interrupted_says_so_and_its_search_comes_to_the_end(tmp_path, random_weights, press_ctrl_c):
+    dataset, folders = make_pictures(n_per_class=16), {"cache_dir": tmp_path / "cache"}
+    left = select_backbone(
+        dataset,
+        Budget(n_trials=2),
+        backbones=TINY,
+        weights=random_weights(TINY),
+        image_sizes=[32],
+        space={"n_epochs": 2, "n_blocks_kept": None},
+        run_dir=tmp_path / "run",
+        progress=Presses(press_ctrl_c),
+        **folders,
+    )
+    said = searched_anew(left)
+    assert "has not come to its end: it was interrupted, or is still going on" in said
+    assert "the trials that had ended come out the same, those that were cut off are trained further" in said
+    assert "#     Budget(n_trials=2)," in left.reproduce()
+    printed, _ = arguments_printed(left)
+    whole = select_backbone(
+        dataset, Budget(n_trials=2), run_dir=tmp_path / "again", progress=False, **printed | folders
+    )
+    ended = [trial for trial in left.trials if trial.state == "finished"]
+    assert ended
+    for one, other in zip(ended, (whole.trials[trial.number] for trial in ended), strict=True):
+        assert (one.body, one.n_unfrozen, one.lr, one.score) == (other.body, other.n_unfrozen, other.lr, other.score)
+    assert searched_anew(whole) == "The same search anew, with what this one measured: the same trials come out."
+
+
+def test_a_search_without_the_clock_of_the_run_is_not_called_the_same(tmp_path, random_weights):
+    asked = {"backbones": TINY, "weights": random_weights(TINY), "space": {"n_blocks_kept": None}, "progress": False}
+    folders = {"run_dir": tmp_path / "run", "cache_dir": tmp_path / "cache"}
+    dataset = make_pictures()
+    timed = Budget(wall_clock_s=60, n_trials=0)
+    result = select_backbone(dataset, timed, image_sizes=[32], **asked, **folders)
+    said = searched_anew(result)
+    assert said.startswith("Not the same search: that of the run had a clock, of 60 s, and this one has none.")
+    assert "each of 1 pair of" in said
+    assert "the run screened" not in said
+    assert "costs=" not in result.reproduce()
+    # As if it had had no time for more.
+    facts = json.loads((result.path / "run.json").read_text(encoding="utf-8"))
+    facts["image_sizes"] = [[TINY, [[side, side] for side in (32, 48, 64)]]]
+    (result.path / "run.json").write_text(json.dumps(facts), encoding="utf-8")
+    said = searched_anew(open_run(result.path))
+    assert "each of 3 pairs of backbone and image size that keeps the limits is screened; the run screened 1." in said
+    assert "So other trials come out" in said
+
+
+def test_a_search_of_several_sittings_is_not_called_the_same(searched, tmp_path):
+    result, dataset, cache = searched
+    shutil.copytree(result.path, tmp_path / "run")
+    more = open_run(tmp_path / "run").more(Budget(n_trials=1), dataset=dataset, cache_dir=cache, progress=False)
+    assert "A search anew, in one sitting; the run had 2." in searched_anew(more)
+    (tmp_path / "run" / "costs.jsonl").unlink()
+    assert searched_anew(open_run(tmp_path / "run")).startswith("A search anew, in one sitting. What is tried")
+
+
+def test_a_run_from_before_they_were_noted_prints_what_it_knows(searched, tmp_path):
     result, *_ = searched
     old = Path(shutil.copytree(result.path, tmp_path / "old"))
     facts = {name: value for name, value in result._facts.items() if name != "asked"}
     (old / "run.json").write_text(json.dumps(facts), encoding="utf-8")
-    printed, left_open = arguments_printed(open_run(old), capsys)
+    printed, left_open = arguments_printed(open_run(old))
     assert printed["metric"] == "accuracy"
     assert not left_open
 

@@ -249,6 +249,7 @@ def doctor() -> None:
 
 def _search(call: Callable[[], Selection]) -> None:
     """Search and print what came out of it, also after Ctrl-C."""
+    from autobackbone.search.study import has_ended
     from autobackbone.tables import print_selection
 
     try:
@@ -257,7 +258,7 @@ def _search(call: Callable[[], Selection]) -> None:
         typer.echo("interrupted before the first trial: only what was read and timed is kept, in the cache", err=True)
         raise typer.Exit(130) from None
     print_selection(selection)
-    if not selection.study.user_attrs["ledger"]["is_completed"]:
+    if not has_ended(selection.study):
         typer.echo(
             f"to go on: autobackbone more {selection.path}, or the same with --run-dir {selection.path}", err=True
         )

@@ -200,7 +200,7 @@ def reproduce(run: Run, *, metric: OwnMetric = None) -> None:
     """Print the lines of Python that repeat what a run has recorded."""
     from autobackbone import open_run
 
-    open_run(run, metric=metric).reproduce()
+    typer.echo(open_run(run, metric=metric).reproduce())
 
 
 def _each(found: Iterable[Prediction], write: Callable[[tuple[str, ...]], object]) -> int:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from autobackbone.choosing import trial_line
+from autobackbone.costrecord import SITTING, is_one_untimed_sitting
 from autobackbone.metrics import Metric, is_free_of_code
-from autobackbone.records import Limits, Target, Trial
+from autobackbone.records import Budget, Limits, Target, Trial, counted
 from autobackbone.settings import IN_MEMORY
 from autobackbone.showing import harmless
 
@@ -16,7 +17,14 @@ _SIZES = "image_sizes"
 
 
 def script_of(
-    path: Path, facts: Mapping[str, Any], trials: Sequence[Trial], chosen: Trial, metric: Metric, *, has_costs: bool
+    path: Path,
+    facts: Mapping[str, Any],
+    trials: Sequence[Trial],
+    chosen: Trial,
+    metric: Metric,
+    *,
+    sittings: Sequence[Any],
+    has_ended: bool,
 ) -> str:
     """A script that trains recorded trials again, and one that would search again.
 
@@ -24,13 +32,18 @@ def script_of(
     becomes code.
 
     Args:
-        path: the run folder.
+        path: the run folder; in the script it means the same from any working directory.
         facts: of it.
         trials: of it; those that ended with a network are repeated.
         chosen: the one to use, repeated last.
         metric: of the scores.
-        has_costs: whether the run has recorded all that things cost, in one sitting that no clock ended.
+        sittings: the budget of each, as the run has recorded them beside what things cost; empty where it has not.
+        has_ended: whether the run came to the end of its budget.
+
+    Raises:
+        BudgetError: a budget is none.
     """
+    path = path.absolute()
     repeated = [trial for trial in trials if trial.on_front and trial.number != chosen.number]
     lines = [
         *_heading(facts),
@@ -46,7 +59,9 @@ def script_of(
     ]
     for trial in [*repeated, chosen]:
         lines += [f"# {trial_line(trial, metric)}", f"network = run.retrain({trial.number}, dataset=dataset)"]
-    return "\n".join([*map(harmless, lines), "", *map(harmless, _search(path, facts, trials, has_costs=has_costs)), ""])
+    return "\n".join(
+        [*map(harmless, lines), "", *map(harmless, _search(path, facts, trials, sittings, has_ended=has_ended)), ""]
+    )
 
 
 def _heading(facts: Mapping[str, Any]) -> list[str]:
@@ -69,9 +84,15 @@ def _dataset_line(facts: Mapping[str, Any]) -> str:
     return "dataset = ...  # what was searched on lay in memory: put the same here"
 
 
-def _search(path: Path, facts: Mapping[str, Any], trials: Sequence[Trial], *, has_costs: bool) -> list[str]:
+def _search(
+    path: Path, facts: Mapping[str, Any], trials: Sequence[Trial], sittings: Sequence[Any], *, has_ended: bool
+) -> list[str]:
     arguments = facts["arguments"]
-    n_tuned = sum(trial.n_unfrozen > 0 for trial in trials)
+    budgets = [Budget(**sitting) for sitting in sittings]
+    is_same = is_one_untimed_sitting({SITTING: sittings})
+    n_trials = sum(trial.n_unfrozen > 0 for trial in trials)
+    if is_same and not has_ended:
+        n_trials = budgets[0].n_trials or 0
     given = {
         "task": repr(facts["task"]),
         "label": repr(facts.get("label")) if facts.get("label") is not None else None,
@@ -90,17 +111,54 @@ def _search(path: Path, facts: Mapping[str, Any], trials: Sequence[Trial], *, ha
     # Runs before these were noted have none.
     asked = facts.get("asked", {}).items()
     written += [_asked(name, value) for name, value in asked if value is not None and name.isidentifier()]
-    why = "# The same search anew. What is tried after screening hangs on what things cost, and so on the clock."
-    if has_costs:
+    if is_same:
         written.append(f"#     costs={str(path)!r},")
-        why = "# The same search anew, with what this one measured: the same trials come out."
     return [
-        why,
+        *(f"# {line}" for line in _what_comes_out(facts, trials, budgets, is_same=is_same, has_ended=has_ended)),
         "# selection = select_backbone(",
         "#     dataset,",
-        f"#     Budget(n_trials={n_tuned}),",
+        f"#     Budget(n_trials={n_trials}),",
         *written,
         "# )",
+    ]
+
+
+def _what_comes_out(
+    facts: Mapping[str, Any], trials: Sequence[Trial], budgets: Sequence[Budget], *, is_same: bool, has_ended: bool
+) -> list[str]:
+    """What the search anew has in common with the one that was, and what differs."""
+    if is_same and has_ended:
+        return ["The same search anew, with what this one measured: the same trials come out."]
+    unended = [] if has_ended else ["The run has not come to its end: it was interrupted, or is still going on."]
+    if is_same:
+        anew = [
+            "The same search anew, with what this one measured, comes to its end: the trials that had ended come out",
+            "the same, those that were cut off are trained further, others may follow, and what was not reached is",
+            "measured.",
+        ]
+    elif len(budgets) == 1:
+        anew = _without_the_clock(facts, trials, budgets[0])
+    else:
+        anew = [
+            f"A search anew, in one sitting{f'; the run had {len(budgets)}' if budgets else ''}. What is tried after",
+            "screening hangs on what things cost, and on what was there before, so that other trials may come out.",
+        ]
+    return [*unended, *anew]
+
+
+def _without_the_clock(facts: Mapping[str, Any], trials: Sequence[Trial], budget: Budget) -> list[str]:
+    screened = {
+        (trial.backbone, trial.image_size)
+        for trial in trials
+        if trial.n_unfrozen == 0 and not trial.n_blocks_kept and trial.state == "finished"
+    }
+    n_pairs = sum(len(of) for _, of in facts[_SIZES])
+    pairs = f"{counted(n_pairs, 'pair')} of backbone and image size"
+    few = f"; the run screened {len(screened)}" if len(screened) < n_pairs else ""
+    return [
+        f"Not the same search: that of the run had a clock, of {budget.wall_clock_s:g} s, and this one has none.",
+        f"Without one each of {pairs} that keeps the limits is screened{few}.",
+        "So other trials come out, and it may take far longer.",
     ]
 
 

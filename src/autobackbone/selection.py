@@ -26,7 +26,7 @@ from autobackbone.choosing import (
     mark_front,
     on_one_scale,
 )
-from autobackbone.costrecord import is_one_untimed_sitting, read_costs
+from autobackbone.costrecord import SITTING, read_costs
 from autobackbone.crossfitting import ScoredPart
 from autobackbone.ensembling import Ensemble, ensemble_of
 from autobackbone.errors import ArgumentError, RunError
@@ -44,7 +44,7 @@ from autobackbone.retraining import Retrainer
 from autobackbone.reviewing import contradictions, suspects
 from autobackbone.runfolder import RunFolder
 from autobackbone.search.similar import read_similar
-from autobackbone.search.study import load_study, read_sound_trials
+from autobackbone.search.study import has_ended, load_study, read_sound_trials
 from autobackbone.settings import Groups, Times
 from autobackbone.showing import harmless
 from autobackbone.tasks import require_probabilities
@@ -237,23 +237,26 @@ class Selection:
         """What overfits and what to do about it, in five sentences at most; empty where there is nothing to say."""
         return advice(self.trials, self.metric)
 
-    def reproduce(self) -> None:
-        """Print the lines of Python that repeat what the run has recorded: its front, trained again, the best last.
+    def reproduce(self) -> str:
+        """The lines of Python that repeat what the run has recorded: its front, trained again, the best last.
 
         With versions, threads, and the digests of pictures and split. The split, the screened heads and each training
-        come out the same. So does a search anew, from what this one measured, if it had trials as its only budget;
-        under a limit of time it may try other candidates.
+        come out the same. So does a search anew, from what this one measured, if it had trials as its only budget and
+        came to its end in one sitting; else a comment says what differs.
+
+        Returns:
+            A script, to be printed or written to a file; it runs from any working directory.
 
         Raises:
             RunError: no trial has finished, or the run does not say what such lines need.
         """
         file, trials, chosen, metric = self._run.costs_file, self.trials, self.best, self.metric
-        has_costs = file.is_file() and is_one_untimed_sitting(read_costs(file))
+        sittings = read_costs(file).get(SITTING, ()) if file.is_file() else ()
+        ended = has_ended(self.study)
         try:
-            script = script_of(self.path, self._facts, trials, chosen, metric, has_costs=has_costs)
+            return script_of(self.path, self._facts, trials, chosen, metric, sittings=sittings, has_ended=ended)
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise self._run.damaged(f"what a search was asked cannot be told from it ({error!r})") from error
-        print(script)  # noqa: T201  what it is for
 
     def scores_without_copies(self, trial: Trial | int | None = None) -> dict[ScoredPart, float]:
         """A trial's scores without those pictures that have a copy in the training part.

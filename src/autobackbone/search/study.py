@@ -325,6 +325,16 @@ def begin_sitting(study: optuna.Study) -> Ledger:
     return opened
 
 
+def has_ended(study: optuna.Study) -> bool:
+    """Whether the present budget has been spent to its end.
+
+    Raises:
+        RunError: what the study says of it is none of ours.
+    """
+    with _told_of_damage(study):
+        return Ledger(**study.user_attrs.get(_LEDGER, {})).is_completed is True
+
+
 def end_sitting(study: optuna.Study, opened: Ledger, run_s: float, *, is_completed: bool) -> None:
     """Note what the run has spent by now."""
     study.set_user_attr(_LEDGER, asdict(replace(opened, run_s=run_s, is_completed=is_completed)))
