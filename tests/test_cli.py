@@ -14,6 +14,7 @@ from tests.conftest import TINY, command, make_pictures
 from torchmetrics.classification import MulticlassAccuracy
 
 from autobackbone import open_run
+from autobackbone.costrecord import read_costs
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -160,6 +161,21 @@ def test_more_goes_on_with_a_run(run_folder, tmp_path):
     assert "the run goes on" in done.err
     assert len(open_run(tmp_path / "run").trials) >= len(open_run(run_folder[0]).trials)
     assert command("more", tmp_path / "run", "--budget", "8s", "--backbones", "nonsense").code == 1
+
+
+def test_costs_that_a_run_has_recorded_take_the_place_of_measuring(run_folder, photos, tiny, tmp_path):
+    again = ("select", photos, "--costs", run_folder[0], "--trials", "0", *tiny)
+    done = command(*again, "--run-dir", tmp_path / "run")
+    assert done.code == 0, done.err
+    assert "not measured here" in done.err
+    assert "budget: 0 trials after screening" in done.err
+    first, second = (read_costs(folder / "costs.jsonl") for folder in (run_folder[0], tmp_path / "run"))
+    of = next(of for of in second if of.startswith("latency of"))
+    assert second[of][0] == first[of][0]
+    refused = command(*again, "--budget", "1min", "--run-dir", tmp_path / "other")
+    assert (refused.code, refused.out) == (1, "")
+    assert "leave --budget out" in refused.err
+    assert "give --trials" in command("select", photos, "--costs", run_folder[0]).err
 
 
 def test_a_dry_run_prints_the_plan_and_leaves_nothing(photos, tiny, tmp_path):

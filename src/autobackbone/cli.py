@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autobackbone.clirun import Dataset, Run, commands, writing
-from autobackbone.errors import AutobackboneError
+from autobackbone.errors import ArgumentError, AutobackboneError
 from autobackbone.records import Budget, Limits, Precision, Resize, Target, Task, as_budget
 from autobackbone.showing import harmless
 
@@ -83,7 +83,9 @@ def _version(
 @app.command()
 def select(  # noqa: PLR0913  one option for each argument of the facade
     data: Annotated[Path, typer.Argument(help="A folder with one sub-folder per class, or a CSV file with paths.")],
-    budget: Annotated[str, typer.Option(help="Time, such as 90s, 10min or 1h.")] = "10min",
+    budget: Annotated[
+        str | None, typer.Option(help="Time, such as 90s, 10min or 1h; 10min if not given, and with --costs no limit.")
+    ] = None,
     *,
     run_dir: RunDir = None,
     label: Annotated[
@@ -117,17 +119,24 @@ def select(  # noqa: PLR0913  one option for each argument of the facade
     seed: Seed = 0,
     workers: Workers = 0,
     stop_early: StopEarly = False,
+    costs: Annotated[
+        Path | None,
+        typer.Option(
+            help="A run whose recorded latencies and seconds are used in place of measuring. With --trials and no "
+            "--budget; the same seed and options then give the same trials, if no clock ended that run."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
 ) -> None:
     """Search on a folder of pictures."""
-    wall_clock_s = as_budget(budget).wall_clock_s
+    granted = _granted(budget, trials, costs)
     sizes = [_image_size(text) for text in _split(image_sizes)]
     from autobackbone import plan, select_backbone
 
     call: Callable[[], Any] = partial(
         plan if dry_run else select_backbone,
         data,
-        Budget(wall_clock_s=wall_clock_s, n_trials=trials),
+        granted,
         task=task,
         label=_one_or_several(label),
         metric=metric,
@@ -143,6 +152,7 @@ def select(  # noqa: PLR0913  one option for each argument of the facade
         max_download_mb=max_download_mb,
         stop_early=stop_early,
         workers=workers,
+        costs=costs,
     )
     if dry_run:
         typer.echo(harmless(str(call()), keeps="\n"))
@@ -263,6 +273,17 @@ def _search(call: Callable[[], Selection]) -> None:
             f"to go on: autobackbone more {selection.path}, or the same with --run-dir {selection.path}", err=True
         )
         raise typer.Exit(130)
+
+
+def _granted(budget: str | None, trials: int | None, costs: Path | None) -> Budget:
+    if costs is None:
+        return Budget(wall_clock_s=as_budget("10min" if budget is None else budget).wall_clock_s, n_trials=trials)
+    if budget is not None or trials is None:
+        raise ArgumentError(
+            "--costs repeats a search that no clock ends: give --trials, how many to begin after screening, and leave "
+            "--budget out."
+        )
+    return Budget(n_trials=trials)
 
 
 def _one_or_several(texts: list[str] | None) -> str | list[str] | None:
