@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict
 
 import pytest
 
@@ -20,13 +21,13 @@ def test_what_is_noted_comes_again_in_its_order(tmp_path):
     record = CostRecord(file=tmp_path / "costs.jsonl")
     assert [record.seconds("epoch", lambda s=s: s) for s in (1.5, 2.5)] == [1.5, 2.5]
     assert record.one_of("step", ("slow", "fast"), lambda: "fast") == "fast"
-    assert record.latencies("latency", lambda: [LATENCY])[0].p50_ms == 2.0
+    assert record.latencies("latency", 1, lambda: [LATENCY])[0].p50_ms == 2.0
     assert record.n_measured == 4
 
     again = CostRecord(file=tmp_path / "again.jsonl", repeated=read_costs(tmp_path / "costs.jsonl"))
     assert [again.seconds("epoch", never) for _ in range(3)] == [1.5, 2.5, 2.5]  # the last one stays
     assert again.one_of("step", ("slow", "fast"), never) == "fast"
-    (latency,) = again.latencies("latency", never)
+    (latency,) = again.latencies("latency", 1, never)
     assert (latency.p95_ms, latency.n_repeats) == (3.0, 9)
     assert math.isnan(latency.images_per_s)
     assert again.n_measured == 0
@@ -74,14 +75,42 @@ def test_a_damaged_record_is_named(tmp_path, line, message):
         ("soon", lambda record: record.seconds("it", never)),
         (-1.0, lambda record: record.seconds("it", never)),
         (float("nan"), lambda record: record.seconds("it", never)),
+        (0, lambda record: record.seconds("it", never)),
+        (1e-320, lambda record: record.seconds("it", never)),
+        (1e308, lambda record: record.seconds("it", never)),
         (3, lambda record: record.one_of("it", ("slow", "fast"), never)),
-        ([{"p50_ms": 2}], lambda record: record.latencies("it", never)),
-        (7, lambda record: record.latencies("it", never)),
+        ([{"p50_ms": 2}], lambda record: record.latencies("it", 1, never)),
+        (7, lambda record: record.latencies("it", 1, never)),
     ],
 )
 def test_a_value_of_another_kind_is_named(value, ask):
     with pytest.raises(RunError, match=r"it should be .* came"):
         ask(CostRecord(repeated={"it": [value]}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({name: value} for name in ("p50_ms", "p95_ms") for value in (0, None, 1e308, 1e-320, 10**400)),
+        *({name: value} for name in ("noise_ms", "images_per_s") for value in (-1, 1e308, float("inf"), "1", True)),
+        *({"n_repeats": value} for value in (None, 0, 1.5, True, 10**400)),
+        {"noise_ms": None},
+        {"images_per_s": 0},
+        {"images_per_s": None, "p50_ms": 0},
+    ],
+    ids=str,
+)
+def test_a_latency_that_cannot_have_been_measured_is_named(changes):
+    noted = [{**asdict(LATENCY), "images_per_s": None, **changes}]
+    with pytest.raises(RunError, match=r"damaged: it should be a list of one latency, and .* came"):
+        CostRecord(repeated={"it": [noted]}).latencies("it", 1, never)
+
+
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_as_many_latencies_as_networks_were_noted(n):
+    noted = [{**asdict(LATENCY), "images_per_s": None}] * n
+    with pytest.raises(RunError, match=r"damaged: it should be a list of 2 latencies, and .* came"):
+        CostRecord(repeated={"it": [noted]}).latencies("it", 2, never)
 
 
 def test_damage_of_its_own_record_ends_no_run(tmp_path):

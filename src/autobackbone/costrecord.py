@@ -25,6 +25,11 @@ _Name = TypeVar("_Name", bound=str)
 _OF, _IS = "of", "is"
 # Bytes of a line: latencies of a hundred networks take 15,000.
 _LONGEST = 1_000_000
+# No pass or epoch takes less, or a year, and sums of what does neither end at infinity.
+_LEAST_S = 1e-9
+_MOST_S = 3e7
+# Pictures a second.
+_HIGHEST_SPEED = 1e9
 SITTING = "sitting"
 """What a sitting notes first: its budget."""
 RecordedCosts = Mapping[str, Sequence[Any]]
@@ -100,7 +105,7 @@ class CostRecord:
     def seconds(self, of: str, measure: Callable[[], float]) -> float:
         """Seconds: what was noted, else what is measured."""
         recalled = self.recalled(of)
-        if recalled is not None and not (is_number(recalled) and math.isfinite(recalled) and recalled >= 0):
+        if recalled is not None and not _is_between(recalled, _LEAST_S, _MOST_S):
             raise self.damaged(of, "seconds", recalled)
         value = float(measure() if recalled is None else recalled)
         self.note(of, value)
@@ -115,11 +120,12 @@ class CostRecord:
         self.note(of, value)
         return value
 
-    def latencies(self, of: str, measure: Callable[[], Sequence[Latency]]) -> list[Latency]:
-        """Latencies, those of several networks in their order: what was noted, else what is measured."""
+    def latencies(self, of: str, n: int, measure: Callable[[], Sequence[Latency]]) -> list[Latency]:
+        """Latencies of so many networks, in their order: what was noted, else what is measured."""
         recalled = self.recalled(of)
-        if recalled is not None and not (isinstance(recalled, list) and all(map(_is_latency, recalled))):
-            raise self.damaged(of, "a list of latencies", recalled)
+        is_list = isinstance(recalled, list) and len(recalled) == n and all(map(_is_latency, recalled))
+        if recalled is not None and not is_list:
+            raise self.damaged(of, f"a list of {n} latencies" if n > 1 else "a list of one latency", recalled)
         found = list(measure()) if recalled is None else [_latency(one) for one in recalled]
         self.note(of, [_plain(one) for one in found])
         return found
@@ -210,9 +216,19 @@ def _latency(noted: Mapping[str, Any]) -> Latency:
 
 
 def _is_latency(value: Any) -> bool:
-    names = {one.name for one in fields(Latency)}
+    if not isinstance(value, dict) or set(value) != {one.name for one in fields(Latency)}:
+        return False
+    least_ms, most_ms = 1e3 * _LEAST_S, 1e3 * _MOST_S
+    speed, n = value["images_per_s"], value["n_repeats"]
     return (
-        isinstance(value, dict)
-        and set(value) == names
-        and all(one is None or (is_number(one) and one >= 0) for one in value.values())
+        all(_is_between(value[name], least_ms, most_ms) for name in ("p50_ms", "p95_ms"))
+        and _is_between(value["noise_ms"], 0, most_ms)
+        # Alone among them it may not be known: where a batch of 32 does not fit, and side by side.
+        and (speed is None or _is_between(speed, 1 / _MOST_S, _HIGHEST_SPEED))
+        and isinstance(n, int)
+        and _is_between(n, 1, _HIGHEST_SPEED * _MOST_S)
     )
+
+
+def _is_between(value: Any, least: float, most: float) -> bool:
+    return is_number(value) and least <= value <= most

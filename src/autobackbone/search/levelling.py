@@ -61,7 +61,7 @@ def _measure(shop: Workshop, bodies: Sequence[Body]) -> bool:
         return measure_together(networks, shop.target, seconds=_seconds_each(shop, len(bodies)))
 
     try:
-        latencies = shop.record.latencies(f"side by side: {', '.join(map(str, bodies))}", measured)
+        latencies = shop.record.latencies(f"side by side: {', '.join(map(str, bodies))}", len(bodies), measured)
     except TargetMemoryError as error:  # all of them at once; each for itself did fit
         shop.reporter.say(f"latencies were not measured side by side: {error}")
         return False

@@ -33,6 +33,7 @@ def price(shop: Workshop, body: Body) -> Priced:
         name, measure = f"{backbone}{body.cut}", shop.book.measure
         (latency,) = shop.record.latencies(
             f"latency of {body}",
+            1,
             lambda: [measure(network, name, image_size, shop.target, seconds=pricing_s(shop))],
         )
         shop.priced[body] = Priced(
