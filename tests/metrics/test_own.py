@@ -1,6 +1,7 @@
 """A user's own metric: the same answers as the known one that it is like, and words on what cannot be used."""
 
 import math
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -59,6 +60,33 @@ class Two(Share):
 
     def compute(self):
         return {"near": self.n_near, "all": self.n}
+
+
+class Failing(Share):
+    """Raises in one of its members."""
+
+    def __init__(self, error=None, where="update"):
+        super().__init__()
+        self.error, self.where = error, where
+
+    def __deepcopy__(self, _):
+        return Failing(self.error, self.where)
+
+    def reset(self):
+        self._raise_in("reset")
+        super().reset()
+
+    def update(self, predictions, labels):
+        self._raise_in("update")
+        super().update(predictions, labels)
+
+    def compute(self):
+        self._raise_in("compute")
+        return super().compute()
+
+    def _raise_in(self, where):
+        if self.where == where and self.error is not None:
+            raise self.error
 
 
 MODULE = """
@@ -248,6 +276,26 @@ def test_what_a_metric_refuses_is_said_with_its_own_words():
     for function in (score, standard_error, interval):
         with pytest.raises(MetricError, match="Two has to give one number; dict came"):
             function(metric_for(Two(), "regression", n_outputs=1), [[1.0], [2.0]], [[1.0], [2.0]])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("boom"), ZeroDivisionError("boom"), AssertionError(), AttributeError("boom"), OSError("boom")],
+    ids=repr,
+)
+@pytest.mark.parametrize("where", ["reset", "update", "compute"])
+def test_whatever_a_metric_raises_is_said_of_it(error, where):
+    made = Failing(error, where)
+    metric = metric_for(made, "regression", n_outputs=1)
+    with pytest.raises(MetricError, match=r"Failing cannot score .*: " + re.escape(repr(error))) as caught:
+        score(metric, [[1.0], [2.0]], [[1.0], [2.0]])
+    assert caught.value.__cause__ is error
+
+
+def test_a_full_memory_is_no_fault_of_a_metric():
+    metric = metric_for(Failing(MemoryError("full"), "update"), "regression", n_outputs=1)
+    with pytest.raises(MemoryError, match="full"):
+        score(metric, [[1.0], [2.0]], [[1.0], [2.0]])
 
 
 def test_what_cannot_score_is_told_before_any_time_is_spent():

@@ -28,6 +28,9 @@ _REMEDY = (
 )
 
 
+# What is raised with a sentence.
+_TELLING = (ValueError, RuntimeError, TypeError)
+
 # Whose metrics compute, and do nothing else.
 _PLAIN = ("torchmetrics.classification.", "torchmetrics.regression.")
 
@@ -70,9 +73,11 @@ def made_from(text: str) -> torchmetrics.Metric:
             # All pictures are scored at once anyway: that a metric keeps them all until then is no news.
             warnings.filterwarnings("ignore", message="Metric `.*` will save all")
             made = found(**_arguments(text, given))
-    except (TypeError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:
         what = "with these arguments" if given else "without arguments"
-        raise MetricError(f"metric {text!r} cannot be made {what}: {error}. {_REMEDY}") from error
+        raise MetricError(f"metric {text!r} cannot be made {what}: {_said_by(error)}. {_REMEDY}") from error
     if not isinstance(made, torchmetrics.Metric):
         raise MetricError(f"metric {text!r} gives a {type(made).__name__}, not a metric of torchmetrics. {_REMEDY}")
     return made
@@ -171,7 +176,7 @@ def own_statistic(made: torchmetrics.Metric, predictions: Floats, labels: NDArra
     Raises:
         MetricError: as `own_score`.
     """
-    scorer, (found, truth) = _fresh(made), _as_tensors(predictions, labels, task)
+    scorer, (found, truth) = _clone(made), _as_tensors(predictions, labels, task)
     _value(scorer, found, truth)
 
     def value(rows: NDArray[np.intp]) -> float:
@@ -197,7 +202,7 @@ def own_score(made: torchmetrics.Metric, predictions: Floats, labels: NDArray[An
     Raises:
         MetricError: it refuses them, or gives no single number.
     """
-    return _value(_fresh(made), *_as_tensors(predictions, labels, task))
+    return _value(_clone(made), *_as_tensors(predictions, labels, task))
 
 
 def _imported(text: str) -> Any:
@@ -209,9 +214,14 @@ def _imported(text: str) -> Any:
 
 
 def _fresh(made: torchmetrics.Metric) -> torchmetrics.Metric:
-    clone = made.clone().to("cpu")
+    clone = _clone(made)
     clone.reset()
     return clone
+
+
+def _clone(made: torchmetrics.Metric) -> torchmetrics.Metric:
+    """To be reset before it is used."""
+    return made.clone().to("cpu")
 
 
 def _as_tensors(predictions: Floats, labels: NDArray[Any], task: str) -> tuple[Tensor, Tensor]:
@@ -224,19 +234,26 @@ def _as_tensors(predictions: Floats, labels: NDArray[Any], task: str) -> tuple[T
 
 def _value(scorer: torchmetrics.Metric, found: Tensor, truth: Tensor) -> float:
     name = name_of(scorer)
-    scorer.reset()
     try:
+        scorer.reset()
         scorer.update(found, truth)
         value = scorer.compute()
-    except (ValueError, RuntimeError, TypeError, IndexError) as error:
+    except MemoryError:  # no fault of the metric's
+        raise
+    except Exception as error:  # whatever a user's code may raise
         raise MetricError(
-            f"{name} cannot score predictions {tuple(found.shape)} and labels {tuple(truth.shape)}: {error}"
+            f"{name} cannot score predictions {tuple(found.shape)} and labels {tuple(truth.shape)}: {_said_by(error)}"
         ) from error
     number = torch.as_tensor(value) if isinstance(value, (Tensor, float, int)) else None
     if number is None or number.numel() != 1:
         what = type(value).__name__ if number is None else f"numbers {tuple(number.shape)}"
         raise MetricError(f"{name} has to give one number; {what} came. Let it average over classes, say.")
     return float(number)
+
+
+def _said_by(error: Exception) -> str:
+    """Its words, with its kind where they may be none, or not tell what went wrong, such as a key alone."""
+    return str(error) if isinstance(error, _TELLING) and str(error) else repr(error)
 
 
 def _is_alike(one: Any, other: Any) -> bool:
