@@ -3,6 +3,7 @@
 import errno
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from sqlalchemy.engine import Engine
 from tests.conftest import TINY, command, make_pictures
 
 from autobackbone import Budget, Limits, Target, open_run, plan, select_backbone
-from autobackbone.costrecord import read_costs
+from autobackbone.costrecord import SITTING, read_costs
 from autobackbone.errors import (
     ArgumentError,
     AutobackboneError,
@@ -658,9 +659,32 @@ def test_costs_are_of_the_same_target_and_a_clock_is_told(search, pictures, tmp_
     costs, again = (read_costs(run._run.costs_file) for run in (first, second))
     of = next(of for of in costs if of.startswith("latency of"))
     assert again[of][0] == costs[of][0]
-    # Whoever goes on with it measures no other way.
+    # Whoever goes on with it takes them from nowhere else.
     with pytest.raises(RunError, match="begun with costs="):
-        search(pictures, Budget(n_trials=1), run_dir=tmp_path / "second", image_sizes=[32])
+        search(pictures, Budget(n_trials=1), **{**asked, "costs": second.path})
+
+
+def test_a_run_with_costs_goes_on_and_measures(search, pictures, cache, tmp_path):
+    first = search(pictures, Budget(n_trials=0), run_dir=tmp_path / "first", image_sizes=[32])
+    asked = {"run_dir": tmp_path / "second", "image_sizes": [32]}
+    second = search(pictures, Budget(n_trials=0), costs=first.path, **asked)
+    before = read_costs(second._run.costs_file)
+    shutil.rmtree(first.path)  # nothing of it is needed any more
+    lines = []
+    given = {"dataset": pictures, "cache_dir": cache, "progress": Listens(lines)}
+    third = second.more(Budget(n_trials=1, wall_clock_s=60), **given)
+    told = f"latencies and seconds are measured from here on, no more those that {str(first.path)!r} recorded"
+    assert lines.count(told) == 1
+    assert len(third.trials) == len(second.trials) + 1
+    after = read_costs(third._run.costs_file)
+    assert all(after[of][: len(noted)] == noted for of, noted in before.items())
+    assert len(after[SITTING]) == 2
+    note = "a later sitting measured latencies and seconds itself"
+    assert third.notes == (*second.notes, note)
+    # So does the same call without costs, and what was said is said again, and noted once.
+    again = search(pictures, Budget(n_trials=1), progress=Listens(lines), **asked)
+    assert lines.count(told) == 2
+    assert again.notes == third.notes
 
 
 def test_costs_go_with_trials_alone(pictures, search, tmp_path):

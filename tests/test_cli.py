@@ -160,6 +160,9 @@ def test_more_goes_on_with_a_run(run_folder, tmp_path):
     assert done.code == 0, done.err
     assert "the run goes on" in done.err
     assert len(open_run(tmp_path / "run").trials) >= len(open_run(run_folder[0]).trials)
+    n_tuned = sum(trial.n_unfrozen > 0 for trial in open_run(tmp_path / "run").trials)
+    assert command("more", tmp_path / "run", "--budget", "60s", "--trials", "0").code == 0
+    assert sum(trial.n_unfrozen > 0 for trial in open_run(tmp_path / "run").trials) == n_tuned
     assert command("more", tmp_path / "run", "--budget", "8s", "--backbones", "nonsense").code == 1
 
 

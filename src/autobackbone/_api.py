@@ -117,7 +117,8 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
         sampler: any Optuna sampler; `None` for multivariate TPE.
         costs: the folder of a run whose recorded costs are used instead of measuring: latencies, seconds of passes and
             epochs, precisions of steps and passes. With a budget of trials alone, the same seed, data and arguments
-            give the same trials. What that run did not record is measured. `None` to measure everything.
+            give the same trials. What that run did not record is measured. `None` to measure everything, also from
+            here on, where a run is continued.
         stop_early: whether the search ends when more time is hardly worth it: when the later half of 16 or more
             trainings has let the front's hypervolume grow by less than half a per cent. It is told either way.
         workers: `0` trains in this process, `1` in a worker process, which is ended and replaced where it dies, hangs,
@@ -224,7 +225,6 @@ def go_on(
         cache_gb=cache_gb,
         batch_norm=arguments["batch_norm"],
         sampler=_given_again("sampler", sampler, asked),
-        costs=arguments.get("costs"),
         stop_early=stop_early,
         workers=workers,
     )

@@ -48,6 +48,7 @@ Workers = Annotated[
     int, typer.Option(min=0, max=1, help="1 trains in a worker process: one that dies costs a trial, not the run.")
 ]
 StopEarly = Annotated[bool, typer.Option("--stop-early", help="End when more time is hardly worth it.")]
+Trials = Annotated[int | None, typer.Option("--trials", "--n-trials", help="Trials after screening, at most.")]
 Seed = Annotated[int, typer.Option(help="Of the split, the sampler and the training.")]
 
 
@@ -112,9 +113,7 @@ def select(  # noqa: PLR0913  one option for each argument of the facade
         ),
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="A weight file, or a folder of them.")] = None,
-    trials: Annotated[
-        int | None, typer.Option("--trials", "--n-trials", help="Trials after screening, at most.")
-    ] = None,
+    trials: Trials = None,
     max_download_mb: Annotated[float, typer.Option(help="Megabytes of weights that may be fetched.")] = 2000,
     seed: Seed = 0,
     workers: Workers = 0,
@@ -165,6 +164,7 @@ def more(
     run: Run,
     *,
     budget: Annotated[str, typer.Option(help="Time, such as 90s, 10min or 1h.")] = "10min",
+    trials: Trials = None,
     backbones: Backbones = None,
     data: Dataset = None,
     max_download_mb: Annotated[float, typer.Option(help="Megabytes of weights that may be fetched.")] = 2000,
@@ -172,6 +172,7 @@ def more(
     stop_early: StopEarly = False,
 ) -> None:
     """Go on with a run: more time, and further networks."""
+    granted = Budget(wall_clock_s=as_budget(budget).wall_clock_s, n_trials=trials)
     from autobackbone import open_run
 
     call = open_run(run).more
@@ -181,7 +182,7 @@ def more(
         "stop_early": stop_early,
         "workers": workers,
     }
-    _search(partial(call, budget, backbones=_split(backbones) or None, **asked))
+    _search(partial(call, granted, backbones=_split(backbones) or None, **asked))
 
 
 @app.command()

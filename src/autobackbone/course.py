@@ -32,7 +32,7 @@ from autobackbone.planning import FROZEN_SHARE, SCREENING_SHARE
 from autobackbone.preparing import Prepared, n_workers, prepare
 from autobackbone.progress import Reporter
 from autobackbone.records import Budget, Trial, counted
-from autobackbone.runfacts import begin_or_continue, known, known_copies, note_added
+from autobackbone.runfacts import begin_or_continue, known, known_copies, note_added, note_measured
 from autobackbone.runfolder import RunFolder, written_whole
 from autobackbone.running.child import Bounds
 from autobackbone.running.crossing import require_crossing, require_pictures
@@ -150,6 +150,9 @@ def _open_workshop(
     study = grown(study, space.distributions())
     if settings.added:
         note_added(run, prepared)
+    measured = note_measured(run, settings)
+    if measured is not None:
+        reporter.say(measured)
     ledger = begin_sitting(study)
     record = CostRecord(file=run.costs_file, repeated=repeated, source=settings.costs)
     record.note(SITTING, asdict(settings.budget))

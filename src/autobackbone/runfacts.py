@@ -35,6 +35,7 @@ _PACKAGES = (
     "pillow",
     "imagehash",
 )
+_COSTS = "costs"
 
 
 def begin_or_continue(run: RunFolder, prepared: Prepared, bundle: DataBundle) -> None:
@@ -57,6 +58,20 @@ def note_added(run: RunFolder, prepared: Prepared) -> None:
     run.write_facts({**run.read_facts(), "image_sizes": _image_sizes(prepared)})
 
 
+def note_measured(run: RunFolder, settings: Settings) -> str | None:
+    """Write down that a run which took its costs from another one measures them from now on; what to say of that,
+    `None` where it is not so.
+    """
+    facts = run.read_facts()
+    before = facts["arguments"].get(_COSTS)
+    if before is None or settings.costs is not None:
+        return None
+    note = "a later sitting measured latencies and seconds itself"
+    if note not in facts["notes"]:
+        run.write_facts({**facts, "notes": [*facts["notes"], note]})
+    return f"latencies and seconds are measured from here on, no more those that {before!r} recorded"
+
+
 def known(run: RunFolder, settings: Settings) -> Known:
     """What a run has settled for those who continue it.
 
@@ -70,7 +85,8 @@ def known(run: RunFolder, settings: Settings) -> Known:
     changed = [
         f"{name}={before!r} (now {asked.get(name)!r})"
         for name, before in facts["arguments"].items()
-        if asked.get(name) != before
+        # Without costs it is measured from then on: they may be gone, or end where the run is to go on.
+        if asked.get(name) != before and not (name == _COSTS and settings.costs is None)
     ]
     if changed:
         raise RunError(

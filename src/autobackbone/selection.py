@@ -368,7 +368,8 @@ class Selection:
         """Go on with the run: more time, and further backbones, with everything else as it was asked.
 
         All that was tried stays and is built on. Where backbones are added, a further study in the run's file takes
-        its trials over, since the choices of a study cannot grow.
+        its trials over, since the choices of a study cannot grow. A run that took its costs from another one (`costs=`)
+        measures them from now on.
 
         Args:
             budget: as for the search; it comes on top, where the run has spent its own, else it takes its place.
