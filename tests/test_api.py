@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import re
 import shutil
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchmetrics
 from PIL import Image
 from sklearn.metrics import balanced_accuracy_score
 from sqlalchemy import event
@@ -685,6 +687,37 @@ def test_a_run_with_costs_goes_on_and_measures(search, pictures, cache, tmp_path
     again = search(pictures, Budget(n_trials=1), progress=Listens(lines), **asked)
     assert lines.count(told) == 2
     assert again.notes == third.notes
+
+
+@pytest.mark.parametrize("metric", ["r2", "mae"])
+def test_where_all_that_is_trained_on_is_the_same_that_is_told(search, pictures, tmp_path, metric):
+    lines = ["file,label,split"]
+    for i, picture in enumerate(pictures[0][:24]):
+        Image.fromarray(picture).save(tmp_path / f"{i}.png")
+        lines.append(f"{i}.png,0.5,train" if i < 16 else f"{i}.png,{i},{('val', 'test')[i % 2]}")
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    with pytest.raises(LimitsError, match="screened: the 16 training pictures do not differ in their labels") as caught:
+        search(tmp_path / "list.csv", Budget(n_trials=0), run_dir=tmp_path / "run", metric=metric)
+    assert "time" not in str(caught.value)
+    assert str(caught.value).count("do not differ") == 1
+
+
+class Failing(torchmetrics.SumMetric):
+    """A number of the truth alone, on which it is tried, and not of what a head says, which is never as sure."""
+
+    higher_is_better = True
+
+    def update(self, predictions, _):
+        super().update(predictions.min())
+
+    def compute(self):
+        return super().compute() + 1 if super().compute() == 0 else torch.tensor(math.nan)
+
+
+def test_a_metric_that_is_no_number_is_told(search, pictures, tmp_path):
+    with pytest.raises(LimitsError, match="screened: Failing is no finite number on the validation pictures") as caught:
+        search(pictures, Budget(n_trials=0), run_dir=tmp_path / "run", metric=Failing())
+    assert "time" not in str(caught.value)
 
 
 def test_costs_go_with_trials_alone(pictures, search, tmp_path):

@@ -1,4 +1,5 @@
 import math
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -6,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autobackbone.errors import DataError, LimitsError
+from autobackbone.errors import DataError, LimitsError, TrialError, TrialMemoryError
 from autobackbone.records import Body, Latency, Limits, Priced, Target
 from autobackbone.search import screenstage
 from autobackbone.search.costs import Costs
@@ -172,6 +173,35 @@ def test_pairs_that_break_a_limit_take_no_more_than_the_time(monkeypatch):
     monkeypatch.setattr(screenstage, "_screen_if_it_fits", refuse)
     monkeypatch.setattr(screenstage, "_order", lambda _: [SMALL._replace(backbone=name) for name in "abcde"])
     with pytest.raises(LimitsError, match=r"none of 3 pairs.*Time ended before all 5 were measured. Give more"):
+        screenstage.screen_all(shop)
+
+
+@pytest.mark.parametrize(
+    ("budget_s", "errors", "message"),
+    [
+        (math.inf, ["a"], "screened: a."),
+        (100.0, ["a", "b", "a"], "screened: a; b."),
+        (math.inf, ["a.", "b", "c", "d", "e"], "screened: a; b; c; and 2 other causes."),
+        (100.0, [], "screened: the time was too short. Give more, or allow smaller image_sizes."),
+        (
+            math.inf,
+            [TrialMemoryError("out of memory")],
+            "screened: out of memory. Allow smaller image_sizes, or smaller backbones.",
+        ),
+    ],
+)
+def test_where_nothing_could_be_screened_its_causes_are_told_each_once(monkeypatch, budget_s, errors, message):
+    left = [error if isinstance(error, Exception) else TrialError(error) for error in errors]
+
+    def fail(*_):
+        if left:
+            raise left.pop(0)
+
+    shop = Screens(monkeypatch, budget_s)
+    shop.reporter, shop.priced = SimpleNamespace(say=lambda _: None), {}
+    monkeypatch.setattr(screenstage, "_screen_if_it_fits", fail)
+    monkeypatch.setattr(screenstage, "_order", lambda _: [SMALL._replace(backbone=name) for name in "abcde"])
+    with pytest.raises(LimitsError, match=rf"^no backbone could be {re.escape(message)}$"):
         screenstage.screen_all(shop)
 
 

@@ -6,9 +6,10 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
+import numpy as np
 from torch import nn
 
 from autobackbone.choosing import trial_line
@@ -40,6 +41,7 @@ from autobackbone.search.scouting import Scouts, scouted
 from autobackbone.search.similar import note_similar
 from autobackbone.search.study import add_screened, next_number
 from autobackbone.search.workshop import Workshop
+from autobackbone.tasks import can_be_learned
 
 # The first pass is cut where it would take more than this share of the time left: even a tiny budget ends with a head.
 _FIRST_PASS_SHARE = 0.6
@@ -57,6 +59,8 @@ _TUNING_SHARE = 2.5
 # However long fine-tuning took in between, screening leaves a fifth of what is left then.
 _LATEST_SHARE = 0.8
 
+# Told where nothing could be screened; the lines before tell them all.
+_N_CAUSES = 3
 # Among a trial's extras: how many pictures it passed, only to be compared with others.
 _N_COMPARED = "n_compared"
 
@@ -73,7 +77,7 @@ def screen_all(shop: Workshop, *, share: float = SCREENING_SHARE, fine_tune: Cal
             the seconds that what it began still needs: screening leaves them.
 
     Raises:
-        LimitsError: no pair keeps the limits.
+        LimitsError: no pair keeps the limits, or none could be screened.
         RunError: the disk is too small for a single head.
         WeightsError: no weights can be loaded.
     """
@@ -101,7 +105,7 @@ def screen_all(shop: Workshop, *, share: float = SCREENING_SHARE, fine_tune: Cal
             screen_cuts(shop, body, features, min(max(ends.until, now + _LEAST_CUTS_SHARE * left_s), now + cuts_s))
     _tell_left_out(shop, ends)
     if not shop.heads:
-        raise next(iter(unloadable.values()), None) or _nothing_within_limits(shop)
+        raise next(iter(unloadable.values()), None) or _nothing_screened(shop, list(ends.causes))
 
 
 def _screen_or_leave_out(shop: Workshop, body: Body, ends: _Ends, unloadable: dict[str, WeightsError]) -> None:
@@ -115,6 +119,7 @@ def _screen_or_leave_out(shop: Workshop, body: Body, ends: _Ends, unloadable: di
             raise shop.run.unwritable(error.__cause__ or error, is_full=True) from error
         shop.reporter.say(f"left out: {body}: {error}")
     except TrialError as error:
+        ends.causes.setdefault(_cause(error))
         shop.reporter.say(f"left out: {body}: {error}")
     except DataError as error:  # one more size that cannot be decoded
         if not shop.heads:
@@ -137,12 +142,14 @@ class _Ends:
         trained_by: what it takes to train a body that is screened.
         tuning_share: what that is, in seconds of its pass; 0 where nothing says that training pays.
         n_left_out: pairs that these ends have left out.
+        causes: for which others were left out, each once, in their order.
     """
 
     until: float
     trained_by: float = math.inf
     tuning_share: float = 0.0
     n_left_out: int = 0
+    causes: dict[str, None] = field(default_factory=dict)
 
     def allow(self, pass_s: float, reading_s: float = 0.0) -> bool:
         """Whether a pass may begin now."""
@@ -278,11 +285,26 @@ def _screen_one(shop: Workshop, priced: Priced, until: float | None, head_until:
     trial = keep(shop, priced, screened)
     if trial is not None:
         score_frozen(shop, trial, seen.features)
+    elif (why := _why_unscored(shop, screened)) is not None:
+        raise TrialError(why)
     is_whole = trial is not None and trial.extras["scored_share"] == 1
     if cuts and is_whole and all(shop.stores.features(body._replace(n_blocks_kept=k)) is None for k in cuts):
         shop.reporter.say(
             f"{body}: its first blocks alone are not tried, since their features have no room. Raise cache_gb"
         )
+
+
+def _why_unscored(shop: Workshop, screened: Screened | None) -> str | None:
+    """Why there is no score, and what to do; `None` where time alone is to blame."""
+    labels = shop.bundle.labels[shop.bundle.indices("train")]
+    if not can_be_learned(labels, shop.bundle.task):
+        return (
+            f"the {len(labels):,} training pictures do not differ in their labels, so that there is nothing to learn. "
+            "Give more pictures, another seed, or a split of your own"
+        )
+    if screened is None or np.isnan(screened.predictions).any():
+        return None
+    return f"{shop.metric.name} is no finite number on the validation pictures. Give another metric, or mend it"
 
 
 @dataclass(slots=True)
@@ -342,12 +364,19 @@ def _end_of_head(shop: Workshop, until: float, expected_s: float) -> float:
     return until if now + 2 * expected_s < until else now + shop.clock.left_s() * _HEAD_SHARE
 
 
-def _nothing_within_limits(shop: Workshop) -> LimitsError:
-    if not shop.priced or not all(surely_breaks(priced, shop.limits) for priced in shop.priced.values()):
-        return LimitsError(
-            "no backbone could be screened within the time and the memory. Give it more time, "
-            "or allow smaller image_sizes."
-        )
+def _cause(error: TrialError) -> str:
+    """An error with what to do."""
+    is_memory = isinstance(error, TrialMemoryError)
+    return f"{error}. Allow smaller image_sizes, or smaller backbones" if is_memory else str(error)
+
+
+def _nothing_screened(shop: Workshop, causes: Sequence[str]) -> LimitsError:
+    if causes or not shop.priced or not all(surely_breaks(priced, shop.limits) for priced in shop.priced.values()):
+        is_timed = shop.clock.left_s() < math.inf
+        late = ["the time was too short. Give more, or allow smaller image_sizes"] if is_timed and not causes else []
+        told = [cause.rstrip(".") for cause in (*causes, *late)]
+        rest = f"; and {counted(len(told) - _N_CAUSES, 'other cause')}" if len(told) > _N_CAUSES else ""
+        return LimitsError(f"no backbone could be screened: {'; '.join(told[:_N_CAUSES])}{rest}.")
     fastest = min(shop.priced.values(), key=lambda priced: priced.latency.p50_ms)
     n_all = sum(map(len, shop.space.image_sizes.values()))
     is_over = shop.clock.left_s() <= 0
