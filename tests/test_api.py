@@ -705,7 +705,7 @@ def test_where_all_that_is_trained_on_is_the_same_that_is_told(search, pictures,
 class Failing(torchmetrics.SumMetric):
     """A number of the truth alone, on which it is tried, and not of what a head says, which is never as sure."""
 
-    higher_is_better = True
+    higher_is_better = True  # type: ignore[assignment]
 
     def update(self, predictions, _):
         super().update(predictions.min())

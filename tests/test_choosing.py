@@ -189,6 +189,8 @@ def test_lines_name_the_trial():
     assert "frozen" in name_of(trial(0, 0.9, 1.0))
     assert trial_line(trial(3, None, 1.0, state="failed"), ACCURACY).endswith("failed, ")
     assert "accuracy 0.900, 1.0 ms" in trial_line(trial(3, 0.9, 1.0), ACCURACY)
+    folded = replace(trial(3, 0.9, 1.0), fold_score=0.8, fold_se=0.03)
+    assert "accuracy 0.900, folds 0.800 ± 0.030, 1.0 ms" in trial_line(folded, ACCURACY)
 
 
 def test_a_choice_by_a_part_of_the_pictures_says_so():

@@ -71,7 +71,7 @@ def test_scores_by_folds_have_a_column_where_there_are_any(monkeypatch):
     folded = replace(TRIAL, number=1, fold_score=0.87654, fold_se=0.01)
     out = shown([TRIAL, folded], [TRIAL], monkeypatch)
     assert "folds" in out
-    assert "0.8765" in out
+    assert "0.8765 ± 0.0100" in out
 
 
 def test_a_balanced_figure_has_a_column_where_there_is_one(monkeypatch):

@@ -309,7 +309,7 @@ def trial_line(trial: Trial, metric: Metric) -> str:
         return f"{what}: {trial.reason}"
     if trial.state != "finished" or trial.score is None:
         return f"{what}: {trial.state}, {trial.reason}"
-    scored = f"{metric.name} {aligned(metric, trial.score)}"
+    scored = f"{metric.name} {aligned(metric, trial.score)}{_folded(trial, metric)}"
     return f"{what}: {scored}, {_latency(trial):.1f} ms, {trial.train_seconds or 0:.0f} s"
 
 

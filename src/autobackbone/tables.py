@@ -158,7 +158,7 @@ def _facts(trial: Trial, chosen: int | None, *, form: str, has_state: bool) -> d
         "lr": _number(trial.lr, ".1e"),
         "score": _number(trial.score, form),
         _BALANCED: _number(trial.balanced_score, form),
-        "folds": _number(trial.fold_score, form),
+        "folds": _with_error(trial.fold_score, trial.fold_se, form),
         "test": _number(trial.test_score, form),
         _INTERVAL: _range(trial.test_score_low, trial.test_score_high),
         "ms": _number(trial.latency_ms, ".2f"),
@@ -177,6 +177,11 @@ def _range(low: float | None, high: float | None) -> str:
 
 def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
+
+
+def _with_error(value: float | None, error: float | None, form: str) -> str:
+    number = _number(value, form)
+    return number if value is None or error is None else f"{number} ± {format(error, form)}"
 
 
 def _cell(value: Any) -> str:
