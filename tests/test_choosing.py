@@ -1,4 +1,5 @@
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +22,7 @@ from autobackbone.choosing import (
     with_caution,
 )
 from autobackbone.errors import ArgumentError, LimitsError, RunError
-from autobackbone.metrics import metric_for
+from autobackbone.metrics import metric_for, score
 from autobackbone.records import Trial
 
 ACCURACY = metric_for("accuracy", n_outputs=2)
@@ -151,6 +152,16 @@ def test_numbers_are_traded_in_the_unit_of_the_labels():
     picked = choose(front, lambda one: table[one.number], labels, mae, tolerance=None)
     assert picked.trial.number == 0
     assert "for a loss of 0.1 ± 0.2 of mae" in picked.reason
+
+
+def test_r2_is_traded_in_r2():
+    r2, labels = metric_for("r2", "regression", n_outputs=1), np.linspace(0, 1, 200)[:, None]
+    turns = np.arange(200)[:, None] % 2
+    table = [labels + 0.205 * turns, labels + 0.2 * (1 - turns)]  # each errs on another half of the pictures
+    front = [trial(0, score(r2, table[0], labels), 1.0), trial(1, score(r2, table[1], labels), 9.0)]
+    picked = choose(front, lambda one: table[one.number], labels, r2, tolerance=5.0)
+    assert picked.trial.number == 0
+    assert re.search(r"for a loss of 0\.012\d* ± 0\.\d+ of r2: within noise", picked.reason)
 
 
 def test_pictures_that_one_of_two_did_not_reach_are_compared_by_neither():

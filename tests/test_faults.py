@@ -9,7 +9,7 @@ from tests.conftest import TINY, make_pictures
 from tests.smalldisk import leave, needs_small_disk, on_small_disk, read_only_view
 
 from autobackbone import Budget, open_run, select_backbone
-from autobackbone.course import _draw
+from autobackbone.course import _draw, _not_recorded
 from autobackbone.errors import RunError, TrialDiskError
 from autobackbone.progress import Silent
 from autobackbone.search import trialfiles
@@ -172,3 +172,8 @@ def test_a_picture_of_the_front_that_cannot_be_kept_costs_no_result(tmp_path, ra
     assert len(lines) == 1
     assert lines[0].startswith("the picture of the front is not kept: ")
     assert not list(result.path.glob(".front.png.*"))
+
+
+def test_costs_that_had_not_been_recorded_are_counted():
+    assert _not_recorded(1).startswith("1 cost had not been recorded and was measured here: ")
+    assert _not_recorded(2).startswith("2 costs had not been recorded and were measured here: ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +17,13 @@ from PIL import Image
 from tests.conftest import TINY, make_pictures
 
 from autobackbone import Budget, Limits, Target, open_run, select_backbone
-from autobackbone.errors import ArgumentError, RunError
+from autobackbone.errors import ArgumentError, RunError, TrialError
 from autobackbone.metrics import metric_for
+from autobackbone.optimism import optimism_of
 from autobackbone.progress import Silent
+from autobackbone.records import Trial
 from autobackbone.refitting import _scores
+from autobackbone.retraining import Retrainer
 from autobackbone.search import trialfiles
 
 
@@ -115,6 +119,38 @@ def test_what_is_wanted_of_a_refit_is_checked(searched):
     fewer = (dataset[0][:20], dataset[1][:20])
     with pytest.raises(RunError, match="pictures of the run are not in the dataset"):
         open_run(result.path).retrain(dataset=fewer, cache_dir=cache)
+
+
+def test_a_refit_whose_time_ends_before_an_epoch_says_what_to_do(searched, monkeypatch):
+    result, _, cache = searched
+    tuned = next(trial for trial in result.trials if trial.n_unfrozen > 0)
+    retrainer = result._retrainer(tuned, None, cache)
+    with pytest.raises(TrialError, match=r"^the time ended after .* training pictures had passed\. Raise budget\.$"):
+        retrainer.refitted(tuned, "train+val", time.monotonic() - 1)
+    # As if the head had just been fitted when it ended.
+    monkeypatch.setattr(Retrainer, "_fitted_head", lambda self, trial, *_: self._head_of(trial))
+    shutil.rmtree(cache / "activations", ignore_errors=True)
+    with pytest.raises(TrialError, match=r"(ended|left).*\. Raise budget\.$"):
+        retrainer.refitted(tuned, "train+val", time.monotonic() - 1)
+
+
+def test_an_ensemble_of_networks_that_are_gone_says_which_file(searched, tmp_path):
+    result, *_ = searched
+    shutil.copytree(result.path, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "trials")
+    with pytest.raises(RunError, match=r"has no weights here|is not there|cannot be read"):
+        open_run(tmp_path / "run").ensemble()
+
+
+def test_differences_of_r2_are_no_points():
+    r2 = metric_for("r2", "regression", n_outputs=1)
+    assert ", +0.1 (-0.1 to +0.3) against the network before" in _scores(r2, 0.5, (0.1, -0.1, 0.3), np.zeros(4, bool))
+    trial = Trial(
+        number=0, state="finished", reason="", backbone=TINY, image_size=(32, 32), n_unfrozen=0, n_blocks=5, lr=0.0,
+        score=-0.127, score_se=0.1, test_score=-0.453, test_score_low=-0.9, test_score_high=0.1, latency_ms=1.0,
+    )  # fmt: skip
+    optimism = optimism_of([trial], trial, r2)
+    assert "r2 -0.127 in validation, -0.453 in test, so that the former was 0.33 ± 0.27 better." in str(optimism)
 
 
 def test_optimism_compares_validation_with_test(searched):

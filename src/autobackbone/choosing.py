@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autobackbone.errors import ArgumentError, LimitsError, RunError
-from autobackbone.metrics import Metric, aligned, paired_loss, to_maximised
+from autobackbone.metrics import Metric, aligned, paired_loss, scale_of, to_maximised
 from autobackbone.pareto import front_mask, good_enough
 from autobackbone.records import Trial
 
@@ -336,11 +336,8 @@ def _reason(chosen: Trial, top: Trial, paired: tuple[float, float], metric: Metr
         return f"{name_of(chosen)} has the best {metric.name}; {rest}"
     loss, error = paired
     gain = _latency(top) / _latency(chosen)
-    said = {
-        "points": f"{100 * loss:.1f} ± {100 * error:.1f} points",
-        "nats": f"{loss:.3g} ± {error:.2g} nats",
-        "target": f"{loss:.3g} ± {error:.2g}",
-    }[metric.unit]
+    scale, unit = scale_of(metric)
+    said = f"{scale * loss:.1f} ± {scale * error:.1f}{unit}" if scale > 1 else f"{loss:.3g} ± {error:.2g}{unit}"
     return (
         f"{name_of(chosen)} is {gain:.1f} times as fast as the top scorer, trial {top.number} "
         f"({_latency(chosen):.1f} against {_latency(top):.1f} ms), for a loss of {said} of {metric.name}: within noise."

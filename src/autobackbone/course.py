@@ -91,16 +91,19 @@ def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: f
         is_interrupted = _search(shop, runner)
         is_interrupted = _is_ending_interrupted(shop, runner, is_confirming=not is_interrupted) or is_interrupted
     if settings.costs is not None and shop.record.n_measured:
-        n = counted(shop.record.n_measured, "cost")
-        reporter.say(
-            f"{n} had not been recorded and were measured here: other trials may have come out, and latencies of two "
-            "machines may stand side by side"
-        )
+        reporter.say(_not_recorded(shop.record.n_measured))
     selection = Selection(run.path, dataset=settings.dataset, metric=prepared.metric)
     _draw(selection, run, reporter)
     # Last: whoever is killed before goes on with this budget, and is not given another one.
     end_sitting(shop.study, shop.ledger, shop.clock.run_s(), is_completed=not is_interrupted)
     return selection
+
+
+def _not_recorded(n: int) -> str:
+    return (
+        f"{counted(n, 'cost')} had not been recorded and {'was' if n == 1 else 'were'} measured here: other trials may "
+        "have come out, and latencies of two machines may stand side by side"
+    )
 
 
 def _draw(selection: Selection, run: RunFolder, reporter: Reporter) -> None:

@@ -19,7 +19,7 @@ from autobackbone.choosing import name_of
 from autobackbone.crossfitting import Scored, ScoredPart
 from autobackbone.errors import ArgumentError, LimitsError, RunError
 from autobackbone.judging import Judged
-from autobackbone.metrics import Metric, score, shown
+from autobackbone.metrics import Metric, scale_of, score, shown
 from autobackbone.picking import Picking, Predictions, mean_of
 from autobackbone.records import Task, Trial, counted, is_number
 from autobackbone.tasks import require_probabilities
@@ -218,7 +218,7 @@ def _unaided(top: Trial, metric: Metric) -> str:
 
 
 def _said(gain: float, error: float, metric: Metric) -> str:
-    if metric.unit == "points":
+    if scale_of(metric)[0] > 1:
         return f"{100 * gain:z.1f} ± {100 * error:.1f} points of {metric.name}"
     return f"{shown(metric, gain)} ± {shown(metric, error)} of {metric.name}"
 

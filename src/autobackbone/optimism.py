@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autobackbone.choosing import name_of
-from autobackbone.metrics import Metric, shown, to_maximised
+from autobackbone.metrics import Metric, scale_of, shown, to_maximised
 from autobackbone.records import Trial
 
 # Half a 95 % interval, in standard errors.
@@ -90,7 +90,7 @@ def _sentence(best: Trial, gap: float | None, error: float, metric: Metric, wher
     if gap is None:
         return unconfirmed(best, metric)
     before, test = shown(metric, best.score or 0.0), shown(metric, best.test_score or 0.0)
-    scale, unit = (100, " points") if metric.unit == "points" else (1, " nats" if metric.unit == "nats" else "")
+    scale, unit = scale_of(metric)
     better = "better" if gap >= 0 else "worse"
     return (
         f"{name_of(best)}: {metric.name} {before} {where}, {test} in test, so that the former was "

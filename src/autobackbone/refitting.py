@@ -17,7 +17,7 @@ from torch import nn
 from autobackbone.choosing import name_of
 from autobackbone.errors import ArgumentError, RunError, TrialDiskError
 from autobackbone.loading import RunReader
-from autobackbone.metrics import Metric, interval, paired_interval, score, shown, to_maximised
+from autobackbone.metrics import Metric, interval, paired_interval, scale_of, score, shown, to_maximised
 from autobackbone.records import Budget, Part, RefitOn, Trial, as_budget, counted
 from autobackbone.retraining import Again, Retrainer
 from autobackbone.search.trialfiles import save_weights
@@ -165,7 +165,7 @@ def _scores(metric: Metric, test: float, gain: tuple[float, float, float], is_le
     scored = f"test {metric.name} {shown(metric, test)}{on_which}"
     if math.isnan(gain[0]):
         return f"{scored}; the trial's own network cannot be had any more, so that they are not compared"
-    scale, unit = (100, " points") if metric.unit == "points" else (1, " nats" if metric.unit == "nats" else "")
+    scale, unit = scale_of(metric)
     difference, low, high = (scale * value for value in gain)
     verdict = "which may be chance"
     if not low <= 0 <= high:

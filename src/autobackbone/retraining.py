@@ -23,7 +23,7 @@ from autobackbone.convexhead import Head, fit_head
 from autobackbone.data import LEFT_OUT, PART_CODES, DataBundle, PartSource, Preparation, Survey, decode, printable
 from autobackbone.data.sources import Found
 from autobackbone.data.surveying import find
-from autobackbone.errors import ArgumentError, RunError, TrialError
+from autobackbone.errors import ArgumentError, EpochTooLongError, RunError, TrialError
 from autobackbone.latency.target import resolve
 from autobackbone.metrics import Metric, score, to_maximised
 from autobackbone.records import ImageSize, Precision, RefitOn, Target, Trial, counted
@@ -173,7 +173,13 @@ class Retrainer:
         head = self._fitted_head(trial, bundle, until)
         candidate = candidate_again(trial, n_epochs=useful_epochs(trial, self.metric))
         with self._training(bundle, trial, lambda _: 0.0) as tuner:
-            network, outcome = tuner.tune(candidate, head, until=until, n_views=N_VIEWS)
+            try:
+                network, outcome = tuner.tune(candidate, head, until=until, n_views=N_VIEWS)
+            except TrialError as error:
+                is_late = type(error) is TrialError and until is not None and time.monotonic() > until
+                if is_late or isinstance(error, EpochTooLongError):
+                    raise TrialError(f"{str(error).rstrip('.')}. Raise budget.") from error
+                raise
         return self._judged(trial, network, outcome.n_epochs, begun)
 
     @contextmanager

@@ -509,8 +509,11 @@ class Selection:
         Raises:
             ArgumentError: `max_latency_ms` is no number above 0.
             LimitsError: not one is that fast.
+            RunError: no trial has finished, or the files of the networks are not there.
         """
         usable = [trial for trial in self.front if self._reader.has_network(trial)]
+        if self.front and not usable:
+            self._reader.network(self.front[0])  # says what is not there
         return ensemble_of(usable, self._predictor, self.metric, judged=self._judged, max_latency_ms=max_latency_ms)
 
     def suspects(self, n: int = 50) -> pd.DataFrame:

@@ -10,7 +10,7 @@ Predictions and labels have one row per picture, in the same order:
 """
 
 from autobackbone.metrics.intervals import interval, paired_interval
-from autobackbone.metrics.known import Metric, Unit, aligned, bounds, metric_for, shown, to_maximised
+from autobackbone.metrics.known import Metric, Unit, aligned, bounds, metric_for, scale_of, shown, to_maximised
 from autobackbone.metrics.own import is_free_of_code
 from autobackbone.metrics.scoring import is_defined, paired_loss, require_scoring, score, standard_error
 
@@ -26,6 +26,7 @@ __all__ = [
     "paired_interval",
     "paired_loss",
     "require_scoring",
+    "scale_of",
     "score",
     "shown",
     "standard_error",

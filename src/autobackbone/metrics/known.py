@@ -24,8 +24,9 @@ class Metric:
         name: as users write it; of a user's own metric, its class.
         task: what the labels are.
         is_higher_better: `False` for losses.
-        unit: `points` are hundredths of a score that is 1 at best (of `r2`, of the explained variance); `target` is the
-            unit of the labels themselves, or one that only the user's own metric knows.
+        unit: `points` are hundredths of a score that is 1 at best (of `r2`, whose differences are shown as they are, of
+            the explained variance); `target` is the unit of the labels themselves, or one that only the user's own
+            metric knows.
         needs_probabilities: `True` where more than the likeliest class counts.
         n_outputs: classes of a classification, numbers of a regression, or labels; what the network gives per picture.
         factory: text that makes the user's own metric; `None` for the known ones.
@@ -172,6 +173,20 @@ def shown(metric: Metric, value: float) -> str:
     if metric.name == "r2":  # a share that nobody writes as one, and that may be negative
         return f"{value:.3f}"
     return f"{100 * value:.1f} %" if metric.unit == "points" else f"{value:.3f} nats"
+
+
+def scale_of(metric: Metric) -> tuple[float, str]:
+    """By what to multiply a difference of two scores so that people read it, and the unit to put behind it.
+
+    Example:
+        >>> scale_of(metric_for("accuracy", n_outputs=2)), scale_of(metric_for("log_loss", n_outputs=2))
+        ((100, ' points'), (1, ' nats'))
+        >>> scale_of(metric_for("r2", "regression", n_outputs=1))
+        (1, '')
+    """
+    if metric.name == "r2" or metric.unit == "target":  # as they are themselves shown
+        return 1, ""
+    return (100, " points") if metric.unit == "points" else (1, " nats")
 
 
 def aligned(metric: Metric, value: float) -> str:
