@@ -15,7 +15,7 @@ from autobackbone.backbones.build import normalisation
 from autobackbone.backbones.source import TimmSource
 from autobackbone.backbones.weights import WeightSource
 from autobackbone.data import decode, survey
-from autobackbone.errors import EpochTooLongError, TrialError, TrialMemoryError
+from autobackbone.errors import EpochTooLongError, MetricError, TrialError, TrialMemoryError
 from autobackbone.metrics import metric_for
 from autobackbone.records import Candidate
 from autobackbone.running.child import Bounds, resident_bytes
@@ -147,7 +147,7 @@ def test_what_trials_raise_is_raised_here_and_the_worker_stays(warm, head, order
     with pytest.raises(TrialMemoryError, match="out of memory"):
         warm.tune(candidate(), head)
     order.write_text("bug")
-    with pytest.raises(RuntimeError, match="ZeroDivisionError: a bug"):
+    with pytest.raises(MetricError, match=r"ZeroDivisionError\('a bug'\)"):
         warm.tune(candidate(), head)
     assert warm.tune(candidate(), head)[1].n_epochs == 3
     assert warm.pid == pid
