@@ -218,8 +218,9 @@ def _unaided(top: Trial, metric: Metric) -> str:
 
 
 def _said(gain: float, error: float, metric: Metric) -> str:
-    if scale_of(metric)[0] > 1:
-        return f"{100 * gain:z.1f} ± {100 * error:.1f} points of {metric.name}"
+    scale, unit = scale_of(metric)
+    if scale > 1:
+        return f"{scale * gain:z.1f} ± {scale * error:.1f}{unit} of {metric.name}"
     return f"{shown(metric, gain)} ± {shown(metric, error)} of {metric.name}"
 
 

@@ -61,15 +61,12 @@ class Judged:
 
     def _by_what(self, trial: Trial) -> str:
         """Where that is worth a word, what a choice by validation pictures stands on."""
-        n_scored, n_without = round(scored_share(trial) * len(self.labels)), sum(map(_lacks_folds, self.front))
+        n_scored = round(scored_share(trial) * len(self.labels))
+        n_without = sum(one.fold_score is None for one in self.front)
         lack = ""
         if 0 < n_without < len(self.front):
             lack = f", since {n_without} of {counted(len(self.front), 'trial')} on the front have no score by folds"
         return f" Judged by {n_scored} validation pictures alone{lack}." if n_scored < _FEW or lack else ""
-
-
-def _lacks_folds(trial: Trial) -> bool:
-    return trial.fold_score is None
 
 
 def has_folds(front: Sequence[Trial]) -> bool:

@@ -21,7 +21,7 @@ from autobackbone.metrics.closed import (
     wilson,
 )
 from autobackbone.metrics.graded import Moving, difference, graded, moving_of
-from autobackbone.metrics.known import Metric, to_maximised
+from autobackbone.metrics.known import Metric, bounds, to_maximised
 from autobackbone.metrics.resampling import Counts, Floats, resampled_interval
 from autobackbone.metrics.scoring import statistic_from, value_from
 from autobackbone.metrics.shares import auroc_columns, is_proportion, shares_of
@@ -216,10 +216,5 @@ def _corrected(
 
 
 def _bounds(metric: Metric) -> tuple[float, float]:
-    """What a score can be."""
-    # A user's own may lie outside the bounds that it is plotted in, as the R2Score of torchmetrics does.
-    if metric.is_own:
-        return -math.inf, math.inf
-    if metric.name == "r2":
-        return -math.inf, 1.0
-    return 0.0, 1.0 if metric.unit == "points" else math.inf
+    """What a score can be. A user's own may lie outside the bounds that it names, as R2Score of torchmetrics does."""
+    return (-math.inf, math.inf) if metric.is_own else bounds(metric)
