@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -40,6 +41,8 @@ RecordedCosts = Mapping[str, Sequence[Any]]
 class CostRecord:
     """Notes what is measured; where an earlier run is repeated, gives what that has noted instead.
 
+    Threads may share it.
+
     Args:
         file: one JSON object a line, appended to; `None` keeps nothing.
         repeated: what an earlier run has noted, see `read_costs`; empty to measure everything.
@@ -56,6 +59,7 @@ class CostRecord:
     source: Path | None = None
     n_measured: int = 0
     _n_used: Counter[str] = field(default_factory=Counter, init=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """A run that goes on has used what its file holds; a line that a kill has cut off is taken away."""
@@ -75,20 +79,26 @@ class CostRecord:
         """What was noted next of something, the last one where no more was; `None` where nothing was."""
         noted = self.repeated.get(of)
         if not noted:
-            self.n_measured += 1
+            self.add_measured(1)
             return None
         return noted[min(self._n_used[of], len(noted) - 1)]
 
+    def add_measured(self, n: int) -> None:
+        """Count what had not been noted, here or by a record in another process."""
+        with self._lock:
+            self.n_measured += n
+
     def note(self, of: str, value: Any) -> None:
         """Keep what was measured, or recalled."""
-        self._n_used[of] += 1
-        if self.file is None:
-            return
-        try:
-            with self.file.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps({_OF: of, _IS: value}, allow_nan=False) + "\n")
-        except OSError as error:  # no search ends for want of a note
-            self._give_up(error)
+        with self._lock:
+            self._n_used[of] += 1
+            if self.file is None:
+                return
+            try:
+                with self.file.open("a", encoding="utf-8") as lines:
+                    lines.write(json.dumps({_OF: of, _IS: value}, allow_nan=False) + "\n")
+            except OSError as error:  # no search ends for want of a note
+                self._give_up(error)
 
     def ahead(self) -> RecordedCosts:
         """What would be recalled from now on, for a record in another process."""

@@ -5,6 +5,7 @@ or as skeletons, for all that needs no weights.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Mapping
 from functools import cache, lru_cache
 
@@ -17,7 +18,7 @@ from autobackbone.records import ImageSize, Normalisation
 
 
 class TimmSource:
-    """Builds networks for one task.
+    """Builds networks for one task; threads may share it.
 
     Args:
         weights: where the weights of each backbone are.
@@ -32,6 +33,8 @@ class TimmSource:
         # Two: a stage works on one backbone at a time, and the next one is often the one before.
         self._state_dict = lru_cache(maxsize=2)(self._read)
         self._digest = lru_cache(maxsize=None)(self._digested)
+        # A fresh classifier is drawn from torch's own generator, which all threads share.
+        self._building = threading.Lock()
 
     def network(self, backbone: str, image_size: ImageSize, n_blocks_kept: int | None = None) -> nn.Module:
         """A new network with pre-trained weights, in eval mode on the CPU, the caller's own.
@@ -45,24 +48,27 @@ class TimmSource:
             BackboneError: it cannot be cut so.
             WeightsError: its weights cannot be loaded.
         """
-        return build(
-            backbone,
-            n_classes=self.n_classes,
-            image_size=image_size,
-            state_dict=self._state_dict(backbone),
-            seed=self.seed,
-            n_blocks_kept=n_blocks_kept,
-        )
+        state_dict = self._state_dict(backbone)
+        with self._building:
+            return build(
+                backbone,
+                n_classes=self.n_classes,
+                image_size=image_size,
+                state_dict=state_dict,
+                seed=self.seed,
+                n_blocks_kept=n_blocks_kept,
+            )
 
     def skeleton(self, backbone: str, image_size: ImageSize, n_blocks_kept: int | None = None) -> nn.Module:
         """The same network with random weights, for what does not depend on them: nothing is read or fetched."""
-        return build(
-            backbone,
-            n_classes=self.n_classes,
-            image_size=image_size,
-            seed=self.seed,
-            n_blocks_kept=n_blocks_kept,
-        )
+        with self._building:
+            return build(
+                backbone,
+                n_classes=self.n_classes,
+                image_size=image_size,
+                seed=self.seed,
+                n_blocks_kept=n_blocks_kept,
+            )
 
     def n_blocks(self, backbone: str) -> int:
         """How many blocks the backbone has, at any image size: nothing is read or fetched.

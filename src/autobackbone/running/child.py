@@ -80,9 +80,10 @@ class Child:
 
     Args:
         folder: where what it prints is kept.
+        environment: beside that of this process.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
         self._printed = folder / "printed.txt"
         with self._printed.open("wb") as printed:
             self._process = subprocess.Popen(  # noqa: S603  this very Python, and a module of ours
@@ -91,7 +92,7 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=printed,
-                env={**os.environ, "PYTHONPATH": _search_path()},
+                env={**os.environ, **(environment or {}), "PYTHONPATH": _search_path()},
             )
         self._heard_at = time.monotonic()
         self._answers: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()

@@ -48,7 +48,7 @@ def require_crossing(metric: Metric) -> None:
     module = metric.spec.partition(":")[0]
     if metric.is_own and module == "__main__":
         raise ArgumentError(
-            f"workers=1 needs a metric that another process can import, and {metric.spec!r} is defined in the script "
+            f"worker processes need a metric that they can import, and {metric.spec!r} is defined in the script "
             f"or session that was started. Put it into a module of its own, or {_REMEDY}."
         )
 
@@ -63,12 +63,14 @@ def require_pictures(bundle: DataBundle, image_sizes: Sequence[ImageSize]) -> No
     if encoded and _folder_of(bundle.source) is None:
         sizes = ", ".join(f"{height}x{width}" for height, width in encoded)
         raise ArgumentError(
-            f"workers=1 needs pictures on the disk. These lie in memory, and decoded to {sizes} px they have no room. "
-            f"Raise cache_gb, ask for smaller image_sizes, or {_REMEDY}."
+            f"worker processes need pictures on the disk. These lie in memory, and decoded to {sizes} px they have no "
+            f"room. Raise cache_gb, ask for smaller image_sizes, or {_REMEDY}."
         )
 
 
-def write_setup(folder: Path, tuner: Tuner, metric: Metric, source: TimmSource) -> None:
+def write_setup(
+    folder: Path, tuner: Tuner, metric: Metric, source: TimmSource, *, n_threads: int | None = None
+) -> None:
     """Write all that a worker process has to know of a search.
 
     Args:
@@ -76,6 +78,7 @@ def write_setup(folder: Path, tuner: Tuner, metric: Metric, source: TimmSource) 
         tuner: that trains in this process.
         metric: that scores it.
         source: of its networks.
+        n_threads: of the worker; as many as this process has if not given.
     """
     stores, bundle = tuner.stores, tuner.stores.bundle
     np.save(folder / _LABELS, bundle.labels, allow_pickle=False)
@@ -98,7 +101,7 @@ def write_setup(folder: Path, tuner: Tuner, metric: Metric, source: TimmSource) 
         "cache": {"folder": str(stores.cache.folder.absolute()), "max_bytes": stores.cache.max_bytes},
         "stores": {"seed": stores.seed, "precision": stores.precision, "owner": stores.owner},
         "device": str(stores.device),
-        "n_threads": torch.get_num_threads(),
+        "n_threads": n_threads or torch.get_num_threads(),
         "batch_norm": tuner.batch_norm,
         "metric": metric.spec,
         "costs": stores.record.ahead(),

@@ -23,7 +23,14 @@ class Tunes(Protocol):
 
 
 class Runner(Tunes, Protocol):
-    """Trains the candidates of a search: `Tuner` in this process, `WorkerTuner` in another one."""
+    """Trains the candidates of a search: `Tuner` in this process, `WorkerTuner` in another one, `WorkerPool` in more.
+
+    `tune` may be called from as many threads at once as trainings may run side by side; all else from one thread.
+    """
+
+    @property
+    def n_at_once(self) -> int:
+        """How many trainings may run side by side."""
 
     def n_epochs(self, candidate: Candidate) -> int:
         """The last rung: how long a candidate trains if there is time."""
@@ -33,6 +40,9 @@ class Runner(Tunes, Protocol):
 
     def let_go(self) -> None:
         """Give up what was kept for a training that might go on right away."""
+
+    def give_up(self) -> None:
+        """End whatever is being trained in other threads: each of these trainings fails, and none begins any more."""
 
     def dealt(self, bundle: DataBundle, held: DataBundle) -> Tunes:
         """Who trains on the same pictures in other parts, as `Tuner.dealt` says."""

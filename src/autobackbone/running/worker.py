@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,6 +85,8 @@ class WorkerTuner:
         metric: that scores.
         folder: where data crosses; made, and removed at the end.
         bounds: of the worker.
+        n_threads: of the worker; as many as this process has if not given.
+        begin: begins a worker process that crosses in this folder.
     """
 
     local: Tuner
@@ -91,6 +94,9 @@ class WorkerTuner:
     metric: Metric
     folder: Path
     bounds: Bounds = field(default_factory=Bounds)
+    n_threads: int | None = None
+    begin: Callable[[Path], Child] = Child
+    _is_given_up: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
     _child: Child | None = field(default=None, init=False, repr=False)
     _started_in_s: float = field(default=_USUAL_START_S, init=False, repr=False)
 
@@ -110,13 +116,33 @@ class WorkerTuner:
         """The process number of the worker; `None` while there is none."""
         return None if self._child is None else self._child.pid
 
+    @property
+    def n_at_once(self) -> int:
+        """How many trainings may run side by side: one."""
+        return 1
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether there is a worker that lives; may be asked from any thread."""
+        child = self._child
+        return child is not None and child.is_alive()
+
+    @property
+    def cold_start_s(self) -> float:
+        """Seconds that the last worker took to start."""
+        return self._started_in_s
+
     def n_epochs(self, candidate: Candidate) -> int:
         """The last rung: how long a candidate trains if there is time."""
         return self.local.n_epochs(candidate)
 
     def start_s(self) -> float:
         """Seconds before a training can begin now: what the last worker took to start, where there is none."""
-        return 0.0 if self._child is not None and self._child.is_alive() else self._started_in_s
+        return 0.0 if self.is_warm else self.cold_start_s
+
+    def give_up(self) -> None:
+        """End what another thread trains in the worker: it fails within a moment, and nothing is trained any more."""
+        self._is_given_up.set()
 
     def let_go(self) -> None:
         """Have the worker give up what it kept for a training that might go on right away."""
@@ -188,7 +214,7 @@ class WorkerTuner:
         finally:
             # Also of a worker that was ended: what it has noted is measured.
             stores.record.take_over(self._job / COSTS)
-        stores.record.n_measured += int(answer["n_measured"])
+        stores.record.add_measured(int(answer["n_measured"]))
         if answer["is"] == "failed":
             raise error_of(answer)
         stores.settle(*at, Settled(**answer["settled"]))
@@ -216,9 +242,9 @@ class WorkerTuner:
         self._end()
         begun = time.monotonic()
         with told_of_disk(self.folder):
-            write_setup(self.folder, self.local, self.metric, self.source)
+            write_setup(self.folder, self.local, self.metric, self.source, n_threads=self.n_threads)
         try:
-            self._child = child = Child(self.folder)
+            self._child = child = self.begin(self.folder)
         except OSError as error:
             raise TrialError(f"no worker process could be started: {error}") from error
         answer = self._asked(child, {"do": "set up", "folder": str(self.folder.absolute())}, until)
@@ -227,8 +253,8 @@ class WorkerTuner:
             found = error_of(answer)
             if isinstance(found, MetricError):
                 raise ArgumentError(
-                    f"workers=1 needs a metric that another process can make: {found} Or give workers=0, which trains "
-                    "in this process."
+                    f"worker processes need a metric that another process can make: {found} Or give workers=0, which "
+                    "trains in this process."
                 ) from found
             raise found
         self._started_in_s = time.monotonic() - begun
@@ -256,6 +282,8 @@ class WorkerTuner:
     def _look_at(self, child: Child, until: float | None) -> None:
         """Raises: TrialError: nothing is to be expected of it any more."""
         bounds = self.bounds
+        if self._is_given_up.is_set():
+            raise TrialError("it was given up, since the search ended in the midst of it")
         if not child.is_alive():
             raise TrialError(f"its worker process {child.cause_of_death()}")
         if child.silent_s() > bounds.silent_s:

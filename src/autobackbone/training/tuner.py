@@ -129,6 +129,14 @@ class Tuner:
         stores = self.stores.dealt(bundle, held)
         return Tuner(stores=stores, score=lambda _: 0.0, batch_norm=self.batch_norm)
 
+    @property
+    def n_at_once(self) -> int:
+        """How many trainings may run side by side: one, since Lightning and Ctrl-C want the main thread."""
+        return 1
+
+    def give_up(self) -> None:
+        """Nothing: no other thread trains."""
+
     def start_s(self) -> float:
         """Seconds before a training can begin: none."""
         return 0.0
