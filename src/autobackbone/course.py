@@ -364,6 +364,7 @@ def _search_of(shop: Workshop, tuner: Runner) -> Search:
         stop_early=shop.stop_early,
         failures=shop.failures,
         say=shop.reporter.say,
+        n_at_once=tuner.n_at_once,
     )
 
 

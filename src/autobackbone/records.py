@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numbers
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -442,17 +442,44 @@ class Evaluator(Protocol):
     def begin(self, candidate: Candidate) -> Trial:
         """What is known of a candidate before it is trained: its latency, size, depth. Its number is 0."""
 
-    def evaluate(
+    def is_priced(self, candidate: Candidate) -> bool:
+        """Whether `begin` has nothing to measure: a clock is only believed while nothing is trained beside it."""
+
+    def ready(
         self, number: int, candidate: Candidate, until: float | None, *, n_before: int = 0, pause_at: int | None = None
-    ) -> Trial:
-        """Train a candidate and keep its files under its number; ends by `until`, in `time.monotonic()` seconds.
+    ) -> Training:
+        """Make ready to train a candidate; its files will lie under its number.
 
         Args:
             number: of the trial.
             candidate: what is tried.
-            until: `None` for no limit of time.
+            until: `time.monotonic()` by which it has ended; `None` for no limit of time.
             n_before: epochs that it has been trained already: it goes on from there.
             pause_at: the epoch after which it pauses, still running; `None` trains it to its end.
+
+        Raises:
+            TrialError: it cannot be trained, for the reason that is said.
+        """
+
+    def give_up(self) -> None:
+        """End whatever is being trained in other threads; nothing will be trained any more."""
+
+
+class Training(Protocol):
+    """One leg of a trial, ready to be trained: that alone may be done in another thread."""
+
+    def train(self) -> Any:
+        """Train, in any thread; what comes out is for `finished` alone.
+
+        Raises:
+            TrialError: it failed, for the reason that is said.
+        """
+
+    def finished(self, wait: Callable[[], Any]) -> Trial:
+        """Score what was trained, and keep its files; in the thread that made it ready.
+
+        Args:
+            wait: gives what `train` gave, or raises what it raised: `train` itself, or the result of a future.
 
         Raises:
             TrialError: it failed, for the reason that is said.

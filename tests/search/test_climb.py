@@ -388,9 +388,9 @@ class Clockwork:
         self.spent_s = 0.0
         self.n_epochs, self.expected_s, self.begin = table.n_epochs, table.expected_s, table.begin
 
-    def evaluate(self, number, candidate, until, *, n_before=0, pause_at=None):
+    def ready(self, number, candidate, until, *, n_before=0, pause_at=None):
         self.spent_s += self.expected_s(candidate, n_before=n_before, n_epochs=pause_at)
-        return self.table.evaluate(number, candidate, until, n_before=n_before, pause_at=pause_at)
+        return self.table.ready(number, candidate, until, n_before=n_before, pause_at=pause_at)
 
 
 def tuned_of(search):

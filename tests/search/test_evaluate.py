@@ -72,8 +72,9 @@ def test_a_trial_that_is_too_slow_teaches_how_slow_it_is(pictures, tmp_path, n_p
     wanted = Candidate(backbone=TINY, image_size=SIZE, n_unfrozen=2, lr=1e-3, extras={"batch_size": 2})
     left_s = 2.5
     assert evaluator.expected_s(wanted) < left_s
+    training = evaluator.ready(1, wanted, time.monotonic() + left_s)
     with pytest.raises(EpochTooLongError, match=r"one epoch takes|inside the first epoch"):
-        evaluator.evaluate(1, wanted, time.monotonic() + left_s)
+        training.finished(training.train)
     # What could not end in this time is not asked again in it.
     assert evaluator.expected_s(wanted) > left_s
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,6 +36,7 @@ _VIEW_SHARE = 0.1
 _N_MOVED_VIEWS = 3
 N_VIEWS = 1 + _N_MOVED_VIEWS
 """With the pictures as they are, all that a training may have."""
+Tuned = tuple[nn.Module, Outcome]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,37 +66,60 @@ class NetworkEvaluator:
         priced = price(self.shop, candidate.body)
         return begun_trial(self.shop, priced, candidate)
 
-    def evaluate(
+    def is_priced(self, candidate: Candidate) -> bool:
+        """Whether its latency is known."""
+        return candidate.body in self.shop.priced
+
+    def ready(
         self, number: int, candidate: Candidate, until: float | None, *, n_before: int = 0, pause_at: int | None = None
-    ) -> Trial:
-        """Train, score, and keep the files if the trial is, or may come, on the front.
+    ) -> NetworkTraining:
+        """Say what is trained, from which head, and with how many views.
 
         Raises:
-            TrialError: it could not be trained; where it was too slow, costs have learned how slow.
+            TrialError: the disk has no room for its folder.
         """
         shop = self.shop
         begun = time.monotonic()
         name = f"{candidate.body}, {candidate.n_unfrozen} unfrozen, lr {candidate.lr:.1e}"
         shop.reporter.progress(shop.use_share(), f"trial {number}: {name}")
-        _, head = shop.heads[candidate.body]
         checkpoint = trialfiles.checkpoint_file(shop.run, number)
-        leg = Leg(checkpoint=checkpoint, n_before=n_before, pause_at=pause_at)
-        n_views = 1 if pause_at is not None else self._n_views(candidate, until, n_before)
+        return NetworkTraining(
+            evaluator=self,
+            number=number,
+            candidate=candidate,
+            until=until,
+            leg=Leg(checkpoint=checkpoint, n_before=n_before, pause_at=pause_at),
+            n_views=1 if pause_at is not None else self._n_views(candidate, until, n_before),
+            begun=begun,
+        )
+
+    def give_up(self) -> None:
+        """End whatever is being trained in other threads."""
+        self.tuner.give_up()
+
+    def finished(self, of: NetworkTraining, wait: Callable[[], Tuned]) -> Trial:
+        """Learn from a training what it cost, score it, and keep the files if the trial is, or may come, on the front.
+
+        Raises:
+            TrialError: it could not be trained; where it was too slow, costs have learned how slow.
+        """
+        shop, number, candidate, leg = self.shop, of.number, of.candidate, of.leg
         try:
-            network, outcome = self.tuner.tune(candidate, head, until=until, n_views=n_views, leg=leg)
+            network, outcome = wait()
         except EpochTooLongError as error:
             self._learn(candidate, error.epoch_s)
             raise
         if outcome.n_epochs > 0:
             self._learn(candidate, outcome.seconds / outcome.n_epochs)
         predictions = self._predictions(candidate, network, outcome)
-        is_at_rung = pause_at is not None and not outcome.is_cut_short
+        is_at_rung = leg.pause_at is not None and not outcome.is_cut_short
         is_waiting = is_at_rung and trialfiles.has_checkpoint(shop.run, number)
         has_no_room = is_at_rung and not is_waiting
         trial = self._trial(number, candidate, outcome, predictions, is_paused=is_waiting, has_no_room=has_no_room)
-        trained = {"n_before": n_before, "pause_at": pause_at, "n_epochs": outcome.n_planned, "n_views": n_views}
+        trained = {"n_before": leg.n_before, "pause_at": leg.pause_at, "n_epochs": outcome.n_planned}
+        trained |= {"n_views": of.n_views}
         trial = replace(trial, extras={**trial.extras, LEGS: [*candidate.extras.get(LEGS, ()), trained]})
-        trial = replace(trial, train_seconds=time.monotonic() - begun)
+        trial = replace(trial, train_seconds=time.monotonic() - of.begun)
         trialfiles.save_predictions(shop.run, number, trialfiles.VALIDATION, predictions)
         if not is_beaten_for_good(trial, shop.trials(), shop.metric, drift=DRIFT):
             trialfiles.save_weights(shop.run, number, network.state_dict())
@@ -158,6 +183,38 @@ class NetworkEvaluator:
         left_s = max(0.0, until - time.monotonic())
         spare_s = left_s - self.expected_s(candidate, n_before=n_before, n_epochs=self.n_epochs(candidate))
         return 1 + min(_N_MOVED_VIEWS, int(max(_VIEW_SHARE * left_s, spare_s) / pass_s))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkTraining:
+    """One leg of a network's training.
+
+    Args:
+        evaluator: that made it ready.
+        number: of the trial.
+        candidate: what is trained.
+        until: `time.monotonic()` by which it has ended; `None` for no limit of time.
+        leg: the part of its training.
+        n_views: with how many views.
+        begun: `time.monotonic()` when it was made ready.
+    """
+
+    evaluator: NetworkEvaluator
+    number: int
+    candidate: Candidate
+    until: float | None
+    leg: Leg
+    n_views: int
+    begun: float
+
+    def train(self) -> Tuned:
+        """Train, in any thread."""
+        _, head = self.evaluator.shop.heads[self.candidate.body]
+        return self.evaluator.tuner.tune(self.candidate, head, until=self.until, n_views=self.n_views, leg=self.leg)
+
+    def finished(self, wait: Callable[[], Tuned]) -> Trial:
+        """As `NetworkEvaluator.finished` says."""
+        return self.evaluator.finished(self, wait)
 
 
 def _with_precision(candidate: Candidate, outcome: Outcome) -> dict[str, Any]:
