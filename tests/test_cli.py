@@ -233,7 +233,7 @@ def test_ctrl_c_prints_what_there_is_and_ends_with_130(photos, tiny, tmp_path, p
         (("catalogue", "--plot", "a.nosuch"), 1, r"^error: cannot write 'a.nosuch'"),
         (("select", ".", "--resize", "stretch"), 2, "stretch"),
         (("select", ".", "--image-size", "1x2x3"), 2, "image size"),
-        (("select", ".", "--workers", "2"), 2, "workers"),
+        (("select", ".", "--workers", "two"), 2, "workers"),
         (("more", "nowhere", "--workers", "-1"), 2, "workers"),
         (("nonsense",), 2, "nonsense"),
         (("pick", "nowhere"), 1, r"^error: pick takes --prefer, or --at-least, or limits: .*; none came"),

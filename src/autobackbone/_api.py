@@ -59,7 +59,7 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
     sampler: BaseSampler | None = None,
     costs: str | Path | None = None,
     stop_early: bool = False,
-    workers: int = 0,
+    workers: int | None = None,
     progress: bool | Reporter = True,
 ) -> Selection:
     """Find which pre-trained network to start from, how much of it to fine-tune, and at what learning rate.
@@ -121,10 +121,13 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
             here on, where a run is continued.
         stop_early: whether the search ends when more time is hardly worth it: when the later half of 16 or more
             trainings has let the front's hypervolume grow by less than half a per cent. It is told either way.
-        workers: `0` trains in this process, `1` in a worker process, which is ended and replaced where it dies, hangs,
-            or takes too much memory: that costs one trial, not the run. It takes some seconds to start. What it needs
-            must lie on the disk or be importable: pictures that stay encoded in memory, and a metric that is defined
-            in the script itself, need `0`.
+        workers: `0` trains in this process; a number in so many worker processes, side by side where there are several,
+            each of which is ended and replaced where it dies, hangs, or takes too much memory: that costs one trial,
+            not the run. Each takes some seconds to start. On a CPU they share its threads; on a machine with several
+            GPUs each has one of them. What they need must lie on the disk or be importable: pictures that stay encoded
+            in memory, and a metric that is defined in the script itself, need `0`. `None` is one for each GPU where
+            there are several, else `0`. A run may go on with another number. Latencies are measured while nothing
+            trains. With more than one, trials end in an order that the clock decides: the same seed gives other ones.
         progress: whether to print the plan and the progress, or a `Reporter` that listens.
 
     Returns:
@@ -185,7 +188,7 @@ def go_on(
     cache_gb: float | None,
     max_download_mb: float,
     stop_early: bool,
-    workers: int,
+    workers: int | None,
     progress: bool | Reporter,
 ) -> Selection:
     """Continue a run as it was asked, with further backbones; `Selection.more` tells what each argument means."""
@@ -278,7 +281,7 @@ def plan(  # noqa: PLR0913  the facade names every argument
     sampler: BaseSampler | None = None,
     costs: str | Path | None = None,
     stop_early: bool = False,
-    workers: int = 0,
+    workers: int | None = None,
     progress: bool | Reporter = True,  # noqa: ARG001  the same arguments as `select_backbone`
 ) -> Plan:
     """What `select_backbone` would do with the same arguments, and what it would cost.

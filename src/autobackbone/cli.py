@@ -45,7 +45,12 @@ ImageSizes = Annotated[
     typer.Option("--image-size", "--image-sizes", help="Pixels, or HEIGHTxWIDTH, with commas between."),
 ]
 Workers = Annotated[
-    int, typer.Option(min=0, max=1, help="1 trains in a worker process: one that dies costs a trial, not the run.")
+    int | None,
+    typer.Option(
+        min=0,
+        help="How many worker processes train side by side: one that dies costs a trial, not the run. 0 trains in this "
+        "process. One for each GPU if not given, and 0 where there is one GPU at most.",
+    ),
 ]
 StopEarly = Annotated[bool, typer.Option("--stop-early", help="End when more time is hardly worth it.")]
 Trials = Annotated[int | None, typer.Option("--trials", "--n-trials", help="Trials after screening, at most.")]
@@ -116,7 +121,7 @@ def select(  # noqa: PLR0913  one option for each argument of the facade
     trials: Trials = None,
     max_download_mb: Annotated[float, typer.Option(help="Megabytes of weights that may be fetched.")] = 2000,
     seed: Seed = 0,
-    workers: Workers = 0,
+    workers: Workers = None,
     stop_early: StopEarly = False,
     costs: Annotated[
         Path | None,
@@ -168,7 +173,7 @@ def more(
     backbones: Backbones = None,
     data: Dataset = None,
     max_download_mb: Annotated[float, typer.Option(help="Megabytes of weights that may be fetched.")] = 2000,
-    workers: Workers = 0,
+    workers: Workers = None,
     stop_early: StopEarly = False,
 ) -> None:
     """Go on with a run: more time, and further networks."""

@@ -11,6 +11,8 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
+import torch
+
 from autobackbone.choosing import front_of, on_one_scale, trial_line
 from autobackbone.clock import Clock
 from autobackbone.confirm import confirm, expected_s
@@ -36,8 +38,9 @@ from autobackbone.runfacts import begin_or_continue, known, known_copies, note_a
 from autobackbone.runfolder import RunFolder, written_whole
 from autobackbone.running.child import Bounds
 from autobackbone.running.crossing import require_crossing, require_pictures
+from autobackbone.running.devices import device_groups, idle_line, usual_workers
+from autobackbone.running.pool import training_side_by_side
 from autobackbone.running.runner import Runner
-from autobackbone.running.worker import training_with
 from autobackbone.search import trialfiles
 from autobackbone.search.climb import climb
 from autobackbone.search.early import climb_early
@@ -87,7 +90,10 @@ def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: f
         require_crossing(prepared.metric)
     space = _space(prepared)
     shop = _open_workshop(prepared, space, run, repeated, reporter, begun)
-    with _training(shop, settings.workers) as runner:
+    workers = _n_workers(prepared, shop)
+    if workers > 1 and settings.costs is not None:
+        reporter.say("trainings side by side end in an order that no record can repeat: other trials may come out")
+    with _training(shop, workers) as runner:
         is_interrupted = _search(shop, runner)
         is_interrupted = _is_ending_interrupted(shop, runner, is_confirming=not is_interrupted) or is_interrupted
     if settings.costs is not None and shop.record.n_measured:
@@ -281,8 +287,27 @@ def _search(shop: Workshop, runner: Runner) -> bool:
     return True
 
 
+def _n_workers(prepared: Prepared, shop: Workshop) -> int:
+    """In how many worker processes is trained: as was asked; else one for each of several GPUs, if they could."""
+    if prepared.settings.workers is not None:
+        return prepared.settings.workers
+    n = usual_workers(_n_gpus(shop))
+    try:
+        if n:
+            require_crossing(prepared.metric)
+            require_pictures(shop.bundle, [size for of in prepared.image_sizes.values() for size in of])
+    except ArgumentError as error:
+        shop.reporter.say(f"1 of {n} GPUs trains: {error}")
+        return 0
+    return n
+
+
+def _n_gpus(shop: Workshop) -> int:
+    return torch.cuda.device_count() if shop.device.type == "cuda" else 0
+
+
 def _training(shop: Workshop, workers: int) -> AbstractContextManager[Runner]:
-    """Who trains, here or in a worker process, which ends with the run."""
+    """Who trains, here or in worker processes, which end with the run."""
     scorers = Scorers(metric=shop.metric, labels=shop.bundle.labels[shop.bundle.indices("validation")])
     tuner = Tuner(
         stores=shop.stores,
@@ -291,7 +316,12 @@ def _training(shop: Workshop, workers: int) -> AbstractContextManager[Runner]:
         score_passed=scorers.score_passed,
     )
     bounds = _bounds(shop.clock.budget)
-    return training_with(workers, tuner, shop.source, shop.metric, shop.run.worker_folder, bounds=bounds)
+    groups = device_groups(_n_gpus(shop))
+    idle = idle_line(_n_gpus(shop), groups)
+    if workers > 1 and idle is not None:
+        shop.reporter.say(idle)
+    where = shop.run.worker_folder
+    return training_side_by_side(workers, tuner, shop.source, shop.metric, where, bounds=bounds, groups=groups)
 
 
 def _bounds(budget: Budget) -> Bounds:

@@ -78,7 +78,7 @@ class Retrainer:
         trials: all of the run.
         metric: of its scores.
         cache_dir: where activations are kept.
-        workers: 0 trains in this process, 1 in a worker process.
+        workers: 0 trains in this process, any other number in one worker process.
     """
 
     run: RunFolder

@@ -298,7 +298,7 @@ class Selection:
             trial: a trained trial or its number, on the front or not; `None` for the best.
             dataset: as it was given to the search; `None` for the path that the run has noted.
             cache_dir: as for the search.
-            workers: as for the search, whatever it was there.
+            workers: `0` trains in this process, `1` in a worker process; more have nothing to do.
 
         Returns:
             The network, as `model` gives it; nothing of the run is changed.
@@ -333,7 +333,7 @@ class Selection:
             budget: seconds, or a text such as `"10min"`, for the training.
             dataset: as it was given to the search; `None` for the path that the run has noted.
             cache_dir: as for the search.
-            workers: as for the search, whatever it was there.
+            workers: `0` trains in this process, `1` in a worker process; more have nothing to do.
 
         Returns:
             The network, its test score, and the gain with its interval; printing it says all of that. Its weights are
@@ -362,7 +362,7 @@ class Selection:
         cache_gb: float | None = None,
         max_download_mb: float = 2000,
         stop_early: bool = False,
-        workers: int = 0,
+        workers: int | None = None,
         progress: bool | Reporter = True,
     ) -> Selection:
         """Go on with the run: more time, and further backbones, with everything else as it was asked.
@@ -382,7 +382,7 @@ class Selection:
             cache_gb: as for the search.
             max_download_mb: megabytes of weights that may be fetched now.
             stop_early: as for the search.
-            workers: as for the search; a run does not keep it: `0` trains in this process unless `1` is said again.
+            workers: as for the search; a run does not keep it.
             progress: as for the search.
 
         Returns:

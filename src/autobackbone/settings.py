@@ -60,7 +60,7 @@ class Settings:
     costs: Path | None
     stop_early: bool = False
     added: tuple[str, ...] = ()
-    workers: int = 0
+    workers: int | None = None
 
     @property
     def is_frozen_only(self) -> bool:
@@ -126,7 +126,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     sampler: BaseSampler | None,
     costs: str | Path | None = None,
     stop_early: bool = False,
-    workers: int = 0,
+    workers: int | None = None,
 ) -> Settings:
     """Check every argument before anything is read or written.
 
@@ -141,7 +141,8 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     _require(batch_norm in ("fixed", "batch"), f"batch_norm is 'fixed' or 'batch', not {batch_norm!r}.")
     is_seed = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**32
     _require(is_seed, f"seed is a whole number from 0 to 4294967295, not {seed!r}.")
-    require_workers(workers)
+    if workers is not None:
+        require_workers(workers)
     is_task = task is None or task in get_args(Task)
     _require(is_task, f"task is 'classification', 'regression', 'multilabel', or None to read it, not {task!r}.")
     is_label = label is None or isinstance(label, str) or _are_texts(label)
@@ -217,8 +218,10 @@ def require_workers(workers: object) -> None:
     Raises:
         ArgumentError: there cannot.
     """
-    is_workers = isinstance(workers, int) and not isinstance(workers, bool) and workers in (0, 1)
-    _require(is_workers, f"workers is 0, to train in this process, or 1, in one worker process; {workers!r} came.")
+    is_workers = isinstance(workers, int) and not isinstance(workers, bool) and workers >= 0
+    _require(
+        is_workers, f"workers is 0, to train in this process, or how many worker processes train; {workers!r} came."
+    )
 
 
 def _noted(given: Groups | Times) -> str | dict[str, str] | None:

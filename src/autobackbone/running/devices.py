@@ -25,6 +25,16 @@ def device_groups(n_devices: int, devices_per_trial: int = 1) -> list[DeviceGrou
     return [tuple(range(first, first + devices_per_trial)) for first in firsts]
 
 
+def usual_workers(n_devices: int, devices_per_trial: int = 1) -> int:
+    """How many worker processes train where nobody says so: one a group where there are several devices, else none.
+
+    Example:
+        >>> usual_workers(8, 2), usual_workers(8), usual_workers(1), usual_workers(0)
+        (4, 8, 0, 0)
+    """
+    return len(device_groups(n_devices, devices_per_trial)) if n_devices > 1 else 0
+
+
 def idle_devices(n_devices: int, groups: Sequence[DeviceGroup]) -> DeviceGroup:
     """Those that no group has.
 
@@ -34,6 +44,22 @@ def idle_devices(n_devices: int, groups: Sequence[DeviceGroup]) -> DeviceGroup:
     """
     busy = {device for group in groups for device in group}
     return tuple(device for device in range(n_devices) if device not in busy)
+
+
+def idle_line(n_devices: int, groups: Sequence[DeviceGroup]) -> str | None:
+    """What is told where some stay idle.
+
+    Example:
+        >>> idle_line(8, device_groups(8, 3))
+        '2 of 8 GPUs stay idle: trials take 3 each'
+        >>> idle_line(8, device_groups(8, 2)) is None
+        True
+    """
+    idle = idle_devices(n_devices, groups)
+    if not idle or not groups:
+        return None
+    stay = "stays" if len(idle) == 1 else "stay"
+    return f"{len(idle)} of {n_devices} GPUs {stay} idle: trials take {len(groups[0])} each"
 
 
 def visible_devices(group: DeviceGroup, given: str | None) -> str:
