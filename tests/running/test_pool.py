@@ -182,10 +182,10 @@ def test_workers_share_threads_memory_and_devices(made, head, tmp_path, monkeypa
     with training_side_by_side(2, **given, bounds=Bounds(memory_bytes=10**10), groups=[(0, 1), (2, 3)]) as pool:
         assert (pool.n_at_once, pool.n_threads) == (2, 2)
         assert [worker.bounds.memory_bytes for worker in pool.workers] == [5 * 10**9] * 2
-        begun = pool.workers[1].begin(pool.workers[1].folder)
-        assert b"CUDA_VISIBLE_DEVICES=6,7" in Path(f"/proc/{begun.pid}/environ").read_bytes().split(b"\0")
+        begun = pool.workers[1].begin(pool.workers[1].folder, 1)
+        assert b"CUDA_VISIBLE_DEVICES=6,7" in Path(f"/proc/{begun.pids[0]}/environ").read_bytes().split(b"\0")
     # Also what was begun for somebody who waits for it no more ends with the pool.
-    assert not is_running(begun.pid)
+    assert not is_running(begun.pids[0])
     with training_side_by_side(0, **given) as runner:
         assert runner is made[0]["local"]
         assert runner.n_at_once == 1

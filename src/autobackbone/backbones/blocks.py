@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from timm.models import group_parameters
-from torch import nn
+from torch import Tensor, nn
 
 from autobackbone.backbones.head import classifier_layers
 from autobackbone.errors import BackboneError
@@ -100,6 +100,23 @@ def set_training_mode(model: nn.Module, *, batch_norm: BatchNormMode = "fixed") 
     `batch_norm="fixed"` all that keep running statistics, are in eval mode.
     """
     _set_modes(model, follows=True, batch_norm=batch_norm)
+
+
+def moving_statistics(model: nn.Module) -> list[Tensor]:
+    """The running means and variances that follow the data in the mode which the network is in: none if all are fixed.
+
+    Example:
+        >>> layer = nn.BatchNorm2d(3)
+        >>> len(moving_statistics(layer)), len(moving_statistics(layer.eval()))
+        (2, 0)
+    """
+    found = [
+        getattr(module, name, None)
+        for module in model.modules()
+        if module.training and _keeps_statistics(module)
+        for name in ("running_mean", "running_var")
+    ]
+    return [one for one in found if isinstance(one, Tensor)]
 
 
 def head_parameter_names(model: nn.Module) -> tuple[str, ...]:

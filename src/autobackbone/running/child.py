@@ -80,11 +80,12 @@ class Child:
 
     Args:
         folder: where what it prints is kept.
+        rank: its number among those that train together.
         environment: beside that of this process.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
-        self._printed = folder / "printed.txt"
+    def __init__(self, folder: Path, rank: int = 0, environment: Mapping[str, str] | None = None) -> None:
+        self._printed = folder / f"printed-{rank}.txt"
         with self._printed.open("wb") as printed:
             self._process = subprocess.Popen(  # noqa: S603  this very Python, and a module of ours
                 # Safe path: what lies in the working directory must not stand in for a library.

@@ -29,6 +29,7 @@ from autobackbone.runfolder import FULL
 from autobackbone.training.activations import ActivationCache
 from autobackbone.training.fit import Outcome
 from autobackbone.training.pausing import Leg
+from autobackbone.training.ranks import ALONE, Ranks
 from autobackbone.training.scorers import Scorers
 from autobackbone.training.stores import Stores
 from autobackbone.training.tuner import Tuner
@@ -109,14 +110,18 @@ def write_setup(
     _write(folder / _FACTS, facts)
 
 
-def read_setup(folder: Path) -> Tuner:
+def read_setup(folder: Path, ranks: Ranks = ALONE) -> Tuner:
     """What trains in a worker process, as `write_setup` described it.
+
+    Args:
+        folder: that was written to.
+        ranks: those that train together; they share the threads of the processor.
 
     Raises:
         MetricError: the metric cannot be made here.
     """
     facts = _read(folder / _FACTS)
-    torch.set_num_threads(facts["n_threads"])
+    torch.set_num_threads(max(1, facts["n_threads"] // ranks.n))
     bundle = _bundle(folder, facts)
     weights = {
         name: WeightSource(**one | {"path": _path_or_none(one["path"])}) for name, one in facts["weights"].items()
@@ -125,13 +130,19 @@ def read_setup(folder: Path) -> Tuner:
         bundle=bundle,
         source=TimmSource(weights, **facts["source"]),
         cache=ActivationCache(folder=Path(facts["cache"]["folder"]), max_bytes=facts["cache"]["max_bytes"]),
-        device=torch.device(facts["device"]),
+        device=ranks.device(torch.device(facts["device"])),
         record=CostRecord(repeated=facts["costs"]),
         **facts["stores"],
     )
     metric = metric_for(facts["metric"], bundle.task, n_outputs=len(bundle.classes))
     scorers = Scorers(metric=metric, labels=bundle.labels[bundle.indices("validation")])
-    return Tuner(stores=stores, score=scorers.score, score_passed=scorers.score_passed, batch_norm=facts["batch_norm"])
+    return Tuner(
+        stores=stores,
+        score=scorers.score,
+        score_passed=scorers.score_passed,
+        batch_norm=facts["batch_norm"],
+        ranks=ranks,
+    )
 
 
 def is_within_reach(bundle: DataBundle, image_size: ImageSize) -> bool:

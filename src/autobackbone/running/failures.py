@@ -19,7 +19,9 @@ def facts_of(error: Exception) -> dict[str, Any]:
     """
     if not isinstance(error, AutobackboneError):
         return {"error": None, "message": "".join(traceback.format_exception(error))}
-    facts: dict[str, Any] = {"error": type(error).__name__, "message": str(error)}
+    # Of one that a module keeps to itself, what it is to all others.
+    kind = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
+    facts: dict[str, Any] = {"error": kind.__name__, "message": str(error)}
     return facts | ({"epoch_s": error.epoch_s} if isinstance(error, EpochTooLongError) else {})
 
 

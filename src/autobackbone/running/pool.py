@@ -21,8 +21,9 @@ from autobackbone.convexhead import Head
 from autobackbone.data import DataBundle
 from autobackbone.metrics import Metric
 from autobackbone.records import Candidate
-from autobackbone.running.child import Bounds, Child
+from autobackbone.running.child import Bounds
 from autobackbone.running.devices import DeviceGroup, visible_devices
+from autobackbone.running.group import Group
 from autobackbone.running.runner import Runner
 from autobackbone.running.worker import WorkerTuner, training_with
 from autobackbone.training.fit import Outcome
@@ -42,6 +43,7 @@ def training_side_by_side(
     *,
     bounds: Bounds | None = None,
     groups: Sequence[DeviceGroup] = (),
+    n_ranks: int = 1,
 ) -> Iterator[Runner]:
     """Who trains: as `training_with` says for 0 and 1 workers, and a pool of more.
 
@@ -53,9 +55,10 @@ def training_side_by_side(
         folder: where data crosses to workers; made, and removed at the end.
         bounds: of one worker that has the machine for itself; the usual ones if not given.
         groups: of CUDA devices: worker i has the ith, and begins again where there are fewer. None for the CPU.
+        n_ranks: processes of each worker, which train each candidate together.
     """
     if workers < 2:
-        with training_with(workers, local, source, metric, folder, bounds=bounds) as runner:
+        with training_with(workers, local, source, metric, folder, bounds=bounds, n_ranks=n_ranks) as runner:
             yield runner
         return
     whole = bounds or Bounds()
@@ -67,6 +70,7 @@ def training_side_by_side(
         folder=folder,
         n_workers=workers,
         n_threads=max(1, torch.get_num_threads() // workers),
+        n_ranks=n_ranks,
         bounds=replace(whole, memory_bytes=share),
         groups=groups,
     )
@@ -87,6 +91,7 @@ class WorkerPool:
         folder: where data crosses, in a folder for each worker; made, and removed at the end.
         n_workers: at least 1; each is begun when it is needed first.
         n_threads: of each.
+        n_ranks: processes of each worker, which train together.
         bounds: of each.
         groups: of CUDA devices: worker i sees the ith alone, and begins again where there are fewer; none to see all.
     """
@@ -97,13 +102,14 @@ class WorkerPool:
     folder: Path
     n_workers: int
     n_threads: int
+    n_ranks: int = 1
     bounds: Bounds = field(default_factory=Bounds)
     groups: Sequence[DeviceGroup] = ()
     workers: tuple[WorkerTuner, ...] = field(default=(), init=False)
     _idle: list[int] = field(default_factory=list, init=False, repr=False)
     _is_any_idle: threading.Condition = field(default_factory=threading.Condition, init=False, repr=False)
     _keeper_of: dict[Path, int] = field(default_factory=dict, init=False, repr=False)
-    _begun: list[Child] = field(default_factory=list, init=False, repr=False)
+    _begun: list[Group] = field(default_factory=list, init=False, repr=False)
     _beginner: ThreadPoolExecutor = field(init=False, repr=False)
     _open: ExitStack = field(default_factory=ExitStack, init=False, repr=False)
 
@@ -197,22 +203,23 @@ class WorkerPool:
             folder=self.folder / str(number),
             bounds=self.bounds,
             n_threads=self.n_threads,
+            n_ranks=self.n_ranks,
             begin=partial(self._begin, seen),
         )
 
-    def _begin(self, environment: dict[str, str], folder: Path) -> Child:
-        return self._beginner.submit(self._begun_in, folder, environment).result()
+    def _begin(self, environment: dict[str, str], folder: Path, n_ranks: int) -> Group:
+        return self._beginner.submit(self._begun_in, folder, n_ranks, environment).result()
 
-    def _begun_in(self, folder: Path, environment: dict[str, str]) -> Child:
-        child = Child(folder, environment)
-        self._begun = [*(one for one in self._begun if one.is_alive()), child]
-        return child
+    def _begun_in(self, folder: Path, n_ranks: int, environment: dict[str, str]) -> Group:
+        group = Group(folder, n_ranks, environment)
+        self._begun = [*(one for one in self._begun if one.is_any_alive()), group]
+        return group
 
     def _end_all(self) -> None:
         """Also what was begun for somebody whom Ctrl-C stopped from waiting for it."""
-        for child in self._begun:
-            if child.is_alive():
-                child.end()
+        for group in self._begun:
+            if group.is_any_alive():
+                group.end()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

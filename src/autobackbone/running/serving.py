@@ -25,6 +25,8 @@ from autobackbone.running.crossing import (
     told_of_disk,
 )
 from autobackbone.running.failures import facts_of
+from autobackbone.running.group import MEETING
+from autobackbone.training.ranks import FollowedError, Ranks, join
 from autobackbone.training.stores import Settled
 from autobackbone.training.tuner import Tuner
 
@@ -46,22 +48,33 @@ def serve(orders: Iterable[Mapping[str, Any]], answer: Callable[[Answer], None])
             continue
         try:
             if order["do"] == "set up":
-                tuner = read_setup(Path(order["folder"]))
+                tuner = _set_up(order)
                 answer({"is": "ready"})
             else:
                 assert tuner is not None  # it was set up
                 answer(_trained(tuner, order))
         except Exception as error:  # noqa: BLE001  a bug, too, is the parent's to tell
             n_measured = 0 if tuner is None else tuner.stores.record.n_measured
-            answer({"is": "failed", "n_measured": n_measured, **facts_of(error)})
+            follows = isinstance(error, FollowedError)
+            answer({"is": "failed", "n_measured": n_measured, "follows": follows, **facts_of(error)})
+
+
+def _set_up(order: Mapping[str, Any]) -> Tuner:
+    folder, ranks = Path(order["folder"]), Ranks(rank=order["rank"], n=order["n_ranks"])
+    tuner = read_setup(folder, ranks)
+    if ranks.n > 1:
+        join(ranks, folder / MEETING, tuner.stores.device)
+    return tuner
 
 
 def _trained(tuner: Tuner, order: Mapping[str, Any]) -> Answer:
-    """Train a leg; the network and its predictions lie in the folder of the job then."""
+    """Train a leg; the network and its predictions lie in the folder of the job then. Of several ranks the first one
+    writes and tells.
+    """
     folder = Path(order["folder"])
     tuner = read_dealt(folder, order["dealt"], tuner)
     stores = tuner.stores
-    stores.record.file, stores.record.n_measured = folder / COSTS, 0
+    stores.record.file, stores.record.n_measured = folder / COSTS if tuner.ranks.is_first else None, 0
     candidate, head, leg = read_job(folder, order)
     at = (candidate.body, candidate.n_unfrozen)
     if not is_within_reach(stores.bundle, candidate.image_size):
@@ -73,6 +86,8 @@ def _trained(tuner: Tuner, order: Mapping[str, Any]) -> Answer:
     stores.settle(*at, Settled(**order["settled"]))
     until = None if order["left_s"] is None else time.monotonic() + order["left_s"]
     network, outcome = tuner.tune(candidate, head, until=until, n_views=order["n_views"], leg=leg)
+    if not tuner.ranks.is_first:
+        return {"is": "trained"}
     with memory_errors_translated(), told_of_disk(folder):
         save_file(own_tensors(network.state_dict()), folder / WEIGHTS)
         np.save(folder / PREDICTIONS, outcome.predictions, allow_pickle=False)

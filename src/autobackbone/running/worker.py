@@ -24,7 +24,7 @@ from autobackbone.errors import ArgumentError, MetricError, TrialError, TrialMem
 from autobackbone.metrics import Metric
 from autobackbone.records import Candidate
 from autobackbone.runfolder import remove_unfinished
-from autobackbone.running.child import Bounds, Child, resident_bytes
+from autobackbone.running.child import Bounds
 from autobackbone.running.crossing import (
     COSTS,
     PREDICTIONS,
@@ -36,6 +36,7 @@ from autobackbone.running.crossing import (
     write_setup,
 )
 from autobackbone.running.failures import error_of
+from autobackbone.running.group import Group
 from autobackbone.running.runner import Runner
 from autobackbone.training.fit import Outcome
 from autobackbone.training.pausing import Leg
@@ -52,7 +53,14 @@ _SLEPT_S = 5.0
 
 @contextmanager
 def training_with(
-    workers: int, local: Tuner, source: TimmSource, metric: Metric, folder: Path, *, bounds: Bounds | None = None
+    workers: int,
+    local: Tuner,
+    source: TimmSource,
+    metric: Metric,
+    folder: Path,
+    *,
+    bounds: Bounds | None = None,
+    n_ranks: int = 1,
 ) -> Iterator[Runner]:
     """Who trains.
 
@@ -64,17 +72,21 @@ def training_with(
         metric: that scores.
         folder: where data crosses to a worker; made, and removed at the end.
         bounds: of a worker; the usual ones if not given.
+        n_ranks: worker processes that train each candidate together, each on a device of its own.
     """
     if workers == 0:
         yield local
         return
-    with WorkerTuner(local=local, source=source, metric=metric, folder=folder, bounds=bounds or Bounds()) as worker:
+    with WorkerTuner(
+        local=local, source=source, metric=metric, folder=folder, bounds=bounds or Bounds(), n_ranks=n_ranks
+    ) as worker:
         yield worker
 
 
 @dataclass(slots=True, kw_only=True)
 class WorkerTuner:
-    """Trains candidates as a tuner does, in one worker process, which is warm from the first training on.
+    """Trains candidates as a tuner does, in a worker process, or in several that train each of them together; they are
+    warm from the first training on.
 
     A worker that dies, hangs, goes on for too long or takes too much memory is ended, its training fails with the
     reason, and the next training begins another one. To be used in a `with`, at whose end the worker ends, too.
@@ -86,7 +98,8 @@ class WorkerTuner:
         folder: where data crosses; made, and removed at the end.
         bounds: of the worker.
         n_threads: of the worker; as many as this process has if not given.
-        begin: begins a worker process that crosses in this folder.
+        n_ranks: how many train together. They end together, too.
+        begin: begins so many worker processes, which cross in this folder.
     """
 
     local: Tuner
@@ -95,9 +108,10 @@ class WorkerTuner:
     folder: Path
     bounds: Bounds = field(default_factory=Bounds)
     n_threads: int | None = None
-    begin: Callable[[Path], Child] = Child
+    n_ranks: int = 1
+    begin: Callable[[Path, int], Group] = Group
     _is_given_up: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
-    _child: Child | None = field(default=None, init=False, repr=False)
+    _child: Group | None = field(default=None, init=False, repr=False)
     _started_in_s: float = field(default=_USUAL_START_S, init=False, repr=False)
 
     def __enter__(self) -> Self:
@@ -113,8 +127,8 @@ class WorkerTuner:
 
     @property
     def pid(self) -> int | None:
-        """The process number of the worker; `None` while there is none."""
-        return None if self._child is None else self._child.pid
+        """The process number of the worker, or of the first one; `None` while there is none."""
+        return None if self._child is None else self._child.pids[0]
 
     @property
     def n_at_once(self) -> int:
@@ -235,7 +249,7 @@ class WorkerTuner:
         for file in self._job.iterdir():
             file.unlink()
 
-    def _ready(self, until: float | None) -> Child:
+    def _ready(self, until: float | None) -> Group:
         """A worker that waits for an order: the one there is, if it lives, else a new one."""
         if self._child is not None and self._child.is_alive():
             return self._child
@@ -244,7 +258,7 @@ class WorkerTuner:
         with told_of_disk(self.folder):
             write_setup(self.folder, self.local, self.metric, self.source, n_threads=self.n_threads)
         try:
-            self._child = child = self.begin(self.folder)
+            self._child = child = self.begin(self.folder, self.n_ranks)
         except OSError as error:
             raise TrialError(f"no worker process could be started: {error}") from error
         answer = self._asked(child, {"do": "set up", "folder": str(self.folder.absolute())}, until)
@@ -260,7 +274,7 @@ class WorkerTuner:
         self._started_in_s = time.monotonic() - begun
         return child
 
-    def _asked(self, child: Child, order: Mapping[str, Any], until: float | None) -> dict[str, Any]:
+    def _asked(self, child: Group, order: Mapping[str, Any], until: float | None) -> dict[str, Any]:
         """The answer to an order; a worker from which none can come, or shall, is ended."""
         try:
             child.forgive()
@@ -270,6 +284,8 @@ class WorkerTuner:
             while True:
                 answer = child.answer(_LOOK_S)
                 if answer is not None:
+                    if not child.is_whole:
+                        self._end()
                     return answer
                 if time.monotonic() - looked > _SLEPT_S:
                     child.forgive()
@@ -279,26 +295,28 @@ class WorkerTuner:
             self._end()
             raise
 
-    def _look_at(self, child: Child, until: float | None) -> None:
+    def _look_at(self, child: Group, until: float | None) -> None:
         """Raises: TrialError: nothing is to be expected of it any more."""
         bounds = self.bounds
         if self._is_given_up.is_set():
             raise TrialError("it was given up, since the search ended in the midst of it")
-        if not child.is_alive():
-            raise TrialError(f"its worker process {child.cause_of_death()}")
-        if child.silent_s() > bounds.silent_s:
-            raise TrialError(f"its worker process gave no sign for {bounds.silent_s:g} s")
+        for name, one in child.members():
+            if not one.is_alive():
+                raise TrialError(f"{name} {one.cause_of_death()}")
+            if one.silent_s() > bounds.silent_s:
+                raise TrialError(f"{name} gave no sign for {bounds.silent_s:g} s")
         if until is not None and time.monotonic() > until + bounds.late_s:
-            raise TrialError(f"its worker process went on for more than {bounds.late_s:g} s beyond its time")
-        held = resident_bytes(child.pid)
+            raise TrialError(f"{child.subject} went on for more than {bounds.late_s:g} s beyond its time")
+        held = child.resident_bytes()
         if bounds.memory_bytes is not None and held is not None and held > bounds.memory_bytes:
-            raise TrialMemoryError(f"its worker process took more than {bounds.memory_bytes / 1e6:,.0f} MB of memory")
+            raise TrialMemoryError(f"{child.subject} took more than {bounds.memory_bytes / 1e6:,.0f} MB of memory")
 
     def _end(self, *, is_idle: bool = False) -> None:
         child, self._child = self._child, None
         if child is not None:
             child.end(is_idle=is_idle)
-            self.local.stores.cache.remove_unfinished(child.pid)
+            for pid in child.pids:
+                self.local.stores.cache.remove_unfinished(pid)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

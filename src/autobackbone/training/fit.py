@@ -21,11 +21,13 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from autobackbone.backbones.blocks import moving_statistics
 from autobackbone.errors import EpochTooLongError, TrialError
 from autobackbone.memory import memory_errors_translated
 from autobackbone.training.objective import Objective
 from autobackbone.training.passed import OUTPUTS, PassedScorer, PassedScores
 from autobackbone.training.pausing import Checkpoints, Leg, Moving, Pause
+from autobackbone.training.ranks import ALONE, Ranks
 from autobackbone.training.recipe import Recipe, StepPrecision, lr_factor
 from autobackbone.training.rows import Rows, epoch_seed, in_order, shuffled
 from autobackbone.training.signals import SigtermAsEver, ctrl_c_as_ever
@@ -102,6 +104,7 @@ def fit(
     score_passed: PassedScorer | None = None,
     until: float | None = None,
     leg: Leg | None = None,
+    ranks: Ranks = ALONE,
 ) -> Outcome:
     """Train the module in place; it ends with the weights of its best rung.
 
@@ -114,6 +117,7 @@ def fit(
         score_passed: of the training pictures as they pass, maximised; `None` to leave them unscored.
         until: `time.monotonic()` after which no step is begun.
         leg: the part of the training; `None` for all of it.
+        ranks: the processes that train it together; the first one alone has predictions and scores.
 
     Raises:
         TrialError: the loss is no number any more, time ended before the first rung, or the checkpoint cannot be used.
@@ -124,10 +128,11 @@ def fit(
     begun = time.monotonic()
     pause_at = None if leg is None else leg.pause_at
     n_steps_an_epoch = math.ceil(math.ceil(len(trainee.train) / recipe.batch_size) / recipe.accumulate)
-    loop = _Loop(trainee, recipe, n_steps_an_epoch, is_decaying=pause_at is None)
-    rungs, guard = _Rungs(score), _TimeGuard(until, is_scored=len(trainee.validation) > 0)
-    passed = None if score_passed is None else PassedScores(score_passed, trainee.objective.predictions)
-    further = [one for one in (passed, None if leg is None else Pause(leg)) if one is not None]
+    loop = _Loop(trainee, recipe, n_steps_an_epoch, ranks, is_decaying=pause_at is None)
+    rungs, guard = _Rungs(score), _TimeGuard(until, ranks, is_scored=len(trainee.validation) > 0)
+    passed = None if score_passed is None else PassedScores(score_passed, trainee.objective.predictions, ranks=ranks)
+    checkpoints = Checkpoints()
+    further = [one for one in (passed, None if leg is None else Pause(leg, checkpoints)) if one is not None]
     # The averaging forgets within half an epoch: long enough to smooth steps, short enough to follow a rung's progress.
     decay = 1 - 1 / max(2.0, n_steps_an_epoch / 2)
     # The averaging of many tensors at once goes from one value towards the other, so that frozen weights stay the very
@@ -137,11 +142,11 @@ def fit(
     with _quiet_lightning(), ctrl_c_as_ever(), torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         trainer = pl.Trainer(
-            **_where(trainee.device),
+            **ranks.trainer_arguments(trainee.device),
             max_epochs=recipe.n_epochs if pause_at is None else pause_at,
             accumulate_grad_batches=recipe.accumulate,
             callbacks=[SigtermAsEver(), guard, rungs, averaging, *further],
-            plugins=[Checkpoints()],
+            plugins=[checkpoints],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -152,10 +157,13 @@ def fit(
         scored = None
         with contextlib.suppress(_TimeIsUp), memory_errors_translated():
             # A pass without gradients takes less than half of the memory.
-            validation = in_order(trainee.validation, min(_VALIDATION_BATCH_SIZE, 2 * recipe.batch_size))
-            training = shuffled(trainee.train, recipe.batch_size, seed=recipe.seed, sampling=recipe.sampling)
+            n_at_once = min(_VALIDATION_BATCH_SIZE, 2 * math.ceil(recipe.batch_size / ranks.n))
+            training = shuffled(
+                trainee.train, recipe.batch_size, seed=recipe.seed, sampling=recipe.sampling, ranks=ranks
+            )
             begun_at = None if leg is None or leg.n_before == 0 else leg.checkpoint
-            scored = None if len(trainee.validation) == 0 else validation
+            has_none = len(trainee.validation) == 0
+            scored = None if has_none else in_order(trainee.validation, n_at_once, ranks=ranks)
             trainer.fit(loop, training, scored, ckpt_path=begun_at, weights_only=True)
     if not guard.is_scored and trainer.current_epoch > 0:
         # The averaging has put its weights in place.
@@ -191,27 +199,42 @@ def forward(trainee: Trainee, stored_batch: Tensor, precision: StepPrecision) ->
 
 
 class _Loop(pl.LightningModule):
-    def __init__(self, trainee: Trainee, recipe: Recipe, n_steps_an_epoch: int, *, is_decaying: bool) -> None:
+    def __init__(
+        self, trainee: Trainee, recipe: Recipe, n_steps_an_epoch: int, ranks: Ranks, *, is_decaying: bool
+    ) -> None:
         super().__init__()
         self.module = trainee.module
         self.recipe = recipe
         self.lr_factor = partial(lr_factor, n_steps_an_epoch=n_steps_an_epoch, recipe=recipe, is_decaying=is_decaying)
         self.moving = Moving(trainee.module)
+        self.ranks = ranks
         self._trainee = trainee
         self.predictions: list[Tensor] = []
 
     def on_train_epoch_start(self) -> None:
         self._trainee.set_mode()
         # What is dropped out depends on the epoch alone, so that a training which goes on drops what it would have.
-        torch.manual_seed(epoch_seed(self.recipe.seed, self.current_epoch))
+        torch.manual_seed(epoch_seed(self.recipe.seed, self.current_epoch) + self.ranks.rank)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> dict[str, Tensor]:
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         stored, labels = batch
         outputs = forward(self._trainee, stored, self.recipe.precision)
         loss = self._trainee.objective.loss(outputs, labels, label_smoothing=self.recipe.label_smoothing)
-        if not torch.isfinite(loss):
-            raise TrialError(f"the loss became {loss.item()} at lr {self.recipe.lr:.1e}")
-        return {"loss": loss, OUTPUTS: outputs.detach()}
+        n_rows = min(self.recipe.batch_size, len(self._trainee.train) - batch_idx * self.recipe.batch_size)
+        loss = self.ranks.weight(n_rows) * loss
+        # Of the whole batch: one rank that stopped by itself would be waited for.
+        whole = self.ranks.mean(loss.detach())
+        if not torch.isfinite(whole):
+            raise TrialError(f"the loss became {whole.item()} at lr {self.recipe.lr:.1e}")
+        return {"loss": loss, OUTPUTS: outputs.detach()[: self.ranks.n_own(n_rows)]}
+
+    def on_after_backward(self) -> None:
+        self.ranks.average(moving_statistics(self.module))
+
+    @property
+    def n_validation(self) -> int:
+        """Rows that are scored, of all ranks."""
+        return len(self._trainee.validation)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         outputs = self.module(self._trainee.prepare(batch[0]))
@@ -284,12 +307,18 @@ class _Rungs(Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, _Loop)
-        predictions = torch.cat(pl_module.predictions).numpy()
+        n_rows, ranks = pl_module.n_validation, pl_module.ranks
+        own = torch.cat(pl_module.predictions)[: ranks.n_own(n_rows)]
         pl_module.predictions.clear()
-        score = self.score(predictions) if np.isfinite(predictions).all() else math.nan
-        if not math.isfinite(score):
-            raise TrialError(f"its predictions or their score became no numbers at lr {pl_module.recipe.lr:.1e}")
-        self.scores.append(score)
+        predictions = ranks.together(own, n_rows).numpy()
+
+        def score() -> float:
+            found = self.score(predictions) if np.isfinite(predictions).all() else math.nan
+            if not math.isfinite(found):
+                raise TrialError(f"its predictions or their score became no numbers at lr {pl_module.recipe.lr:.1e}")
+            return found
+
+        self.scores.append(ranks.agreed(score))
         if self.best is None or self.scores[-1] > max(self.scores[:-1]):
             weights = _copied(pl_module.moving.tensors())
             self.best = _Rung(epoch=trainer.current_epoch, predictions=predictions, weights=weights)
@@ -304,11 +333,12 @@ class _TimeGuard(Callback):
 
     Args:
         until: `time.monotonic()`; `None` for no end.
+        ranks: that end together; the first one's clock counts.
         is_scored: whether each epoch leaves something; without, what is there at the end is kept.
     """
 
-    def __init__(self, until: float | None, *, is_scored: bool) -> None:
-        self.until = until
+    def __init__(self, until: float | None, ranks: Ranks, *, is_scored: bool) -> None:
+        self.until, self.ranks = until, ranks
         self.is_scored = is_scored
         self.has_ended_it = False
         self.epoch_begun = 0.0
@@ -325,7 +355,7 @@ class _TimeGuard(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.until is not None and time.monotonic() > self.until:
+        if self._is_over():
             if trainer.current_epoch > 0 and self.is_scored:
                 raise _TimeIsUp
             if trainer.current_epoch > 0:
@@ -343,8 +373,12 @@ class _TimeGuard(Callback):
 
     def _look_ahead(self, trainer: pl.Trainer) -> None:
         epoch_s = max(self.longest_epoch_s, time.monotonic() - self.epoch_begun)
-        if self.until is not None and time.monotonic() + epoch_s > self.until:
+        if self._is_over(epoch_s):
             self._end(trainer)
+
+    def _is_over(self, ahead_s: float = 0.0) -> bool:
+        until = self.until
+        return until is not None and self.ranks.agreed(lambda: time.monotonic() + ahead_s > until)
 
     def _end(self, trainer: pl.Trainer) -> None:
         trainer.should_stop = True
@@ -353,11 +387,6 @@ class _TimeGuard(Callback):
 
 class _TimeIsUp(Exception):  # noqa: N818 — a way out, not an error
     pass
-
-
-def _where(device: torch.device) -> dict[str, Any]:
-    accelerator = {"cuda": "gpu"}.get(device.type, device.type)
-    return {"accelerator": accelerator, "devices": [device.index or 0] if device.type == "cuda" else 1}
 
 
 @contextlib.contextmanager

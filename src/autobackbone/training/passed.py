@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
+from autobackbone.training.ranks import ALONE, Ranks
+
 PassedScorer = Callable[[NDArray[np.float32], NDArray[Any]], float]
 """Predictions (n, n_outputs) of training pictures and their labels to a maximised score; NaN where not defined."""
 
@@ -33,11 +35,20 @@ class PassedScores(Callback):
         score: of predictions and labels.
         predictions: what outputs of a network in training say.
         n_most: pictures of an epoch that are scored, the first ones that pass.
+        ranks: that each see a part of them.
     """
 
-    def __init__(self, score: PassedScorer, predictions: Callable[[Tensor], Tensor], *, n_most: int = _N_MOST) -> None:
+    def __init__(
+        self,
+        score: PassedScorer,
+        predictions: Callable[[Tensor], Tensor],
+        *,
+        n_most: int = _N_MOST,
+        ranks: Ranks = ALONE,
+    ) -> None:
         self.scores: list[float] = []
-        self._score, self._predictions, self._n_most = score, predictions, n_most
+        self._score, self._predictions = score, predictions
+        self._ranks, self._n_most = ranks, ranks.n_own(n_most)
         self._passed: list[tuple[Tensor, Tensor]] = []
         self._n_passed = 0
 
@@ -57,13 +68,18 @@ class PassedScores(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keep what was said of a batch."""
-        n_more = min(self._n_most - self._n_passed, len(batch[1]))
-        if n_more > 0:
+        n_more = min(self._n_most - self._n_passed, len(outputs[OUTPUTS]))
+        if n_more > 0 or not self._passed:
             said = self._predictions(outputs[OUTPUTS][:n_more])
             self._passed.append((said.cpu(), batch[1][:n_more].cpu()))
             self._n_passed += n_more
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score all of it."""
-        said, labels = (torch.cat(parts).numpy() for parts in zip(*self._passed, strict=True))
-        self.scores.append(self._score(said, labels))
+        passed = [self._ranks.gathered(torch.cat(parts)) for parts in zip(*self._passed, strict=True)]
+
+        def score() -> float:
+            said, labels = (torch.cat(parts).numpy() for parts in passed)
+            return self._score(said, labels)
+
+        self.scores.append(self._ranks.agreed(score))

@@ -40,17 +40,26 @@ class Leg:
 
 
 class Pause(Callback):
-    """Keeps all that a training needs to go on, at the end of its leg; where there is no room, it ends there."""
+    """Keeps all that a training needs to go on, at the end of its leg; where there is no room, it ends there.
 
-    def __init__(self, leg: Leg) -> None:
-        self.leg = leg
+    Args:
+        leg: the part of the training.
+        checkpoints: what Lightning writes by.
+    """
+
+    def __init__(self, leg: Leg, checkpoints: Checkpoints) -> None:
+        self.leg, self.checkpoints = leg, checkpoints
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the checkpoint, or leave none."""
+        """Write the checkpoint, or leave none; of several ranks the first one writes."""
         if self.leg.pause_at is not None and trainer.current_epoch + 1 == self.leg.pause_at:
+            if not trainer.is_global_zero:
+                trainer.save_checkpoint(self.leg.checkpoint)
+                return
             try:
                 with written_whole(self.leg.checkpoint) as temporary:
                     trainer.save_checkpoint(temporary)
+                    self.checkpoints.require_written()
             except (OSError, RuntimeError) as error:  # a full disk; torch says it in its own way
                 _LOG.warning("no checkpoint could be written to %s: %s", self.leg.checkpoint, error)
                 self.leg.checkpoint.unlink(missing_ok=True)
@@ -59,13 +68,26 @@ class Pause(Callback):
 class Checkpoints(TorchCheckpointIO):
     """Written where they are to lie, and read in Lightning's own way; one that cannot be read fails the trial alone."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._problem: Exception | None = None
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write one, to a name that is nobody else's yet.
 
         Lightning's own way takes the machine's temporary folder for it, where a kill would leave it for good, and holds
         all of it in memory once more.
         """
-        torch.save(checkpoint, path)
+        try:
+            torch.save(checkpoint, path)
+        except (OSError, RuntimeError) as error:  # other ranks wait until this one has written
+            self._problem = error
+
+    def require_written(self) -> None:
+        """Raises: OSError, RuntimeError: the last one could not be written."""
+        problem, self._problem = self._problem, None
+        if problem is not None:
+            raise problem
 
     def load_checkpoint(
         self,

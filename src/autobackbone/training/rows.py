@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler, WeightedRandomSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, WeightedRandomSampler
 
 from autobackbone.data import Pixels
 from autobackbone.imbalance import class_weights
 from autobackbone.records import Balancing
+from autobackbone.training.ranks import ALONE, Ranks
 from autobackbone.training.views import Augment
 
 
@@ -51,9 +52,14 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
         return len(self.labels)
 
     def __getitem__(self, rows: list[int]) -> tuple[Tensor, Tensor]:
+        return self.part(rows, slice(None))
+
+    def part(self, rows: list[int], part: slice) -> tuple[Tensor, Tensor]:
+        """Some of the rows of a batch, just as they are in all of it: what is drawn is drawn for all."""
+        drawn = self.generator.integers(len(self.views), size=len(rows))[part]
+        rows = rows[part]
         places = self.places[:, rows]
         batch = self.views[0][places[0]]
-        drawn = self.generator.integers(len(self.views), size=len(rows))
         for number, view in enumerate(self.views[1:], start=1):
             moved = view[places[number][drawn == number]]
             # A view that half precision cannot hold is stored in float32.
@@ -66,21 +72,43 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
 Batches = DataLoader[tuple[Tensor, Tensor]]
 
 
-def shuffled(rows: Rows, batch_size: int, *, seed: int, sampling: Balancing = "none") -> Batches:
+def shuffled(rows: Rows, batch_size: int, *, seed: int, sampling: Balancing = "none", ranks: Ranks = ALONE) -> Batches:
     """Each row once an epoch, in an order that the seed tells; or as many, drawn with replacement, each class as often.
 
     Args:
         rows: their labels are codes of classes where these are balanced.
-        batch_size: rows at once.
+        batch_size: rows at once, of all ranks together.
         seed: of the order, of each epoch its own.
         sampling: whether classes are balanced.
+        ranks: of whose rows in each batch this gives the part of one.
     """
-    return DataLoader(rows, sampler=_ShuffledBatches(rows, batch_size, seed, sampling), batch_size=None)
+    sampler = _ShuffledBatches(rows, batch_size, seed, sampling)
+    return DataLoader(_Parts(rows, ranks), sampler=sampler, batch_size=None)
 
 
-def in_order(rows: Rows, batch_size: int) -> Batches:
-    """Each row once, in its place."""
-    return DataLoader(rows, sampler=BatchSampler(SequentialSampler(rows), batch_size, drop_last=False), batch_size=None)
+def in_order(rows: Rows, batch_size: int, *, ranks: Ranks = ALONE) -> Batches:
+    """Each row once, in its place; of several ranks every nth, or one that does not count where there is none.
+
+    Args:
+        rows: all of them.
+        batch_size: rows at once, of this rank.
+        ranks: which ones are its own.
+    """
+    own = range(len(rows))[ranks.part_of(len(rows))]
+    return DataLoader(rows, sampler=BatchSampler(own, batch_size, drop_last=False), batch_size=None)
+
+
+class _Parts(Dataset[tuple[Tensor, Tensor]]):
+    """Of each batch what one of several ranks has."""
+
+    def __init__(self, rows: Rows, ranks: Ranks) -> None:
+        self.rows, self.ranks = rows, ranks
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, batch: list[int]) -> tuple[Tensor, Tensor]:
+        return self.rows.part(batch, self.ranks.part_of(len(batch)))
 
 
 class _ShuffledBatches(BatchSampler):

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from autobackbone.backbones.blocks import BatchNormMode, set_training_mode, unfreeze
 from autobackbone.backbones.head import set_head
-from autobackbone.backbones.split import Tail
+from autobackbone.backbones.split import Split, Tail
 from autobackbone.convexhead import Head
 from autobackbone.data import DataBundle, Pixels
-from autobackbone.errors import EpochTooLongError, TrialMemoryError
+from autobackbone.errors import EpochTooLongError, TrialError, TrialMemoryError
 from autobackbone.exporting.transform import normalise
 from autobackbone.memory import memory_errors_translated
 from autobackbone.records import Balancing, Candidate, Normalisation
@@ -29,10 +29,11 @@ from autobackbone.training.fit import Outcome, Scorer, Trainee, fit
 from autobackbone.training.objective import Objective
 from autobackbone.training.passed import PassedScorer
 from autobackbone.training.pausing import Leg
+from autobackbone.training.ranks import ALONE, Ranks
 from autobackbone.training.recipe import Recipe, StepPrecision
 from autobackbone.training.rows import Rows
 from autobackbone.training.steps import measured
-from autobackbone.training.stores import Stores
+from autobackbone.training.stores import Settled, Stores
 from autobackbone.training.views import Augment
 
 MAX_EPOCHS = 10
@@ -57,12 +58,14 @@ class Tuner:
         batch_norm: `"fixed"` keeps running statistics still (batch statistics cost ten points, measured from a good
             head on a tail of one stage).
         score_passed: of the training pictures as they pass, maximised; `None` to leave them unscored.
+        ranks: the processes that train each candidate together, each with a tuner like this one.
     """
 
     stores: Stores
     score: Scorer
     batch_norm: BatchNormMode = "fixed"
     score_passed: PassedScorer | None = None
+    ranks: Ranks = ALONE
     _warm: dict[tuple[Path, int], _Bench] = field(default_factory=dict, init=False, repr=False, compare=False)
     _step_s: dict[tuple[Any, ...], float] = field(default_factory=dict, init=False, repr=False, compare=False)
     _chosen: dict[tuple[Any, ...], StepPrecision] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -98,7 +101,8 @@ class Tuner:
             with memory_errors_translated():
                 return self._tune(candidate, head, self._in_passes(candidate), until, n_views, leg)
         except TrialMemoryError:
-            if not self.halve(candidate):
+            # Others may have had room enough: whoever begins new ones halves it for all.
+            if self.ranks.n > 1 or not self.halve(candidate):
                 raise
         # Behind the handler: inside it the error would keep what the first attempt had taken.
         self._warm.clear()
@@ -127,7 +131,7 @@ class Tuner:
             held: says which ones are stored: several that train on some of these share stores, and one pass fills them.
         """
         stores = self.stores.dealt(bundle, held)
-        return Tuner(stores=stores, score=lambda _: 0.0, batch_norm=self.batch_norm)
+        return Tuner(stores=stores, score=lambda _: 0.0, batch_norm=self.batch_norm, ranks=self.ranks)
 
     @property
     def n_at_once(self) -> int:
@@ -163,11 +167,20 @@ class Tuner:
             trainee = _channels_last(self._trainee(network, candidate, until, n_views))
             trainee.objective.begin(network)
             key = (candidate.body, candidate.n_unfrozen, recipe.batch_size, type(trainee.module))
-            bench = _Bench(network, trainee, key, self._precision(key, trainee, recipe, _settled(candidate, leg)))
-        step_s = self._step_s[*bench.key, bench.precision]
-        recipe = _fitted(replace(recipe, precision=bench.precision), bench.trainee, step_s, until, leg)
+            settled = _settled(candidate, leg)
+            precision = self.ranks.agreed(lambda: self._precision(key, trainee, recipe, settled))
+            bench = _Bench(network, trainee, key, precision)
+        recipe = self._fitted(replace(recipe, precision=bench.precision), bench, until, leg)
         with _freed_afterwards():
-            outcome = fit(bench.trainee, recipe, self.score, score_passed=self.score_passed, until=until, leg=leg)
+            outcome = fit(
+                bench.trainee,
+                recipe,
+                self.score,
+                score_passed=self.score_passed,
+                until=until,
+                leg=leg,
+                ranks=self.ranks,
+            )
         _take_buffers(bench.network, bench.trainee.module)
         if outcome.n_epochs > 0 and not outcome.is_cut_short:
             # What really passed corrects a measurement that other work disturbed.
@@ -181,6 +194,14 @@ class Tuner:
             network = bench.network
         bench.trainee.objective.end(network)
         return network.cpu().eval(), outcome
+
+    def _fitted(self, recipe: Recipe, bench: _Bench, until: float | None, leg: Leg | None) -> Recipe:
+        """The recipe, as long as the time allows."""
+
+        def n_epochs() -> int:
+            return _fitted(recipe, bench.trainee, self._step_s[*bench.key, bench.precision], until, leg).n_epochs
+
+        return replace(recipe, n_epochs=self.ranks.agreed(n_epochs))
 
     def _precision(
         self, key: tuple[Any, ...], trainee: Trainee, recipe: Recipe, settled: StepPrecision | None
@@ -199,13 +220,17 @@ class Tuner:
         """Times a step, in the precision that is chosen already, or was when the run that is repeated measured it."""
         found: dict[StepPrecision, float] = {}
 
+        n_own = math.ceil(recipe.batch_size / self.ranks.n)
+
         def measure(wanted: StepPrecision | None = None) -> StepPrecision:
-            steps = measured(trainee, recipe, wanted)
+            steps = measured(trainee, replace(recipe, batch_size=n_own), wanted)
             found[steps.precision] = steps.seconds
             return steps.precision
 
         body, n_unfrozen, batch_size, _ = key
         of = f"step of {body}, {n_unfrozen} unfrozen, {batch_size} pictures"
+        if self.ranks.n > 1:
+            of = f"{of} on {self.ranks.n} devices"
         precision = chosen or self.stores.record.one_of(of, _PRECISIONS, measure)
         if precision not in found:
             measure(precision)
@@ -213,10 +238,10 @@ class Tuner:
         return precision
 
     def _trainee(self, network: nn.Module, candidate: Candidate, until: float | None, n_views: int) -> Trainee:
-        split = self.stores.split(network, candidate.body, candidate.n_unfrozen)
+        split = self._split(network, candidate)
         views: list[NDArray[Any] | Pixels] = []
         if split is not None:
-            views = [*self.stores.views(split, candidate.body, candidate.n_unfrozen, n_views=n_views, until=until)]
+            views = [*self._views(split, candidate, until, n_views)]
         labels = {part: self.stores.bundle.labels[self.stores.bundle.indices(part)] for part in ("train", "validation")}
         module: nn.Module = network
         prepare: Callable[[Tensor], Tensor] = _to_float
@@ -241,6 +266,33 @@ class Tuner:
             device=self.stores.device,
             objective=Objective.of(self.stores.bundle.task, labels["train"], class_weights=_class_weights(candidate)),
         )
+
+    def _split(self, network: nn.Module, candidate: Candidate) -> Split | None:
+        """As the first rank has verified it."""
+        at, found = (candidate.body, candidate.n_unfrozen), []
+
+        def verified() -> dict[str, Any]:
+            found.append(self.stores.split(network, *at))
+            return self.stores.settled(*at).to_json()
+
+        settled = self.ranks.agreed(verified)
+        if self.ranks.is_first:
+            return found[0]
+        self.stores.settle(*at, Settled(**settled))
+        return self.stores.split(network, *at)
+
+    def _views(self, split: Split, candidate: Candidate, until: float | None, n_views: int) -> list[NDArray[Any]]:
+        """The first rank stores what is not there yet; others open it."""
+        made: list[NDArray[Any]] = []
+
+        def stored(n_wanted: int) -> int:
+            made.extend(self.stores.views(split, candidate.body, candidate.n_unfrozen, n_views=n_wanted, until=until))
+            return len(made)
+
+        n_stored = self.ranks.agreed(lambda: stored(n_views))
+        if not self.ranks.is_first and stored(n_stored) < n_stored:
+            raise TrialError("what the first of its processes has stored was removed before others opened it")
+        return made
 
     def _in_passes(self, candidate: Candidate) -> Recipe:
         """Its recipe, each step in as many passes as it takes to have no more pictures in memory than may be."""
