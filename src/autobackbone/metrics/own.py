@@ -220,8 +220,18 @@ def _fresh(made: torchmetrics.Metric) -> torchmetrics.Metric:
 
 
 def _clone(made: torchmetrics.Metric) -> torchmetrics.Metric:
-    """To be reset before it is used."""
-    return made.clone().to("cpu")
+    """To be reset before it is used. Whoever makes it has all predictions: others that train with this process make none,
+    and would be waited for.
+    """
+    clone = made.clone().to("cpu")
+    for part in clone.modules():
+        if isinstance(part, torchmetrics.Metric):
+            part.distributed_available_fn = _is_never_shared
+    return clone
+
+
+def _is_never_shared() -> bool:
+    return False
 
 
 def _as_tensors(predictions: Floats, labels: NDArray[Any], task: str) -> tuple[Tensor, Tensor]:
