@@ -319,7 +319,7 @@ def test_a_trial_that_has_folds_keeps_its_network(tmp_path):
     plain = replace(TUNED, number=3)
     for one in (folded, better, plain):
         trialfiles.save_weights(run, one.number, {"weight": torch.zeros(1)})
-    shop = SimpleNamespace(run=run, metric=ACCURACY, trials=lambda: [folded, better, plain])
+    shop = SimpleNamespace(run=run, metric=ACCURACY, trials=lambda: [folded, better, plain], tidied=set())
     tidy(shop)
     kept = {one.number for one in (folded, better, plain) if trialfiles.has_weights(run, one.number)}
     assert kept == {folded.number, better.number}

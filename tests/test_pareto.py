@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autobackbone import pareto
-from autobackbone.pareto import front_mask, good_enough, good_enough_mask, hypervolume, knee
+from autobackbone.pareto import front_layers, front_mask, good_enough, good_enough_mask, hypervolume, knee
 
 # Few values, so that most examples hold ties in one column or both.
 cells = st.sampled_from([0.0, 1.0, 2.0, 3.0, 4.0, np.nan, -np.inf, np.inf])
@@ -217,3 +217,14 @@ def test_wrong_columns_are_named():
         front_mask([1, 2], [1, 2], [-1, 0])
     with pytest.raises(ValueError, match="tolerance must be at least 0"):
         good_enough([1], [1], [0], [0], tolerance=-0.1)
+
+
+@given(noisy_rows)
+def test_layers_are_the_front_of_what_is_left_until_nothing_is(points):
+    scores, latencies, noise = columns([*points, (np.nan, 1.0, 0.0)], 3)
+    left = np.flatnonzero(~np.isnan(scores))
+    for layer in front_layers(scores, latencies, noise):
+        mask = front_mask(scores[left], latencies[left], noise[left])
+        assert layer.tolist() == left[mask].tolist()
+        left = left[~mask]
+    assert len(left) == 0

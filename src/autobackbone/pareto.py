@@ -5,6 +5,8 @@ Everywhere here `scores` are maximised and `latencies` are minimised, both `(n,)
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -55,18 +57,45 @@ def front_mask(scores: ArrayLike, latencies: ArrayLike, noise: ArrayLike | None 
 
     Source: the kernel of an acyclic relation, von Neumann and Morgenstern 1944; O(n log n).
     """
+    mask = np.zeros(np.shape(scores), dtype=np.bool_)
+    for first in islice(front_layers(scores, latencies, noise), 1):
+        mask[first] = True
+    return mask
+
+
+def front_layers(
+    scores: ArrayLike, latencies: ArrayLike, noise: ArrayLike | None = None
+) -> Iterator[NDArray[np.int64]]:
+    """The front, then the front of the others, and so on, until all rows without a NaN have come.
+
+    Args:
+        scores: (n,), as for `front_mask`, and so are the others.
+        latencies: (n,) milliseconds.
+        noise: (n,) milliseconds.
+
+    Yields:
+        The rows of a layer, ascending.
+
+    Raises:
+        ValueError: shapes differ, or a noise is negative.
+
+    Example:
+        >>> [rows.tolist() for rows in front_layers([0.80, 0.90, 0.85, 0.80], [1.0, 2.0, 3.0, 4.0])]
+        [[0, 1], [2], [3]]
+    """
     score, latency = _columns(scores, latencies)
     half = np.zeros_like(latency) if noise is None else np.nan_to_num(_like(noise, latency, "noise"), nan=0.0)
     if (half < 0).any():
         raise ValueError(f"noise must be at least 0 in every row; {half.min()} came. Give half-widths in milliseconds.")
+    low, high = latency - half, latency + half
     rows = np.flatnonzero(~np.isnan(score) & ~np.isnan(latency))
-    # Whoever beats a point stands before it in this order, so one walk settles each point for good.
+    # Whoever beats a point stands before it in this order, so one walk settles each point of a layer for good.
     rows = rows[np.lexsort((latency[rows], -score[rows]))]
-    rows = rows[~_is_hopeless((latency - half)[rows], (latency + half)[rows])]
-    kept = _walk(score[rows], (latency - half)[rows], (latency + half)[rows])
-    mask = np.zeros(score.shape, dtype=np.bool_)
-    mask[rows[kept]] = True
-    return mask
+    while len(rows):
+        likely = rows[~_is_hopeless(low[rows], high[rows])]
+        layer = likely[_walk(score[likely], low[likely], high[likely])]
+        yield np.sort(layer)
+        rows = rows[~np.isin(rows, layer)]
 
 
 def _is_hopeless(lows: Floats, highs: Floats) -> NDArray[np.bool_]:

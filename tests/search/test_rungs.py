@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from autobackbone.search.rungs import (
     Curve,
+    Standing,
     gains,
     growth,
     is_hopeless,
@@ -137,3 +138,39 @@ def test_who_leads_at_a_rung_is_expected_to_keep_its_lead():
     deep = curve(2, [0.82, 0.91])
     every = [frozen, shallow, deep]
     assert growth(deep, every) > growth(shallow, every) > 0
+
+
+trained = st.lists(
+    st.tuples(st.lists(grades, min_size=1, max_size=4), grades.map(lambda x: x + 1), st.booleans(), st.floats(0, 1)),
+    min_size=1,
+    max_size=14,
+)
+
+
+@given(trained)
+def test_what_is_computed_once_for_many_is_what_is_computed_for_each(rows):
+    curves = [
+        curve(n, scores, latency_ms, has_ended=has_ended, noise_ms=noise_ms)
+        for n, (scores, latency_ms, has_ended, noise_ms) in enumerate(rows)
+    ]
+    standing = Standing(curves)
+    for one in curves:
+        assert standing.growth(one) == growth(one, curves)
+        if not one.has_ended:
+            end = one.best() + plausible_gain(gains(curves, one.n_epochs))
+            by_definition = any(
+                other.has_ended
+                and other.best() > end
+                and other.latency_ms - other.noise_ms <= one.latency_ms + one.noise_ms
+                for other in curves
+            )
+            assert is_hopeless(one, curves) == by_definition
+
+
+def test_of_many_some_are_hopeless():
+    """The branch that the law above may not often reach."""
+    ended = [curve(n, [0.8, 0.9], 2.0, has_ended=True) for n in range(3)]
+    slow, fast, good = curve(3, [0.6], 2.0), curve(4, [0.6], 1.0), curve(5, [0.75], 2.0)
+    standing = Standing([*ended, slow, fast, good])
+    assert [standing.is_hopeless(one) for one in (slow, fast, good)] == [True, False, False]
+    assert standing.is_hopeless(curve(6, [0.6], 1.5, noise_ms=0.5))

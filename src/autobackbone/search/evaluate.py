@@ -259,7 +259,8 @@ def tidy(shop: Workshop, *, drift: float = DRIFT) -> None:
     """
     trials = shop.trials()
     for trial in trials:
-        if trial.state == "running":
+        # However many trials there are, few of them have such files.
+        if trial.state == "running" or trial.number in shop.tidied:
             continue
         shop.run.remove_trial_files(trial.number, trialfiles.CHECKPOINT)
         is_scored = trial.state == "finished" and trial.score is not None
@@ -267,3 +268,4 @@ def tidy(shop: Workshop, *, drift: float = DRIFT) -> None:
             continue  # by folds it may be on the front, whatever its validation score
         if not is_scored or is_beaten_for_good(trial, trials, shop.metric, drift=drift):
             shop.run.remove_trial_files(trial.number, trialfiles.WEIGHTS)
+            shop.tidied.add(trial.number)

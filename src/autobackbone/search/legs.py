@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from autobackbone.choosing import scored_share
 from autobackbone.records import Candidate, Trial
-from autobackbone.search.rungs import Curve, growth, promotable, rungs
+from autobackbone.search.rungs import Curve, Standing, promoted, rungs
 
 
 class Seconds(Protocol):
@@ -58,6 +58,10 @@ class View:
     n_epochs: Epochs
     expected_s: Seconds
     left_s: float
+    standing: Standing = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "standing", Standing(self.curves))
 
 
 def next_leg(view: View, *, can_ask: bool) -> NextLeg | None:
@@ -74,7 +78,7 @@ def next_leg(view: View, *, can_ask: bool) -> NextLeg | None:
         can_ask: whether a new trial could be begun.
     """
     hopeful = [number for number in view.paused if _fits(view, number)]
-    chosen: Collection[int] = promotable(view.curves, hopeful, is_last_call=not can_ask)
+    chosen: Collection[int] = promoted(view.standing, hopeful, is_last_call=not can_ask)
     is_timed = view.left_s < float("inf")
     is_late = is_timed and (not can_ask or _is_late(view, hopeful))
     number = _most_gainful(view, chosen or (hopeful if is_late else ()))
@@ -93,7 +97,7 @@ def rung_leg(view: View) -> NextLeg | None:
     gains most; `None` if nothing pauses before a higher rung.
     """
     hopeful = [number for number in view.paused if _fits(view, number) and _higher_rungs(view, number)]
-    number = _most_gainful(view, promotable(view.curves, hopeful, is_last_call=True))
+    number = _most_gainful(view, promoted(view.standing, hopeful, is_last_call=True))
     if number is None:
         return None
     return NextLeg(number=number, n_before=_curve(view, number).n_epochs, pause_at=_higher_rungs(view, number)[0])
@@ -132,7 +136,7 @@ def curves_of(trials: Sequence[Trial], sign: float) -> list[Curve]:
 
 
 def _curve(view: View, number: int) -> Curve:
-    return next(curve for curve in view.curves if curve.number == number)
+    return view.standing.by_number[number]
 
 
 def _higher_rungs(view: View, number: int) -> list[int]:
@@ -181,7 +185,7 @@ def _most_gainful(view: View, numbers: Collection[int]) -> int | None:
     def gain(number: int) -> tuple[float, float, int]:
         curve = _curve(view, number)
         seconds = max(1e-3, _whole_s(view, number))
-        return growth(curve, view.curves) / seconds, curve.best(), -number
+        return view.standing.growth(curve) / seconds, curve.best(), -number
 
     return max(numbers, key=gain, default=None)
 
@@ -194,7 +198,7 @@ def _best_end(view: View, numbers: Collection[int]) -> int | None:
     def gain(number: int) -> tuple[float, float, int]:
         curve = _curve(view, number)
         share = min(1.0, view.left_s / max(1e-3, _whole_s(view, number)))
-        return growth(curve, view.curves) * share, curve.best(), -number
+        return view.standing.growth(curve) * share, curve.best(), -number
 
     return max(numbers, key=gain, default=None)
 

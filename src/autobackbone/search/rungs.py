@@ -9,14 +9,17 @@ Scores are maximised here. Source: successive halving, Jamieson and Talwalkar 20
 
 from __future__ import annotations
 
+import bisect
 import statistics
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autobackbone.pareto import front_mask, hypervolume
+from autobackbone.pareto import Floats, front_layers, hypervolume
 
 # Half of each rung goes on, to a rung twice as high. Thirds saved as much on synthetic curves, and lost more of the
 # front where curves saturate at different speeds or cross.
@@ -89,13 +92,55 @@ def is_hopeless(curve: Curve, others: Sequence[Curve]) -> bool:
         curve: of a trial that has not ended.
         others: all of the study's trials; gains are read off those that ended.
     """
-    end = curve.best() + plausible_gain(gains(others, curve.n_epochs))
-    return any(
-        other.has_ended
-        and other.best() > end
-        and other.latency_ms - other.noise_ms <= curve.latency_ms + curve.noise_ms
-        for other in others
-    )
+    return Standing(others).is_hopeless(curve)
+
+
+class Standing:
+    """All trials at one moment, for questions that are asked of many of them: what is common is computed once.
+
+    Args:
+        curves: of all trials.
+    """
+
+    def __init__(self, curves: Sequence[Curve]) -> None:
+        self.curves = curves
+        self.by_number = {curve.number: curve for curve in curves}
+        self._expected: dict[int, float | None] = {}
+        self._grown: dict[int, float] = {}
+        self._gains: dict[int, float] = {}
+
+    def is_hopeless(self, curve: Curve) -> bool:
+        """As the function says, among these trials."""
+        rung = curve.n_epochs
+        if rung not in self._gains:
+            self._gains[rung] = plausible_gain(gains(self.curves, rung))
+        lows, bests = self._best_by_latency
+        n = bisect.bisect_right(lows, curve.latency_ms + curve.noise_ms)
+        return n > 0 and bests[n - 1] > curve.best() + self._gains[rung]
+
+    def growth(self, curve: Curve) -> float:
+        """As the function says, of one of these trials."""
+        if curve.number not in self._grown:
+            self._grown[curve.number] = growth(curve, self.curves) if curve.has_ended else self._growth(curve)
+        return self._grown[curve.number]
+
+    def _growth(self, curve: Curve) -> float:
+        scores, latencies, corner, whole = self._front
+        end = curve.best() + _expected_gain(curve, self.curves, self._expected)
+        return hypervolume(np.append(scores, end), np.append(latencies, curve.latency_ms), corner) - whole
+
+    @cached_property
+    def _front(self) -> tuple[Floats, Floats, tuple[float, float], float]:
+        """Scores and latencies of those that ended, the corner, and their hypervolume."""
+        scores, latencies = _ends([curve for curve in self.curves if curve.has_ended])
+        corner = _corner(self.curves)
+        return scores, latencies, corner, hypervolume(scores, latencies, corner)
+
+    @cached_property
+    def _best_by_latency(self) -> tuple[list[float], list[float]]:
+        """Of those that ended, from which latency on there is one that is so good."""
+        ended = sorted((curve.latency_ms - curve.noise_ms, curve.best()) for curve in self.curves if curve.has_ended)
+        return [low for low, _ in ended], list(accumulate((best for _, best in ended), max))
 
 
 def leading(curves: Sequence[Curve], rung: int, n: int) -> set[int]:
@@ -103,19 +148,20 @@ def leading(curves: Sequence[Curve], rung: int, n: int) -> set[int]:
 
     Within the last layer that has room the likeliest to enlarge the front come first, then the better scores.
     """
-    left = [curve for curve in curves if curve.n_epochs >= rung]
+    return _leading(Standing(curves), rung, n)
+
+
+def _leading(standing: Standing, rung: int, n: int) -> set[int]:
+    there = [curve for curve in standing.curves if curve.n_epochs >= rung]
+    best = [curve.best(rung) for curve in there]
     chosen: list[int] = []
-    while left and len(chosen) < n:
-        mask = front_mask(
-            [curve.best(rung) for curve in left],
-            [curve.latency_ms for curve in left],
-            noise=[curve.noise_ms for curve in left],
-        )
-        layer = [curve for curve, is_on in zip(left, mask, strict=True) if is_on]
+    for rows in front_layers(best, [curve.latency_ms for curve in there], [curve.noise_ms for curve in there]):
+        if len(chosen) >= n:
+            break
+        layer = rows.tolist()
         if len(chosen) + len(layer) > n:
-            layer.sort(key=lambda curve: (-growth(curve, curves), -curve.best(rung), curve.number))
-        chosen += [curve.number for curve in layer]
-        left = [curve for curve, is_on in zip(left, mask, strict=True) if not is_on]
+            layer.sort(key=lambda row: (-standing.growth(there[row]), -best[row], there[row].number))
+        chosen += [there[row].number for row in layer]
     return set(chosen[:n])
 
 
@@ -130,12 +176,19 @@ def growth(curve: Curve, curves: Sequence[Curve]) -> float:
         curves: of all trials, this one among them or not.
     """
     every = [*(other for other in curves if other.number != curve.number), curve]
-    ended = [other for other in every if other.has_ended]
-    end = curve.best() + _expected_gain(curve, every)
-    all_scores = np.array([other.best() for other in every])
-    corner = (float(all_scores.min()) - _margin(all_scores), 1.1 * max(other.latency_ms for other in every))
-    scores, latencies = [other.best() for other in ended], [other.latency_ms for other in ended]
-    return hypervolume([*scores, end], [*latencies, curve.latency_ms], corner) - hypervolume(scores, latencies, corner)
+    scores, latencies = _ends([other for other in every if other.has_ended])
+    end, corner = curve.best() + _expected_gain(curve, every), _corner(every)
+    whole = hypervolume(scores, latencies, corner)
+    return hypervolume(np.append(scores, end), np.append(latencies, curve.latency_ms), corner) - whole
+
+
+def _ends(ended: Sequence[Curve]) -> tuple[Floats, Floats]:
+    return np.array([curve.best() for curve in ended], float), np.array([curve.latency_ms for curve in ended], float)
+
+
+def _corner(curves: Sequence[Curve]) -> tuple[float, float]:
+    all_scores = np.array([curve.best() for curve in curves])
+    return float(all_scores.min()) - _margin(all_scores), 1.1 * max(curve.latency_ms for curve in curves)
 
 
 def _expected_gain(curve: Curve, curves: Sequence[Curve], known: dict[int, float | None] | None = None) -> float:
@@ -170,13 +223,18 @@ def promotable(curves: Sequence[Curve], paused: Collection[int], *, is_last_call
         paused: numbers of those that wait at a rung.
         is_last_call: nothing new will come, so halves are rounded up: each rung sends one on.
     """
-    by_number = {curve.number: curve for curve in curves}
+    return promoted(Standing(curves), paused, is_last_call=is_last_call)
+
+
+def promoted(standing: Standing, paused: Collection[int], *, is_last_call: bool) -> set[int]:
+    """As `promotable` says, of trials at one moment."""
+    by_number = standing.by_number
     found: set[int] = set()
     for rung in {by_number[number].n_epochs for number in paused}:
-        n_there = sum(curve.n_epochs >= rung for curve in curves)
+        n_there = sum(curve.n_epochs >= rung for curve in standing.curves)
         n = -(-n_there // HALVING) if is_last_call else n_there // HALVING
         here = {number for number in paused if by_number[number].n_epochs == rung}
-        found |= here & leading(curves, rung, n)
+        found |= here & _leading(standing, rung, n)
     return found
 
 

@@ -15,7 +15,7 @@ from autobackbone.records import Candidate, Evaluator, Training, Trial
 from autobackbone.search.fitting import Fitting
 from autobackbone.search.leaving import N_IN_A_ROW, Failures
 from autobackbone.search.legs import NextLeg, View, candidate_of, curve_of, curves_of
-from autobackbone.search.rungs import is_hopeless, rungs
+from autobackbone.search.rungs import Standing, rungs
 from autobackbone.search.space import Space
 from autobackbone.search.study import read_trials, record, tell
 
@@ -220,9 +220,9 @@ def _note_failure(search: Search, candidate: Candidate, error: TrialError) -> No
 def without_hopeless(search: Search, flying: Collection[int] = ()) -> list[Trial]:
     """All trials; those that pause without hope are stopped, save what is flying."""
     trials = read_trials(search.study)
-    curves = curves_of(trials, search.sign)
+    standing = Standing(curves_of(trials, search.sign))
     paused = [trial for trial in trials if trial.is_paused and trial.number not in flying]
-    hopeless = [trial for trial in paused if is_hopeless(curve_of(trial, search.sign), curves)]
+    hopeless = [trial for trial in paused if standing.is_hopeless(curve_of(trial, search.sign))]
     for trial in hopeless:
         reason = f"no plausible end would put it on the front, as its score after epoch {trial.n_epochs} tells"
         _end(search, replace(trial, reason=reason), "stopped")

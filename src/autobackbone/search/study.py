@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
+from weakref import WeakKeyDictionary
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -43,6 +44,8 @@ _STATES: Mapping[OptunaState, TrialState] = {
 }
 _TESTED = ("test_score", "test_score_low", "test_score_high")
 _FOLDED = ("fold_score", "fold_se", "fold_score_low", "fold_score_high")
+# What was read of each study's trials, with what it was read from.
+_KNOWN: WeakKeyDictionary[optuna.Study, dict[int, tuple[FrozenTrial, Trial]]] = WeakKeyDictionary()
 _NOT_STORED = ("number", "state", "on_front", "overfits", *_TESTED, *_FOLDED, "folder")
 
 
@@ -230,8 +233,8 @@ def read_trials(study: optuna.Study) -> list[Trial]:
     """
     with _told_of_damage(study):
         noted = study.user_attrs
-        trials, latencies = study.get_trials(deepcopy=False), noted.get(_LATENCIES, {})
-        return [replace(trial, **latencies.get(str(trial.body), {})) for trial in (_read(one, noted) for one in trials)]
+        known = _KNOWN.setdefault(study, {})
+        return [_noted(_known(one, known), noted) for one in study.get_trials(deepcopy=False)]
 
 
 def read_sound_trials(study: optuna.Study) -> list[Trial]:
@@ -348,7 +351,25 @@ def facts_of(trial: Trial) -> dict[str, Any]:
     return stored | {"train_scores": train_scores}
 
 
-def _read(trial: FrozenTrial, noted: Mapping[str, Any]) -> Trial:
+def _known(frozen: FrozenTrial, known: dict[int, tuple[FrozenTrial, Trial]]) -> Trial:
+    """Optuna gives the same object as long as nothing was written to it."""
+    before = known.get(frozen.number)
+    if before is None or before[0] is not frozen:
+        before = known[frozen.number] = (frozen, _read(frozen))
+    return before[1]
+
+
+def _noted(trial: Trial, noted: Mapping[str, Any]) -> Trial:
+    """With what the study, not the trial, has noted of it."""
+    facts = dict[str, Any]()
+    for names, where in ((_TESTED, _TEST_SCORES), (_FOLDED, _FOLD_SCORES)):
+        facts |= dict(zip(names, noted.get(where, {}).get(str(trial.number), ()), strict=False))
+    if noted.get(_LATENCIES):
+        facts |= noted[_LATENCIES].get(str(trial.body), {})
+    return replace(trial, **facts) if facts else trial
+
+
+def _read(trial: FrozenTrial) -> Trial:
     stored = dict(trial.user_attrs.get(_FACTS, {}))
     state = _STATES[trial.state]
     known = {field.name for field in fields(Trial)}
@@ -363,6 +384,4 @@ def _read(trial: FrozenTrial, noted: Mapping[str, Any]) -> Trial:
     for name in ("rung_scores", "rung_at_s"):
         facts[name] = tuple(facts.get(name, ()))
     facts["train_scores"] = tuple(math.nan if value is None else value for value in facts.get("train_scores", ()))
-    for names, where in ((_TESTED, _TEST_SCORES), (_FOLDED, _FOLD_SCORES)):
-        facts |= dict(zip(names, noted.get(where, {}).get(str(trial.number), ()), strict=False))
     return Trial(number=trial.number, state=state, **facts)

@@ -44,6 +44,7 @@ class Workshop:
         heads: of each body the number of its screened trial and its head.
         fold_heads: of a body that was scored by folds, and of each repeat, the head without each fold.
         failures: trainings that failed in a row.
+        tidied: numbers of ended trials of which neither a checkpoint nor weights are left.
     """
 
     run: RunFolder
@@ -72,6 +73,7 @@ class Workshop:
     heads: dict[Body, tuple[int, Head]] = field(default_factory=dict)
     fold_heads: dict[tuple[Body, int], list[Head]] = field(default_factory=dict)
     failures: Failures = field(default_factory=Failures)
+    tidied: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         n_train, n_validation = (len(self.bundle.indices(part)) for part in ("train", "validation"))
@@ -151,6 +153,7 @@ class Workshop:
     def keep_network(self, trial: Trial) -> None:
         """Keep a trial's whole network, so that it can be used wherever the run folder goes."""
         if not trialfiles.has_weights(self.run, trial.number):
+            self.tidied.discard(trial.number)
             trialfiles.save_weights(self.run, trial.number, self.network_of(trial).state_dict())
 
     def network_of(self, trial: Trial) -> nn.Module:
