@@ -60,7 +60,7 @@ COLUMNS = [
     *("on_front", "test_score", "test_score_low", "test_score_high"),
 ]
 TWO_TRIALS = Budget(n_trials=2)
-QUICK = {"space": {"n_epochs": 2}, "progress": False}
+QUICK = {"image_sizes": 32, "space": {"n_epochs": 2, "n_blocks_kept": None}, "progress": False}
 
 
 class Listens(Silent):
@@ -83,15 +83,27 @@ def weights(random_weights):
 @pytest.fixture(scope="module")
 def search(cache, weights):
     def run(dataset, budget=TWO_TRIALS, **arguments):
-        given = {"backbones": TINY, "image_sizes": [32, 48], "weights": weights, "cache_dir": cache} | QUICK | arguments
+        given = {"backbones": TINY, "weights": weights, "cache_dir": cache} | QUICK | arguments
         return select_backbone(dataset, budget, **given)
 
     return run
 
 
 @pytest.fixture(scope="module")
+def given_parts(pictures, tmp_path_factory):
+    """Files in given parts, which no folds mix: as the arrays, in a fraction of the time."""
+    folder = tmp_path_factory.mktemp("given")
+    for number, (picture, label) in enumerate(zip(*pictures, strict=True)):
+        file = folder / ("train", "train", "val", "test")[number % 4] / f"class {label}" / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(file)
+    return folder
+
+
+@pytest.fixture(scope="module")
 def selection(search, pictures, tmp_path_factory):
-    return search(pictures, Budget(n_trials=3), run_dir=tmp_path_factory.mktemp("runs") / "run")
+    run_dir = tmp_path_factory.mktemp("runs") / "run"
+    return search(pictures, Budget(n_trials=3), image_sizes=[32, 48], run_dir=run_dir)
 
 
 def test_all_that_was_tried_is_in_the_table(selection):
@@ -106,6 +118,7 @@ def test_all_that_was_tried_is_in_the_table(selection):
     assert frame.loc[frame["n_unfrozen"] == 0, "lr"].isna().all()
     assert (frame.loc[frame["state"] == "finished", "n_epochs"] == 2 * (finished["n_unfrozen"] > 0)).all()
     assert frame["overfits"].dtype == bool
+    assert frame["n_blocks_kept"].isna().all()  # nothing is cut where nothing shall be
 
 
 def test_each_trial_says_how_well_it_fits_its_training_pictures(selection):
@@ -224,13 +237,14 @@ def test_a_folder_of_files_and_a_given_split(search, tmp_path):
 
 
 def test_a_search_of_heads_only(search, pictures, tmp_path):
-    result = search(pictures, run_dir=tmp_path / "run", space={"n_unfrozen": 0})
+    result = search(pictures, run_dir=tmp_path / "run", space={"n_unfrozen": 0, "n_blocks_kept": None})
     assert {trial.n_unfrozen for trial in result.trials} == {0}
     assert result.best.test_score is not None
 
 
-def test_cut_networks_are_candidates_of_their_own(search, pictures, tmp_path):
-    result = search(pictures, Budget(n_trials=8), run_dir=tmp_path / "run", space={"n_epochs": 2, "n_blocks_kept": 4})
+def test_cut_networks_are_candidates_of_their_own(search, given_parts, tmp_path):
+    space = {"n_epochs": 1, "n_blocks_kept": 4}
+    result = search(given_parts, Budget(n_trials=6), run_dir=tmp_path / "run", space=space)
     cut = [trial for trial in result.trials if trial.n_blocks_kept is not None]
     assert {trial.n_blocks_kept for trial in cut} == {4}
     assert {trial.n_unfrozen == 0 for trial in cut} == {True, False}
@@ -247,7 +261,7 @@ def test_cut_networks_are_candidates_of_their_own(search, pictures, tmp_path):
 def test_the_model_of_a_cut_network_says_what_was_scored(search, pictures, tmp_path):
     import pandas as pd
 
-    cuts = {"n_unfrozen": 0, "n_blocks_kept": (2, 4)}
+    cuts = {"n_unfrozen": 0, "n_blocks_kept": 4}
     search(pictures, run_dir=tmp_path / "run", space=cuts, image_sizes=48)
     (tmp_path / "run").rename(tmp_path / "moved")
     result = open_run(tmp_path / "moved")
@@ -266,21 +280,17 @@ def test_cuts_that_no_backbone_has_are_named(search, pictures, tmp_path):
         search(pictures, run_dir=tmp_path / "run", space={"n_blocks_kept": 20})
 
 
-def test_nothing_is_cut_where_nothing_shall_be(search, pictures, tmp_path):
-    result = search(pictures, run_dir=tmp_path / "run", space={"n_epochs": 2, "n_blocks_kept": None})
-    assert {trial.n_blocks_kept for trial in result.trials} == {None}
-
-
-def test_pictures_that_have_no_room_decoded_are_searched_all_the_same(search, pictures, tmp_path):
+def test_pictures_that_have_no_room_decoded_are_searched_all_the_same(search, given_parts, tmp_path):
     lines = []
-    given = {"cache_dir": tmp_path / "cache", "cache_gb": 1e-6, "image_sizes": 48, "progress": Listens(lines)}
-    result = search(pictures, run_dir=tmp_path / "run", **given)
+    asked = {"space": {"n_epochs": 1, "n_blocks_kept": 4}}
+    given = {"cache_dir": tmp_path / "cache", "cache_gb": 1e-6, "progress": Listens(lines)}
+    result = search(given_parts, Budget(n_trials=1), run_dir=tmp_path / "run", **given, **asked)
     assert any("first blocks alone are not tried, since their features have no room" in line for line in lines)
     assert any("stay encoded" in line for line in result.notes)
     assert not list((tmp_path / "cache").rglob("pixels-*.npy"))
     assert result.best.test_score is not None
     assert any(trial.state == "finished" and trial.n_unfrozen for trial in result.trials)
-    stored = search(pictures, run_dir=tmp_path / "stored", image_sizes=48)
+    stored = search(given_parts, Budget(n_trials=0), run_dir=tmp_path / "stored", **asked)
     assert result.trials[0].score == pytest.approx(stored.trials[0].score)
 
 
@@ -329,10 +339,11 @@ def uneven():
 def test_uneven_classes_are_told_scored_and_answered(search, uneven, cache, tmp_path):
     lines = []
     words = ["none", "balanced"]
-    space = {"n_epochs": 2, "n_blocks_kept": None, "class_weights": words, "sampling": words}
+    # No rungs: whatever is tried ends, and no latency decides which of them do.
+    space = {"n_epochs": 1, "n_blocks_kept": None, "class_weights": words, "sampling": words}
     given = {"space": space, "image_sizes": 32, "run_dir": tmp_path / "run", "progress": Listens(lines)}
-    search(uneven, Budget(n_trials=4), **given)
-    result = search(uneven, Budget(n_trials=10), **given)
+    search(uneven, Budget(n_trials=2), **given)
+    result = search(uneven, Budget(n_trials=6), **given)
     assert any(re.search(r"uneven classes: 2\d pictures to train on of 1, 3 of 2; plain", line) for line in lines)
     assert any("uneven classes" in note for note in result.notes)
     for trial in result.trials:
@@ -345,7 +356,7 @@ def test_uneven_classes_are_told_scored_and_answered(search, uneven, cache, tmp_
     tuned = frame[frame["n_unfrozen"] > 0]
     assert set(tuned["class_weights"]) | set(tuned["sampling"]) <= set(words)
     assert set(frame.loc[frame["n_unfrozen"] == 0, "class_weights"]) == {"none"}
-    drawn = next(t for t in result.trials if t.state == "finished" and t.extras.get("sampling") == "balanced")
+    drawn = next(trial for trial in result.trials if trial.extras.get("sampling") == "balanced")
     again = result._reader.predicted(result.retrain(drawn, cache_dir=cache), uneven[0][_validation(result)])
     kept = trialfiles.load_predictions(result._run, drawn.number, trialfiles.VALIDATION)
     # A tail is fed half-precision activations, which may be computed another way.
@@ -376,6 +387,7 @@ def test_a_weight_that_is_fixed_weighs_heads_and_is_there_when_they_are_fitted_a
         torch.testing.assert_close(again(picture), weighed.model(0)(picture), atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_where_not_all_pairs_can_pass_a_part_of_the_pictures_says_which_ones_do(
     search, random_weights, tmp_path, monkeypatch
 ):
@@ -395,7 +407,7 @@ def test_where_not_all_pairs_can_pass_a_part_of_the_pictures_says_which_ones_do(
         "progress": Listens(lines),
         "backbones": [TINY, other],
         "weights": {name: random_weights(name) for name in (TINY, other)},
-        "space": {"n_epochs": 2, "n_blocks_kept": None},
+        "image_sizes": [32, 48],
     }
     result = search(make_pictures(60), Budget(wall_clock_s=60.0, n_trials=4), **given)
     (said,) = [line for line in lines if "pictures first" in line]
@@ -426,10 +438,10 @@ def test_a_run_that_is_held_is_not_touched(search, pictures, tmp_path):
         search(pictures, run_dir=tmp_path / "run")
 
 
-def test_limits_are_checked_before_training(search, pictures, tmp_path):
+def test_limits_are_checked_before_training(search, given_parts, tmp_path):
     with pytest.raises(LimitsError, match=r"none of 2 pairs.*n_params=1000.*the fastest, test_resnet.*parameters"):
-        search(pictures, run_dir=tmp_path / "run", limits=Limits(n_params=1000))
-    result = search(pictures, run_dir=tmp_path / "kept", limits=Limits(latency_ms=10_000, megabytes=50))
+        search(given_parts, run_dir=tmp_path / "run", image_sizes=[32, 48], limits=Limits(n_params=1000))
+    result = search(given_parts, run_dir=tmp_path / "kept", limits=Limits(latency_ms=10_000, megabytes=50))
     assert all(trial.megabytes <= 50 for trial in result.trials)
     judged = [trial.score if trial.fold_score is None else trial.fold_score for trial in (result.best, *result.front)]
     assert judged[0] == max(judged)
@@ -466,14 +478,14 @@ class Keeps(Silent):
             self.after_the_fourth()
 
 
-def test_ctrl_c_keeps_what_is_there_and_the_run_goes_on(search, pictures, tmp_path, press_ctrl_c):
+def test_ctrl_c_keeps_what_is_there_and_the_run_goes_on(search, given_parts, tmp_path, press_ctrl_c):
     reporter = Keeps(press_ctrl_c)
-    left = search(pictures, Budget(n_trials=10_000), run_dir=tmp_path / "run", progress=reporter)
+    left = search(given_parts, Budget(n_trials=10_000), run_dir=tmp_path / "run", progress=reporter)
     assert any("interrupted" in line for line in reporter.said)
     assert left.best in left.front
     before = len(open_run(tmp_path / "run").trials)
     assert before == len(left.trials) >= 5
-    again = search(pictures, Budget(n_trials=1), run_dir=tmp_path / "run")
+    again = search(given_parts, Budget(n_trials=1), run_dir=tmp_path / "run")
     assert len(again.trials) >= before
     assert not [trial for trial in again.trials if trial.state == "running"]
 
@@ -491,8 +503,8 @@ def test_ctrl_c_in_the_midst_of_a_read_of_the_study_does_not_lock_it(search, pic
 
     event.listen(Engine, "after_cursor_execute", press)
     try:
-        whole = {"n_epochs": 2, "n_blocks_kept": None}  # two are screened, and trial 4 is one of those that were asked
-        left = search(pictures, Budget(n_trials=10_000), run_dir=tmp_path / "run", progress=reporter, space=whole)
+        # One is screened, so that trial 4 is one of those that were asked.
+        left = search(pictures, Budget(n_trials=10_000), run_dir=tmp_path / "run", progress=reporter)
     finally:
         event.remove(Engine, "after_cursor_execute", press)
     assert pressed
@@ -531,6 +543,7 @@ def test_budgets_that_cannot_be_read(search, pictures, budget, message):
         search(pictures, budget)
 
 
+@pytest.mark.slow
 def test_the_newcomers_three_run_the_whole_way(random_weights, cache, tmp_path):
     """Screened and fine-tuned, with random weights from local files: real ones cannot be had without a network."""
     names = ("resnet50.a1_in1k", "efficientnet_b0.ra_in1k", "inception_v3.tf_adv_in1k")
@@ -558,18 +571,18 @@ def test_the_newcomers_three_run_the_whole_way(random_weights, cache, tmp_path):
         assert result.model(trials[0])(torch.zeros(1, 3, 96, 96)).shape == (1, 2)
 
 
-def test_what_paused_when_it_was_interrupted_goes_on_in_the_next_sitting(search, pictures, tmp_path):
+def test_what_paused_when_it_was_interrupted_goes_on_in_the_next_sitting(search, given_parts, tmp_path):
     class Leaves(Silent):
         def say(self, line):
             if "paused after epoch 1 of 8" in line:
                 raise KeyboardInterrupt
 
-    given = {"run_dir": tmp_path / "run", "space": {"n_epochs": 8}}
-    left = search(pictures, Budget(n_trials=3), progress=Leaves(), **given)
+    given = {"run_dir": tmp_path / "run", "space": {"n_epochs": 8, "n_blocks_kept": None}}
+    left = search(given_parts, Budget(n_trials=3), progress=Leaves(), **given)
     (waiting,) = [trial for trial in left.trials if trial.state == "running"]
     assert waiting.n_epochs == 1
     assert left.best.n_unfrozen == 0
-    again = search(pictures, Budget(n_trials=3), **given)
+    again = search(given_parts, Budget(n_trials=3), **given)
     assert len(again.trials) == len(left.trials) + 2  # it counts among the three
     went_on = again.trials[waiting.number]
     assert went_on.rung_scores[:1] == waiting.rung_scores
@@ -606,7 +619,7 @@ def many():
 
 
 def test_recorded_costs_give_the_same_trials_again(search, many, tmp_path, monkeypatch):
-    asked = {"image_sizes": [24, 32], "space": {"n_epochs": (3, 5)}}
+    asked = {"image_sizes": 24, "space": {"n_epochs": (3, 5), "n_blocks_kept": 4}}
     first = search(many, Budget(n_trials=4), run_dir=tmp_path / "first", cache_dir=tmp_path / "a", **asked)
     # Whatever is measured now would be something else, and what lies in the first one's cache is there already.
     slower = iter(range(1, 100))
@@ -666,14 +679,14 @@ def test_costs_are_of_the_same_target_and_a_clock_is_told(search, pictures, tmp_
         search(pictures, Budget(n_trials=1), **{**asked, "costs": second.path})
 
 
-def test_a_run_with_costs_goes_on_and_measures(search, pictures, cache, tmp_path):
-    first = search(pictures, Budget(n_trials=0), run_dir=tmp_path / "first", image_sizes=[32])
+def test_a_run_with_costs_goes_on_and_measures(search, given_parts, cache, tmp_path):
+    first = search(given_parts, Budget(n_trials=0), run_dir=tmp_path / "first", image_sizes=[32])
     asked = {"run_dir": tmp_path / "second", "image_sizes": [32]}
-    second = search(pictures, Budget(n_trials=0), costs=first.path, **asked)
+    second = search(given_parts, Budget(n_trials=0), costs=first.path, **asked)
     before = read_costs(second._run.costs_file)
     shutil.rmtree(first.path)  # nothing of it is needed any more
     lines = []
-    given = {"dataset": pictures, "cache_dir": cache, "progress": Listens(lines)}
+    given = {"dataset": given_parts, "cache_dir": cache, "progress": Listens(lines)}
     third = second.more(Budget(n_trials=1, wall_clock_s=60), **given)
     told = f"latencies and seconds are measured from here on, no more those that {str(first.path)!r} recorded"
     assert lines.count(told) == 1
@@ -684,7 +697,7 @@ def test_a_run_with_costs_goes_on_and_measures(search, pictures, cache, tmp_path
     note = "a later sitting measured latencies and seconds itself"
     assert third.notes == (*second.notes, note)
     # So does the same call without costs, and what was said is said again, and noted once.
-    again = search(pictures, Budget(n_trials=1), progress=Listens(lines), **asked)
+    again = search(given_parts, Budget(n_trials=1), progress=Listens(lines), **asked)
     assert lines.count(told) == 2
     assert again.notes == third.notes
 

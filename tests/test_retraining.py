@@ -23,7 +23,7 @@ from autobackbone.optimism import optimism_of
 from autobackbone.progress import Silent
 from autobackbone.records import Trial
 from autobackbone.refitting import _scores
-from autobackbone.retraining import Retrainer
+from autobackbone.retraining import _SAME_HEAD, Retrainer
 from autobackbone.search import trialfiles
 
 
@@ -103,8 +103,9 @@ def test_a_refit_learns_from_the_validation_pictures(searched):
     frozen = next(trial for trial in result.trials if trial.n_unfrozen == 0)
     alone, both = (result.refit(frozen, on=on, cache_dir=cache).model for on in ("train", "train+val"))
     weights = [model.state_dict()["fc.weight"] for model in (result.model(frozen), alone, both)]
-    torch.testing.assert_close(weights[0], weights[1], atol=1e-3, rtol=1e-2)
-    assert (weights[0] - weights[2]).abs().max() > 1e-3
+    # Whether training pictures pass in bfloat16 is up to the clock, so that the same head is so only but for rounding.
+    same, other = (float((one - weights[0]).norm() / weights[0].norm()) for one in weights[1:])
+    assert same < _SAME_HEAD < other
 
 
 def test_what_is_wanted_of_a_refit_is_checked(searched):

@@ -121,6 +121,7 @@ def folds_said(result, trial):
     return trialfiles.load_predictions(result._run, trial.number, trialfiles.FOLDS)
 
 
+@pytest.mark.slow
 def test_folds_are_trained_in_the_worker_of_the_search_and_say_the_same(search, tmp_path, here_alone):
     dataset, budget = make_pictures(n_per_class=20), Budget(n_trials=1)
     here = search("here", budget, dataset)
@@ -138,6 +139,7 @@ def test_folds_are_trained_in_the_worker_of_the_search_and_say_the_same(search, 
     assert not workers_of(os.getpid())
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_in_a_fold_costs_that_trial_its_folds(search):
     def kill_in_a_moment(detail):
         if "without fold 2" in detail:
@@ -186,25 +188,35 @@ def test_what_is_trained_again_is_trained_in_a_worker_where_that_is_said(search,
     result = search("run", Budget(n_trials=1), dataset)
     (tuned,) = [trial for trial in result.trials if trial.n_unfrozen]
     kept = trialfiles.load_predictions(result._run, tuned.number, trialfiles.VALIDATION)
-    before = result.refit(tuned, cache_dir=cache)
     here_alone()
     network = result.retrain(tuned, cache_dir=cache, workers=1)
     is_validation = trialfiles.read_pictures(result._run)["part"] == "validation"
     found = result._reader.predicted(network, dataset[0][is_validation.to_numpy()])
     np.testing.assert_allclose(found, kept, atol=5e-3)
+    assert not workers_of(os.getpid())
+    assert not (result.path / ".worker").exists()
+    with pytest.raises(ArgumentError, match="workers is 0, to train in this process, or how many"):
+        result.refit(tuned, cache_dir=cache, workers=-1)
+
+
+@pytest.mark.slow
+def test_a_refit_in_a_worker_gives_the_same_network_and_one_that_is_killed_says_so(search, tmp_path, here_alone):
+    cache = tmp_path / "cache of run"
+    result = search("run", Budget(n_trials=1), make_pictures(n_per_class=16))
+    (tuned,) = [trial for trial in result.trials if trial.n_unfrozen]
+    before = result.refit(tuned, cache_dir=cache)
+    here_alone()
     again = result.refit(tuned, cache_dir=cache, workers=1)
     for name, value in before.model.state_dict().items():
         torch.testing.assert_close(again.model.state_dict()[name], value, atol=1e-3, rtol=1e-3)
     assert again.test_score == before.test_score
     assert not workers_of(os.getpid())
-    assert not (result.path / ".worker").exists()
     thread = threading.Thread(target=kill_the_next_worker)
     thread.start()
     with pytest.raises(TrialError, match=r"its worker process was killed by signal 9 \(SIGKILL\)"):
         result.retrain(tuned, cache_dir=cache, workers=1)
     thread.join()
-    with pytest.raises(ArgumentError, match="workers is 0, to train in this process, or how many"):
-        result.refit(tuned, cache_dir=cache, workers=-1)
+    assert not (result.path / ".worker").exists()
 
 
 def test_ctrl_c_leaves_no_worker_and_the_run_goes_on_without_one(search, press_ctrl_c):
@@ -217,6 +229,7 @@ def test_ctrl_c_leaves_no_worker_and_the_run_goes_on_without_one(search, press_c
     assert len(again.trials) >= len(left.trials)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_leaves_no_worker(random_weights, tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(ROOT) for path in [str(ROOT), *sys.path])}
     line = [sys.executable, "-c", SCRIPT, str(tmp_path), str(random_weights(TINY))]

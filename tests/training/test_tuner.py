@@ -266,7 +266,7 @@ def test_a_training_that_pauses_goes_on_as_if_it_had_not(
     tuner, screened, tmp_path, is_same_process, is_stored, batch_norm, balancing
 ):
     tuner = replace(with_cache(tuner, tmp_path / "stored", 10**9 if is_stored else 0), batch_norm=batch_norm)
-    wanted = candidate(n_unfrozen=2, extras={"n_epochs": 5, **balancing})
+    wanted = candidate(n_unfrozen=2, extras={"n_epochs": 5, **balancing, **EXACT})
     unbroken, whole = tuner.tune(wanted, screened.head, n_views=2)
     checkpoint = tmp_path / "checkpoint.ckpt"
     paused, first = tuner.tune(wanted, screened.head, n_views=2, leg=Leg(checkpoint=checkpoint, pause_at=1))
