@@ -58,6 +58,7 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
     batch_norm: BatchNorm = "fixed",
     sampler: BaseSampler | None = None,
     costs: str | Path | None = None,
+    warm_start: Selection | str | Path | None = None,
     stop_early: bool = False,
     workers: int | None = None,
     progress: bool | Reporter = True,
@@ -119,6 +120,9 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
             epochs, precisions of steps and passes. With a budget of trials alone, the same seed, data and arguments
             give the same trials. What that run did not record is measured. `None` to measure everything, also from
             here on, where a run is continued.
+        warm_start: a selection, or the folder of a run, of other pictures or the same: what is on its front is tried
+            first, as far as it lies in this search, and its backbones are screened first; where `backbones` is `None`,
+            those that the shortlist lacks are added. No score is taken over. A run that is continued knows it already.
         stop_early: whether the search ends when more time is hardly worth it: when the later half of 16 or more
             trainings has let the front's hypervolume grow by less than half a per cent. It is told either way.
         workers: `0` trains in this process; a number in so many worker processes, side by side where there are several,
@@ -168,6 +172,7 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
         batch_norm=batch_norm,
         sampler=sampler,
         costs=costs,
+        warm_start=warm_start,
         stop_early=stop_early,
         workers=workers,
     )
@@ -280,6 +285,7 @@ def plan(  # noqa: PLR0913  the facade names every argument
     batch_norm: BatchNorm = "fixed",
     sampler: BaseSampler | None = None,
     costs: str | Path | None = None,
+    warm_start: Selection | str | Path | None = None,
     stop_early: bool = False,
     workers: int | None = None,
     progress: bool | Reporter = True,  # noqa: ARG001  the same arguments as `select_backbone`
@@ -315,6 +321,7 @@ def plan(  # noqa: PLR0913  the facade names every argument
         batch_norm=batch_norm,
         sampler=sampler,
         costs=costs,
+        warm_start=warm_start,
         stop_early=stop_early,
         workers=workers,
     )

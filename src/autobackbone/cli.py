@@ -130,6 +130,9 @@ def select(  # noqa: PLR0913  one option for each argument of the facade
             "--budget; the same seed and options then give the same trials, if no clock ended that run."
         ),
     ] = None,
+    warm_start: Annotated[
+        Path | None, typer.Option(help="A run, of other pictures or the same, whose front is tried first.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
 ) -> None:
     """Search on a folder of pictures."""
@@ -157,6 +160,7 @@ def select(  # noqa: PLR0913  one option for each argument of the facade
         stop_early=stop_early,
         workers=workers,
         costs=costs,
+        warm_start=warm_start,
     )
     if dry_run:
         typer.echo(harmless(str(call()), keeps="\n"))

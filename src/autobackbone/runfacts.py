@@ -21,6 +21,7 @@ from autobackbone.latency.target import hardware
 from autobackbone.preparing import Known, Prepared
 from autobackbone.runfolder import RunFolder
 from autobackbone.search.trialfiles import copies_noted, read_pictures, write_pictures
+from autobackbone.search.warmstart import WarmStart
 from autobackbone.settings import Settings
 
 _PACKAGES = (
@@ -36,6 +37,7 @@ _PACKAGES = (
     "imagehash",
 )
 _COSTS = "costs"
+_WARM_START = "warm_start"
 
 
 def begin_or_continue(run: RunFolder, prepared: Prepared, bundle: DataBundle) -> None:
@@ -97,8 +99,26 @@ def known(run: RunFolder, settings: Settings) -> Known:
     if facts.get("is_excerpt"):
         names = frozenset(read_pictures(run)["name"])
     return Known(
-        image_sizes={name: tuple((int(h), int(w)) for h, w in of) for name, of in facts["image_sizes"]}, names=names
+        image_sizes={name: tuple((int(h), int(w)) for h, w in of) for name, of in facts["image_sizes"]},
+        names=names,
+        warm_start=_known_warm_start(run, facts, settings),
     )
+
+
+def _known_warm_start(run: RunFolder, facts: Mapping[str, Any], settings: Settings) -> WarmStart | None:
+    """The front that a run began from, as it was then: the other run may be gone, or have gone on."""
+    noted = facts.get(_WARM_START)
+    try:
+        known = None if noted is None else WarmStart.from_json(noted)
+    except (ValueError, TypeError) as error:
+        raise run.damaged(f"{_WARM_START!r} cannot be read ({error})") from error
+    before = None if known is None else known.path
+    if settings.warm_start is not None and str(settings.warm_start.absolute()) != before:
+        raise RunError(
+            f"the run {str(run.path)!r} was begun with warm_start={before!r} (now {str(settings.warm_start)!r}). Leave "
+            "it out to continue it, or give another run_dir."
+        )
+    return known
 
 
 def known_copies(run: RunFolder, n: int) -> Codes | None:
@@ -138,6 +158,7 @@ def _facts(prepared: Prepared, bundle: DataBundle) -> dict[str, Any]:
         "limits": settings.decisive()["limits"],
         "tolerance": settled_tolerance(prepared.metric, settings.tolerance),
         "weights": _plain(settings.weights),
+        _WARM_START: None if prepared.warm_start is None else prepared.warm_start.to_json(),
         "classes": list(bundle.classes),
         "is_excerpt": isinstance(prepared.survey.source, PartSource),
         "data_digest": bundle.digest,

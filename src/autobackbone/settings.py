@@ -58,6 +58,7 @@ class Settings:
     batch_norm: BatchNorm
     sampler: BaseSampler | None
     costs: Path | None
+    warm_start: Path | None = None
     stop_early: bool = False
     added: tuple[str, ...] = ()
     workers: int | None = None
@@ -94,6 +95,7 @@ class Settings:
             "value_range": None if self.value_range is None else list(map(float, self.value_range)),
             "channels": None if self.channels is None else list(self.channels),
             "sampler": None if self.sampler is None else {IN_MEMORY: f"a {type(self.sampler).__name__} of Optuna"},
+            "warm_start": None if self.warm_start is None else str(self.warm_start.absolute()),
         }
 
 
@@ -125,6 +127,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     batch_norm: BatchNorm,
     sampler: BaseSampler | None,
     costs: str | Path | None = None,
+    warm_start: object = None,
     stop_early: bool = False,
     workers: int | None = None,
 ) -> Settings:
@@ -156,7 +159,8 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     is_channels = channels is None or hasattr(channels, "__len__")
     _require(is_channels, f"channels is (i, j, k) or (i,), whole numbers from 0, or None, not {channels!r}.")
     _require_weights(weights)
-    for name, path in (("run_dir", run_dir), ("cache_dir", cache_dir), ("costs", costs)):
+    warm_path = None if warm_start is None else _folder_of(warm_start)
+    for name, path in (("run_dir", run_dir), ("cache_dir", cache_dir), ("costs", costs), ("warm_start", warm_path)):
         is_path = path is None or isinstance(path, (str, PathLike))
         _require(is_path, f"{name} is the path of a folder, or None, not {path!r}.")
         can_be = path is None or _can_be(path)
@@ -177,6 +181,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     _require(nearest.is_dir(), f"cache_dir is a folder that can be made; {str(nearest)!r} is a file.")
     has_costs = costs is None or runfolder.RunFolder(path=Path(costs).expanduser()).costs_file.is_file()
     _require(has_costs, f"costs is the folder of a run that has recorded them; there is no costs.jsonl in {costs!r}.")
+    _require_other_run(warm_path, run_dir)
     granted = as_budget(budget)
     is_untimed = costs is None or granted.wall_clock_s is None
     _require(is_untimed, "costs= repeats a search that no clock ends: give budget=Budget(n_trials=…) without a time.")
@@ -207,6 +212,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
         batch_norm=batch_norm,
         sampler=sampler,
         costs=None if costs is None else Path(costs).expanduser(),
+        warm_start=None if warm_path is None else Path(warm_path).expanduser(),
         stop_early=stop_early,
         workers=workers,
     )
@@ -221,6 +227,31 @@ def require_workers(workers: object) -> None:
     is_workers = isinstance(workers, int) and not isinstance(workers, bool) and workers >= 0
     _require(
         is_workers, f"workers is 0, to train in this process, or how many worker processes train; {workers!r} came."
+    )
+
+
+def _folder_of(warm_start: object) -> str | PathLike[str]:
+    """Of a selection the run that it shows."""
+    path = getattr(warm_start, "path", warm_start)
+    # Showing a selection reads its run: not where all is well.
+    if not isinstance(path, (str, PathLike)):
+        raise ArgumentError(f"warm_start is a Selection, the folder of a run, or None, not {warm_start!r}.")
+    return path
+
+
+def _require_other_run(warm_start: str | PathLike[str] | None, run_dir: str | PathLike[str] | None) -> None:
+    if warm_start is None:
+        return
+    path = Path(warm_start).expanduser()
+    _require(
+        runfolder.RunFolder(path=path).exists(),
+        f"warm_start is a Selection, or the folder of a run; there is no run.json in {str(path)!r}.",
+    )
+    is_same = run_dir is not None and path.resolve() == Path(run_dir).expanduser().resolve()
+    _require(
+        not is_same,
+        f"warm_start is another run than the one in run_dir; {str(path)!r} is both. To go on with it, leave warm_start "
+        "out; to search anew, give another run_dir.",
     )
 
 

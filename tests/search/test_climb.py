@@ -538,3 +538,49 @@ def test_a_search_ends_early_where_it_is_asked_to_and_says_so_either_way(make_se
         (line,) = lines
         assert "hardly worth it" in line
         assert ("no more are begun" in line) == stop_early
+
+
+FIRST = (
+    Candidate(backbone="large", image_size=(160, 160), n_unfrozen=3, lr=2e-4),
+    Candidate(backbone="large", image_size=(224, 224), n_unfrozen=2, lr=2e-4),  # not screened
+    Candidate(backbone="small", image_size=(96, 96), n_unfrozen=5, lr=8e-4),
+)
+
+
+def with_first(search):
+    """Some candidates are to be tried before all others, one of which nothing can start from."""
+    screened = {trial.body for trial in read_trials(search.study) if trial.n_unfrozen == 0}
+    return replace(search, first=FIRST, space=search.space.with_reachable(frozenset(screened)))
+
+
+def tried(search):
+    return [(trial.body, trial.n_unfrozen, trial.lr) for trial in tuned_of(search)]
+
+
+def test_what_shall_be_tried_first_is_and_once(make_search):
+    search = with_first(make_search(n_trials=4))
+    climb(search)
+    wanted = [(one.body, one.n_unfrozen, one.lr) for one in FIRST]
+    found = tried(search)
+    assert found[:2] == [wanted[0], wanted[2]]
+    # Then the usual openings, the fastest network first.
+    assert [(body.backbone, depth, lr) for body, depth, lr in found[2:]] == [("small", 2, 5e-4), ("large", 1, 5e-4)]
+    climb(replace(search, n_trials=2))
+    assert len(set(tried(search))) == len(tried(search)) == 6
+
+
+def test_what_shall_be_tried_first_is_passed_over_where_it_cannot_end(make_search):
+    search = make_search(seconds=lambda one: 100.0 if one.backbone == "large" else 1.0, left_s=lambda: 50.0, n_trials=1)
+    climb(with_first(search))
+    assert tried(search) == [(FIRST[2].body, 5, 8e-4)]
+
+
+def test_early_nothing_else_is_begun_before_what_shall_be_tried_first(make_search):
+    def early(search, **changes):
+        climb_early(replace(search, evaluator=replace(search.evaluator, curve=steadily), **changes), elsewhere_s=100.0)
+        return tried(search)
+
+    search = with_first(make_search(seconds=lambda _: 10.0, left_s=lambda: 1000.0, n_trials=3))
+    assert early(search, first=(), is_awaiting=True) == []
+    found = early(search)
+    assert found[:2] == [(one.body, one.n_unfrozen, one.lr) for one in (FIRST[0], FIRST[2])]

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autobackbone.errors import DataError, LimitsError, TrialError, TrialMemoryError
+from autobackbone.planning import screening_order
 from autobackbone.records import Body, Latency, Limits, Priced, Target
 from autobackbone.search import screenstage
 from autobackbone.search.costs import Costs
@@ -22,6 +23,7 @@ class Screens:
 
     def __init__(self, monkeypatch, budget_s):
         self.now_s, self.ends, self.cuts_until, self.heads = 0.0, {}, {}, {}
+        self.awaited = set()
         self.costs, self.reporter = SimpleNamespace(n_train=8, n_validation=2), SimpleNamespace(say=None)
         self.clock = SimpleNamespace(left_s=lambda: max(0.0, budget_s - self.now_s))
         monkeypatch.setattr(screenstage, "time", SimpleNamespace(monotonic=lambda: self.now_s))
@@ -257,3 +259,22 @@ def test_a_size_that_cannot_be_decoded_any_more_is_left_out(monkeypatch):
     screenstage.screen_all(shop)
     assert list(shop.heads) == [SMALL]
     assert told == [f"left out: {LARGE}: the pictures have changed"]
+
+
+def test_what_shall_be_tried_first_is_screened_before_others_are_compared(monkeypatch):
+    shop = Screens(monkeypatch, 100.0)
+    wanted, gone = LARGE._replace(image_size=(128, 128)), LARGE._replace(image_size=(160, 160))
+    monkeypatch.setattr(screenstage, "_order", lambda _: [SMALL, LARGE, wanted, gone])
+    monkeypatch.setattr(screenstage, "scouted", lambda order, _: [body for body in order if body != gone])
+    shop.awaited, awaited = {wanted}, []
+    screenstage.screen_all(shop, fine_tune=lambda: awaited.append(set(shop.awaited)) or 0.0)
+    assert list(shop.ends) == [SMALL, wanted, LARGE]
+    # Until its turn comes, it is waited for.
+    assert awaited == [{wanted}, set(), set()]
+
+
+def test_pairs_that_shall_be_first_are_before_all_others():
+    sizes = {"test_resnet.r160_in1k": ((96, 96), (160, 160)), "test_vit.r160_in1k": ((160, 160),)}
+    usual, first = screening_order(sizes), [("test_vit.r160_in1k", (160, 160)), ("test_resnet.r160_in1k", (160, 160))]
+    assert usual[0] not in first
+    assert screening_order(sizes, first) == [*first, *(pair for pair in usual if pair not in first)]

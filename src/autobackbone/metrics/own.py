@@ -220,8 +220,8 @@ def _fresh(made: torchmetrics.Metric) -> torchmetrics.Metric:
 
 
 def _clone(made: torchmetrics.Metric) -> torchmetrics.Metric:
-    """To be reset before it is used. Whoever makes it has all predictions: others that train with this process make none,
-    and would be waited for.
+    """To be reset before it is used. Whoever makes it has all predictions: others that train with this process make
+    none, and would be waited for.
     """
     clone = made.clone().to("cpu")
     for part in clone.modules():

@@ -23,10 +23,13 @@ _CUT_S = 1.0
 
 
 def features_of_cuts(shop: Workshop, whole: Body) -> dict[Body, Floats]:
-    """What a pass of the whole network has left of its cuts that have no head yet, the longest first."""
+    """What a pass of the whole network has left of its cuts that have no head yet: those that are tried first, then the
+    longest first.
+    """
     found: dict[Body, Floats] = {}
-    for n_kept in reversed(shop.space.kept.get(whole.backbone, ())):
-        body = whole._replace(n_blocks_kept=n_kept)
+    cuts = [whole._replace(n_blocks_kept=n_kept) for n_kept in reversed(shop.space.kept.get(whole.backbone, ()))]
+    wanted = {one.body for one in shop.first}
+    for body in sorted(cuts, key=lambda body: body not in wanted):
         values = None if body in shop.heads else shop.stores.features(body)
         if values is not None:
             found[body] = values

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from autobackbone.records import Candidate, Trial
 from autobackbone.search.legs import NextLeg, candidate_of, rung_leg, seconds_to_end
-from autobackbone.search.openings import openings, untried
+from autobackbone.search.openings import asked_first, openings, untried
 from autobackbone.search.steps import OPENING_SHARE, Search, first_rung, go_on, try_asked, view, without_hopeless
 from autobackbone.search.study import read_trials, was_cut_off
 
@@ -70,9 +70,12 @@ def _is_short(search: Search) -> bool:
 
 
 def _next_openings(search: Search, trials: Sequence[Trial]) -> list[Candidate]:
-    """Of backbones that nothing was tuned of yet, the fastest first; then deeper ones, where a shallower one has shown
-    enough.
+    """What shall be tried first, and nothing else until it is; then those of backbones that nothing was tuned of yet,
+    the fastest first; then deeper ones, where a shallower one has shown enough.
     """
+    first = list(untried(asked_first(search), trials))
+    if first or search.is_awaiting:
+        return first
     begun = {trial.backbone for trial in trials if trial.n_unfrozen > 0 and not was_cut_off(trial)}
     shown = [trial for trial in trials if trial.n_epochs >= _N_SHOWN]
     left = list(untried(openings(trials, search), trials))

@@ -17,7 +17,9 @@ _N_DEATHS = 2
 
 
 def openings(trials: Sequence[Trial], search: Search) -> list[Candidate]:
-    """Each whole screened backbone at its best size, the fastest first, its last blocks; then the same ones deeper."""
+    """What shall be tried first; each whole screened backbone at its best size, the fastest first, its last blocks;
+    then the same ones deeper.
+    """
     best: dict[str, Trial] = {}
     for trial in trials:
         is_screened = trial.state == "finished" and trial.n_unfrozen == 0 and trial.n_blocks_kept is None
@@ -27,7 +29,13 @@ def openings(trials: Sequence[Trial], search: Search) -> list[Candidate]:
             best[trial.backbone] = trial
     fastest_first = sorted(best.values(), key=lambda trial: trial.latency_ms or 0.0)
     by_depth = zip(*(_of(trial, search) for trial in fastest_first), strict=True)
-    return [candidate for of_depth in by_depth for candidate in of_depth]
+    return [*asked_first(search), *(candidate for of_depth in by_depth for candidate in of_depth)]
+
+
+def asked_first(search: Search) -> list[Candidate]:
+    """What shall be tried before all else, as far as training can start from there."""
+    bodies = set(search.space.bodies())
+    return [search.space.candidate(search.space.suggestion(one)) for one in search.first if one.body in bodies]
 
 
 def untried(candidates: Iterable[Candidate], trials: Sequence[Trial]) -> Iterator[Candidate]:

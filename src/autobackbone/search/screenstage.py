@@ -84,6 +84,7 @@ def screen_all(shop: Workshop, *, share: float = SCREENING_SHARE, fine_tune: Cal
     ends = _Ends(until=time.monotonic() + shop.clock.left_s() * share)
     unloadable: dict[str, WeightsError] = {}
     for body in _bodies(shop, ends):
+        shop.awaited.discard(body)
         if body.backbone in unloadable:
             continue
         begun = time.monotonic()
@@ -167,7 +168,9 @@ def _bodies(shop: Workshop, ends: _Ends) -> Iterator[Body]:
         if not shop.heads and shop.priced and shop.clock.left_s() <= 0:  # all that was measured breaks a limit
             return
     yield from (body for body in order if body in shop.heads)
-    left = [body for body in order if body not in shop.heads]
+    awaited = [body for body in order if body in shop.awaited]
+    yield from awaited
+    left = [body for body in order if body not in shop.heads and body not in awaited]
     scouts = Scouts(
         n_pictures=shop.costs.n_train + shop.costs.n_validation,
         pass_s=partial(rough_pass_seconds, shop),
@@ -251,7 +254,7 @@ def _is_beyond_limits(shop: Workshop, body: Body) -> bool:
 
 def _order(shop: Workshop) -> list[Body]:
     """As planned; a budget that is short for the first pair begins with the cheapest of all."""
-    order = [Body(*pair) for pair in screening_order(shop.space.image_sizes)]
+    order = [Body(*pair) for pair in screening_order(shop.space.image_sizes, shop.first_pairs)]
     cheapest = min(order, key=gmacs_of)
     try:
         # A clock that is short anyway does not pay for the price of a pair that it cannot screen.

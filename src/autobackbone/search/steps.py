@@ -41,6 +41,8 @@ class Search:
         failures: trainings that failed in a row: nothing of a backbone that has left is tried or goes on.
         say: told what leaves, and, once, when more time is hardly worth it.
         n_at_once: how many legs may be trained side by side.
+        first: candidates that are tried before all others, as far as what they stand on is screened.
+        is_awaiting: whether what some of these stand on is still to be screened.
     """
 
     study: optuna.Study
@@ -55,6 +57,8 @@ class Search:
     failures: Failures = field(default_factory=Failures)
     say: Callable[[str], None] = lambda _: None
     n_at_once: int = 1
+    first: Sequence[Candidate] = ()
+    is_awaiting: bool = False
 
     @property
     def sign(self) -> float:

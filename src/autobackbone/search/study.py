@@ -150,6 +150,11 @@ def load_study(file: Path) -> optuna.Study:
         raise unfinished(file) from error
 
 
+def is_maximised(study: optuna.Study) -> bool:
+    """Whether more of its score is better."""
+    return study.directions[0] == optuna.study.StudyDirection.MAXIMIZE
+
+
 def next_number(study: optuna.Study) -> int:
     """The number that the next trial will have; true as long as one process writes."""
     return len(study.get_trials(deepcopy=False))

@@ -45,6 +45,8 @@ class Workshop:
         fold_heads: of a body that was scored by folds, and of each repeat, the head without each fold.
         failures: trainings that failed in a row.
         tidied: numbers of ended trials of which neither a checkpoint nor weights are left.
+        first: candidates that are tried before all others, frozen ones, too.
+        awaited: whole bodies that some of these need, whose turn to be screened has not come yet.
     """
 
     run: RunFolder
@@ -67,6 +69,8 @@ class Workshop:
     tolerance: float | None
     stop_early: bool
     survey: Survey
+    first: tuple[Candidate, ...] = ()
+    awaited: set[Body] = field(init=False)
     _preprocess_ms: dict[ImageSize, float] = field(default_factory=dict)
     costs: Costs = field(init=False)
     priced: dict[Body, Priced] = field(default_factory=dict)
@@ -78,11 +82,17 @@ class Workshop:
     def __post_init__(self) -> None:
         n_train, n_validation = (len(self.bundle.indices(part)) for part in ("train", "validation"))
         self.costs = Costs(n_train=n_train, n_validation=n_validation)
+        self.awaited = {Body(*pair) for pair in self.first_pairs}
 
     @property
     def record(self) -> CostRecord:
         """What is measured goes through it, so that it is noted, or taken from an earlier run."""
         return self.stores.record
+
+    @property
+    def first_pairs(self) -> list[tuple[str, ImageSize]]:
+        """Backbones and image sizes that are screened before all others."""
+        return list(dict.fromkeys(one.body[:2] for one in self.first))
 
     def trials(self) -> list[Trial]:
         """All trials so far, in order of number."""
