@@ -7,6 +7,7 @@ import json
 import pickle
 import re
 import shutil
+import socket
 import sqlite3
 import sys
 import tracemalloc
@@ -27,6 +28,7 @@ from autobackbone.progress import Silent
 from autobackbone.runfolder import RunFolder
 from autobackbone.search import trialfiles
 from autobackbone.selection import Selection
+from autobackbone.servers import as_server, remember
 from autobackbone.settings import IN_MEMORY
 
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -248,6 +250,69 @@ def test_a_metric_that_the_user_vouches_for_is_run(run, tmp_path, monkeypatch):
 )
 def test_metrics_that_only_compute_need_nobodys_word(named):
     assert is_free_of_code(named)
+
+
+@pytest.fixture
+def listener():
+    """A server's door, and nobody may have knocked."""
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        door.listen()
+        door.settimeout(0)
+        yield f"postgresql://127.0.0.1:{door.getsockname()[1]}/optuna"
+        with pytest.raises(BlockingIOError, match=r"temporarily unavailable|would block"):
+            door.accept()
+
+
+def test_no_server_that_a_run_names_is_connected_to(
+    run, listener, named_servers, random_weights, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PGPASSWORD", "hunter2")
+    given = arguments(tmp_path, random_weights(TINY))
+    assert remember(as_server("postgresql://127.0.0.1:1/optuna"))  # another one is the user's own
+    edit(run, storage={"server": listener, "study": "autobackbone-0123456789ab"})
+    uses = (
+        lambda: open_run(run).trials,
+        lambda: open_run(run).best,
+        lambda: open_run(run).model(0),
+        lambda: open_run(run).more(Budget(n_trials=1), dataset=make_pictures(), cache_dir=given["cache_dir"]),
+        lambda: select_backbone(make_pictures(), Budget(n_trials=1), run_dir=run, **given),
+    )
+    for use in uses:
+        with pytest.raises(
+            RunError, match=r"which you have not named on this machine; .*open_run.*storage=.*--storage"
+        ):
+            use()
+    more = {"predict": [tmp_path], "pick": ["--prefer", "speed"]}
+    for asked in ("show", "predict", "reproduce", "pick", "ensemble"):
+        refused = command(asked, run, *more.get(asked, ()))
+        assert refused.code == 1
+        assert "a run folder has nobody connected to by itself" in refused.err
+        assert "hunter2" not in refused.err
+
+
+@pytest.mark.parametrize(
+    "noted",
+    [
+        3,
+        "postgresql://h/db",
+        [],
+        {},
+        {"server": 3, "study": "autobackbone-0123456789ab"},
+        {"server": None, "study": "autobackbone-0123456789ab"},
+        {"server": "sqlite:////etc/passwd", "study": "autobackbone-0123456789ab"},
+        {"server": "postgresql://h/db?service=x", "study": "autobackbone-0123456789ab"},
+        {"server": "postgresql://h/db", "study": "autobackbone"},
+        {"server": "postgresql://h/db", "study": "somebody else's"},
+        {"server": "postgresql://h/db", "study": ["autobackbone-0123456789ab"]},
+        {"server": "postgresql://h/db"},
+    ],
+)
+def test_what_a_run_says_of_its_server_is_checked(run, named_servers, noted):
+    assert remember(as_server("postgresql://h/db"))
+    edit(run, storage=noted)
+    with pytest.raises(RunError, match="'storage' must be null, or tell the server and the name of a study"):
+        _ = open_run(run).trials
 
 
 def injected(text="x"):

@@ -12,7 +12,7 @@ import autobackbone
 from autobackbone.cli import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "docs" / "how-one-search-runs.md", ROOT / "CONTRIBUTING.md"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CALLS = [
     call

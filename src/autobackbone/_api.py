@@ -21,6 +21,7 @@ from autobackbone.runfolder import RunFolder, new_run_path
 from autobackbone.search.extras import Setting
 from autobackbone.search.space import as_space_settings
 from autobackbone.selection import Selection
+from autobackbone.servers import Server
 from autobackbone.settings import IN_MEMORY, BatchNorm, Groups, Rare, Settings, Times, as_settings
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
     warm_start: Selection | str | Path | None = None,
     stop_early: bool = False,
     workers: int | None = None,
+    storage: str | None = None,
     progress: bool | Reporter = True,
 ) -> Selection:
     """Find which pre-trained network to start from, how much of it to fine-tune, and at what learning rate.
@@ -132,6 +134,9 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
             in memory, and a metric that is defined in the script itself, need `0`. `None` is one for each GPU where
             there are several, else `0`. A run may go on with another number. Latencies are measured while nothing
             trains. With more than one, trials end in an order that the clock decides: the same seed gives other ones.
+        storage: the address of a PostgreSQL database, such as `"postgresql://me@db.example.org/optuna"`, that is to
+            hold the study in place of a file in the run folder, among the studies of other runs. Its password may stand
+            in it, in `PGPASSWORD`, or in `~/.pgpass`, and is noted nowhere. A run that is continued knows its server.
         progress: whether to print the plan and the progress, or a `Reporter` that listens.
 
     Returns:
@@ -175,6 +180,7 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
         warm_start=warm_start,
         stop_early=stop_early,
         workers=workers,
+        storage=storage,
     )
     run = RunFolder(path=settings.run_dir or new_run_path(Path("autobackbone-runs"), datetime.now(tz=UTC).astimezone()))
     return _searched(settings, run, progress, begun)
@@ -194,6 +200,7 @@ def go_on(
     max_download_mb: float,
     stop_early: bool,
     workers: int | None,
+    storage: Server | None,
     progress: bool | Reporter,
 ) -> Selection:
     """Continue a run as it was asked, with further backbones; `Selection.more` tells what each argument means."""
@@ -235,6 +242,7 @@ def go_on(
         sampler=_given_again("sampler", sampler, asked),
         stop_early=stop_early,
         workers=workers,
+        storage=storage,
     )
     names = () if added is None else (added,) if isinstance(added, str) else tuple(added)
     return _searched(replace(settings, added=names), run, progress, begun)
@@ -288,6 +296,7 @@ def plan(  # noqa: PLR0913  the facade names every argument
     warm_start: Selection | str | Path | None = None,
     stop_early: bool = False,
     workers: int | None = None,
+    storage: str | None = None,
     progress: bool | Reporter = True,  # noqa: ARG001  the same arguments as `select_backbone`
 ) -> Plan:
     """What `select_backbone` would do with the same arguments, and what it would cost.
@@ -324,6 +333,7 @@ def plan(  # noqa: PLR0913  the facade names every argument
         warm_start=warm_start,
         stop_early=stop_early,
         workers=workers,
+        storage=storage,
     )
     run = None if settings.run_dir is None else RunFolder(path=settings.run_dir)
     return prepare(settings, known(run, settings) if run and run.exists() else None).plan

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autobackbone.clirun import Dataset, Run, commands, writing
+from autobackbone.clirun import Dataset, Run, Storage, commands, writing
 from autobackbone.errors import ArgumentError, AutobackboneError
 from autobackbone.records import Budget, Limits, Precision, Resize, Target, Task, as_budget
 from autobackbone.showing import harmless
@@ -133,6 +133,13 @@ def select(  # noqa: PLR0913  one option for each argument of the facade
     warm_start: Annotated[
         Path | None, typer.Option(help="A run, of other pictures or the same, whose front is tried first.")
     ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            help="A PostgreSQL database that holds the study, such as postgresql://me@db.example.org/optuna. Its "
+            "password is best left to PGPASSWORD or ~/.pgpass: others see a command line."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
 ) -> None:
     """Search on a folder of pictures."""
@@ -161,6 +168,7 @@ def select(  # noqa: PLR0913  one option for each argument of the facade
         workers=workers,
         costs=costs,
         warm_start=warm_start,
+        storage=storage,
     )
     if dry_run:
         typer.echo(harmless(str(call()), keeps="\n"))
@@ -179,12 +187,13 @@ def more(
     max_download_mb: Annotated[float, typer.Option(help="Megabytes of weights that may be fetched.")] = 2000,
     workers: Workers = None,
     stop_early: StopEarly = False,
+    storage: Storage = None,
 ) -> None:
     """Go on with a run: more time, and further networks."""
     granted = Budget(wall_clock_s=as_budget(budget).wall_clock_s, n_trials=trials)
     from autobackbone import open_run
 
-    call = open_run(run).more
+    call = open_run(run, storage=storage).more
     asked: dict[str, Any] = {
         "dataset": data,
         "max_download_mb": max_download_mb,

@@ -25,6 +25,12 @@ CsvFile = Annotated[Path | None, typer.Option("--csv", help="Write a CSV file wi
 OwnMetric = Annotated[
     str | None, typer.Option("--metric", help="The own metric that the run names, to say that its code may run.")
 ]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        help="The database server that the run names, to say that it may be connected to, if it is not yours."
+    ),
+]
 Dataset = Annotated[
     Path | None, typer.Option("--data", help="The pictures, where they are not any more where the run found them.")
 ]
@@ -36,12 +42,13 @@ def show(
     *,
     all_trials: Annotated[bool, typer.Option("--all", help="All trials, not the front alone.")] = False,
     metric: OwnMetric = None,
+    storage: Storage = None,
 ) -> None:
     """Show the front of a run and which trial to use."""
     from autobackbone import open_run
     from autobackbone.tables import print_selection
 
-    print_selection(open_run(run, metric=metric), all_trials=all_trials)
+    print_selection(open_run(run, metric=metric, storage=storage), all_trials=all_trials)
 
 
 @commands.command()
@@ -51,6 +58,7 @@ def predict(
     *,
     trial: TrialNumber = None,
     metric: OwnMetric = None,
+    storage: Storage = None,
     csv_file: CsvFile = None,
 ) -> None:
     """Predict pictures: one line each, path, class and probability (or labels, or numbers), separated by tabs.
@@ -60,7 +68,7 @@ def predict(
     from autobackbone import open_run
     from autobackbone.predictions import columns, predictions
 
-    selection = open_run(run, metric=metric)
+    selection = open_run(run, metric=metric, storage=storage)
     found = predictions(selection, pictures, trial)
     if csv_file is None:
         n_left_out = _each(found, lambda row: typer.echo("\t".join(map(harmless, row))))
@@ -79,12 +87,13 @@ def suspects(
     n: Annotated[int, typer.Option("--n", help="Rows at most.", min=1)] = 50,
     csv_file: CsvFile = None,
     metric: OwnMetric = None,
+    storage: Storage = None,
 ) -> None:
     """List labels that are probably wrong, the most suspect first; nothing is altered."""
     from autobackbone import open_run
     from autobackbone.tables import print_suspects
 
-    selection = open_run(run, metric=metric)
+    selection = open_run(run, metric=metric, storage=storage)
     found = selection.suspects(n)
     if csv_file is None:
         print_suspects(selection, found)
@@ -126,6 +135,7 @@ def pick(
         float | None, typer.Option(help="The most accurate that is not larger, and keeps the other limits.")
     ] = None,
     metric: OwnMetric = None,
+    storage: Storage = None,
 ) -> None:
     """Name another trial than the chosen one: its number, for predict --trial, and what it is, separated by a tab.
 
@@ -144,7 +154,7 @@ def pick(
             "pick takes --prefer, or --at-least, or limits: --max-latency-ms, --max-params and --max-megabytes, which "
             f"may stand together; {' and '.join(ways) or 'none'} came. Give one of the three."
         )
-    selection = open_run(run, metric=metric)
+    selection = open_run(run, metric=metric, storage=storage)
     if prefer is not None:
         trial = selection.select(prefer)
     elif at_least is not None:
@@ -163,11 +173,12 @@ def refit(
     budget: Annotated[str, typer.Option(help="Time of the training, such as 90s or 10min.")] = "10min",
     data: Dataset = None,
     metric: OwnMetric = None,
+    storage: Storage = None,
 ) -> None:
     """Train a trial once more, on the validation pictures, too, and compare both networks on the test part."""
     from autobackbone import open_run
 
-    again = open_run(run, metric=metric).refit(trial, on=on, budget=budget, dataset=data)
+    again = open_run(run, metric=metric, storage=storage).refit(trial, on=on, budget=budget, dataset=data)
     typer.echo(harmless(str(again)))
     if again.path is None:  # said already
         raise typer.Exit(1)
@@ -180,27 +191,28 @@ def ensemble(
     *,
     max_latency_ms: Annotated[float | None, typer.Option(help="What latencies may add up to.")] = None,
     metric: OwnMetric = None,
+    storage: Storage = None,
 ) -> None:
     """Say whether several networks of the front predict together better than one, and which."""
     from autobackbone import open_run
 
-    typer.echo(harmless(open_run(run, metric=metric).ensemble(max_latency_ms).reason))
+    typer.echo(harmless(open_run(run, metric=metric, storage=storage).ensemble(max_latency_ms).reason))
 
 
 @commands.command()
-def calibration(run: Run, *, trial: TrialNumber = None, metric: OwnMetric = None) -> None:
+def calibration(run: Run, *, trial: TrialNumber = None, metric: OwnMetric = None, storage: Storage = None) -> None:
     """Say how far a trial's probabilities can be trusted, before and after they are corrected."""
     from autobackbone import open_run
 
-    typer.echo(str(open_run(run, metric=metric).calibration(trial)))
+    typer.echo(str(open_run(run, metric=metric, storage=storage).calibration(trial)))
 
 
 @commands.command()
-def reproduce(run: Run, *, metric: OwnMetric = None) -> None:
+def reproduce(run: Run, *, metric: OwnMetric = None, storage: Storage = None) -> None:
     """Print the lines of Python that repeat what a run has recorded."""
     from autobackbone import open_run
 
-    typer.echo(open_run(run, metric=metric).reproduce())
+    typer.echo(open_run(run, metric=metric, storage=storage).reproduce())
 
 
 def _each(found: Iterable[Prediction], write: Callable[[tuple[str, ...]], object]) -> int:

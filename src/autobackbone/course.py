@@ -34,7 +34,7 @@ from autobackbone.planning import FROZEN_SHARE, SCREENING_SHARE
 from autobackbone.preparing import Prepared, n_workers, prepare
 from autobackbone.progress import Reporter
 from autobackbone.records import Budget, Candidate, Trial, counted
-from autobackbone.runfacts import begin_or_continue, known, known_copies, note_added, note_measured
+from autobackbone.runfacts import begin_or_continue, known, known_copies, note_added, note_measured, note_storage
 from autobackbone.runfolder import RunFolder, written_whole
 from autobackbone.running.child import Bounds
 from autobackbone.running.crossing import require_crossing, require_pictures
@@ -52,14 +52,17 @@ from autobackbone.search.steps import Search
 from autobackbone.search.study import (
     adopt_abandoned,
     begin_sitting,
+    connected,
     end_sitting,
     grown,
     n_tuned,
     open_study,
     read_trials,
 )
+from autobackbone.search.studyplace import StudyPlace, place_for
 from autobackbone.search.workshop import Workshop
 from autobackbone.selection import Selection
+from autobackbone.servers import remember
 from autobackbone.settings import Settings
 from autobackbone.training.activations import activation_cache
 from autobackbone.training.scorers import Scorers
@@ -83,25 +86,28 @@ def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: f
         begun: `time.monotonic()` of the call.
     """
     repeated = _repeated(settings, reporter)
+    place = place_for(run, settings.storage)
+    place.require_usable()
     prepared = prepare(settings, known(run, settings) if run.exists() else None, begun=begun)
     reporter.say(str(prepared.plan))
     prepared.source.check_given()
     if settings.workers:
         require_crossing(prepared.metric)
     space = _space(prepared)
-    shop = _open_workshop(prepared, space, run, repeated, reporter, begun)
+    shop = _open_workshop(prepared, space, run, place, repeated, reporter, begun)
     workers = _n_workers(prepared, shop)
     if workers > 1 and settings.costs is not None:
         reporter.say("trainings side by side end in an order that no record can repeat: other trials may come out")
-    with _training(shop, workers) as runner:
-        is_interrupted = _search(shop, runner)
-        is_interrupted = _is_ending_interrupted(shop, runner, is_confirming=not is_interrupted) or is_interrupted
-    if settings.costs is not None and shop.record.n_measured:
-        reporter.say(_not_recorded(shop.record.n_measured))
-    selection = Selection(run.path, dataset=settings.dataset, metric=prepared.metric)
-    _draw(selection, run, reporter)
-    # Last: whoever is killed before goes on with this budget, and is not given another one.
-    end_sitting(shop.study, shop.ledger, shop.clock.run_s(), is_completed=not is_interrupted)
+    with connected(shop.study):
+        with _training(shop, workers) as runner:
+            is_interrupted = _search(shop, runner)
+            is_interrupted = _is_ending_interrupted(shop, runner, is_confirming=not is_interrupted) or is_interrupted
+        if settings.costs is not None and shop.record.n_measured:
+            reporter.say(_not_recorded(shop.record.n_measured))
+        selection = Selection(run.path, dataset=settings.dataset, metric=prepared.metric, storage=settings.storage)
+        _draw(selection, run, reporter)
+        # Last: whoever is killed before goes on with this budget, and is not given another one.
+        end_sitting(shop.study, shop.ledger, shop.clock.run_s(), is_completed=not is_interrupted)
     return selection
 
 
@@ -122,7 +128,13 @@ def _draw(selection: Selection, run: RunFolder, reporter: Reporter) -> None:
 
 
 def _open_workshop(
-    prepared: Prepared, space: Space, run: RunFolder, repeated: RecordedCosts, reporter: Reporter, begun: float
+    prepared: Prepared,
+    space: Space,
+    run: RunFolder,
+    place: StudyPlace,
+    repeated: RecordedCosts,
+    reporter: Reporter,
+    begun: float,
 ) -> Workshop:
     settings = prepared.settings
     first = _tried_first(prepared, space, reporter)
@@ -146,15 +158,17 @@ def _open_workshop(
             reporter.say(line)
     if settings.workers:
         require_pictures(bundle, [size for of in prepared.image_sizes.values() for size in of])
-    begin_or_continue(run, prepared, bundle)
-    run.require_study()
+    begin_or_continue(run, prepared, bundle, place.noted())
+    place.require_study(run)
     study = open_study(
-        run.study_file,
+        place,
         is_higher_better=prepared.metric.is_higher_better,
         metric_name=prepared.metric.name,
         seed=settings.seed,
         sampler=settings.sampler,
+        say=reporter.say,
     )
+    _settle(place, run, settings, reporter)
     _tell_of_no_folds(bundle, reporter)
     _adopt(study, run)
     study = grown(study, space.distributions())
@@ -217,6 +231,17 @@ def _tried_first(prepared: Prepared, space: Space, reporter: Reporter) -> tuple[
     for line in lines:
         reporter.say(line)
     return tuple(first)
+
+
+def _settle(place: StudyPlace, run: RunFolder, settings: Settings, reporter: Reporter) -> None:
+    """Keep where the study is, once it has been found there: in the run, and as a server that the user has named."""
+    noted = place.noted()
+    if noted is None:
+        return
+    note_storage(run, noted)
+    reporter.say(f"the study is {place}")
+    if settings.storage is not None and not remember(settings.storage):
+        reporter.say("the server could not be noted for this user: whoever opens the run names it again by storage=")
 
 
 def _tell_of_no_folds(bundle: DataBundle, reporter: Reporter) -> None:

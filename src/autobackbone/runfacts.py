@@ -40,8 +40,16 @@ _COSTS = "costs"
 _WARM_START = "warm_start"
 
 
-def begin_or_continue(run: RunFolder, prepared: Prepared, bundle: DataBundle) -> None:
+def begin_or_continue(
+    run: RunFolder, prepared: Prepared, bundle: DataBundle, storage: Mapping[str, str] | None = None
+) -> None:
     """Write the facts of a new run, or check that an old one goes on with the same data and arguments.
+
+    Args:
+        run: its folder.
+        prepared: what is searched.
+        bundle: its data.
+        storage: the server and the study of a new run, where that is no file.
 
     Raises:
         RunError: the dataset or an argument that decides what is comparable has changed.
@@ -52,12 +60,19 @@ def begin_or_continue(run: RunFolder, prepared: Prepared, bundle: DataBundle) ->
         return
     _write_pictures(run, bundle)
     # Last: it says that a run is here.
-    run.write_facts(_facts(prepared, bundle))
+    run.write_facts({**_facts(prepared, bundle), "storage": storage})
 
 
 def note_added(run: RunFolder, prepared: Prepared) -> None:
     """Write down which backbones a run has now: after its study has taken over, so that a refusal changes nothing."""
     run.write_facts({**run.read_facts(), "image_sizes": _image_sizes(prepared)})
+
+
+def note_storage(run: RunFolder, storage: Mapping[str, str]) -> None:
+    """Write down in which server the study is, where that has another address now."""
+    facts = run.read_facts()
+    if facts.get("storage") != storage:
+        run.write_facts({**facts, "storage": storage})
 
 
 def note_measured(run: RunFolder, settings: Settings) -> str | None:

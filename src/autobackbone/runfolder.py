@@ -4,7 +4,7 @@
     pictures.csv        name, label and part of each picture
     similar.csv         validation pictures that look like training pictures
     costs.jsonl         what was measured and settled by the clock, in its order
-    study.db            the Optuna study: all that is known of the trials
+    study.db            the Optuna study: all that is known of the trials, unless a server holds it
     trials/<number>/    weights and predictions of one trial
     front.png           the picture of the front
     .worker/            what crosses between the run and its worker process, while there is one
@@ -71,7 +71,7 @@ class RunFolder:
 
     @property
     def study_file(self) -> Path:
-        """The SQLite file of the study."""
+        """The SQLite file of the study, unless a server holds it."""
         return self.path / "study.db"
 
     @property
@@ -142,6 +142,10 @@ class RunFolder:
         """Write the facts of the run, whole or not at all."""
         write_text(self.facts_file, json.dumps({"format_version": FORMAT_VERSION, **facts}, indent=1, sort_keys=True))
 
+    def has_trial_files(self) -> bool:
+        """Whether any trial has left a file here."""
+        return any((self.path / "trials").glob("*/*"))
+
     def require_study(self) -> None:
         """Make sure that trials which have files are in a study: a new study would count them anew.
 
@@ -149,7 +153,7 @@ class RunFolder:
             RunError: there are files of trials, and no study.
         """
         is_missing = not self.study_file.is_file() or self.study_file.stat().st_size == 0
-        if is_missing and any((self.path / "trials").glob("*/*")):
+        if is_missing and self.has_trial_files():
             raise RunError(
                 f"{str(self.study_file)!r} is missing or empty, and there are files of trials beside it. Put it back, "
                 "or give another run_dir."

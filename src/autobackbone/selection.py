@@ -45,6 +45,8 @@ from autobackbone.reviewing import contradictions, suspects
 from autobackbone.runfolder import RunFolder
 from autobackbone.search.similar import read_similar
 from autobackbone.search.study import has_ended, load_study, read_sound_trials
+from autobackbone.search.studyplace import place_of_run
+from autobackbone.servers import Server, as_server
 from autobackbone.settings import Groups, Times
 from autobackbone.showing import harmless
 from autobackbone.tasks import require_probabilities
@@ -66,6 +68,8 @@ class Selection:
         metric: what the run is scored by, where that is the user's own: its code runs only where it is given here, or
             is a class of torchmetrics, or of a module that was imported before. `None` takes what the run names, as far
             as it is no code from elsewhere.
+        storage: the database server that holds the run's study, where it is not one that was named on this machine
+            before; see `select_backbone`.
 
     Example:
         result = select_backbone("photos/", "10min")
@@ -74,8 +78,16 @@ class Selection:
         result.predict(["new.jpg"])      # class names
     """
 
-    def __init__(self, path: Path, *, dataset: Any = None, metric: Metric | str | TorchMetric | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        dataset: Any = None,
+        metric: Metric | str | TorchMetric | None = None,
+        storage: Server | str | None = None,
+    ) -> None:
         self._dataset = dataset
+        self._server = as_server(storage)
         self._run = RunFolder(path=path)
         self._facts = self._run.read_facts()
         self._given_metric = metric
@@ -90,7 +102,7 @@ class Selection:
     @cached_property
     def study(self) -> optuna.Study:
         """The Optuna study behind the run, opened for reading."""
-        return load_study(self._run.study_file)
+        return load_study(place_of_run(self._run, self._facts, self._server))
 
     @cached_property
     def metric(self) -> Metric:
@@ -413,6 +425,7 @@ class Selection:
             max_download_mb=max_download_mb,
             stop_early=stop_early,
             workers=workers,
+            storage=self._server,
             progress=progress,
         )
 
@@ -590,18 +603,21 @@ class Selection:
         return self._reader.predictions(trial, "validation")
 
 
-def open_run(path: str | Path, *, metric: str | TorchMetric | None = None) -> Selection:
-    """Open a run that was made earlier, here or elsewhere; nothing is written, and no code that it brings is run.
+def open_run(path: str | Path, *, metric: str | TorchMetric | None = None, storage: str | None = None) -> Selection:
+    """Open a run that was made earlier, here or elsewhere; nothing is written, no code that it brings is run, and no
+    server that it names is connected to.
 
     Args:
         path: of the run folder.
         metric: the user's own metric that the run is scored by, to say that its code may run; not needed for known
             metrics and classes of torchmetrics.
+        storage: the database server that holds the run's study, to say that it may be connected to; not needed where a
+            search on this machine has named it before. See `select_backbone`.
 
     Raises:
-        ArgumentError: `path` is no path.
+        ArgumentError: `path` is no path, or `storage` no address.
         RunError: there is no run, or it is damaged, or its format is newer than this version.
     """
     if not isinstance(path, (str, os.PathLike)):
         raise ArgumentError(f"open_run takes the path of a run folder, not {path!r}. Give the one that a search made.")
-    return Selection(Path(path).expanduser().absolute(), metric=metric)
+    return Selection(Path(path).expanduser().absolute(), metric=metric, storage=storage)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from autobackbone import runfolder
 from autobackbone.errors import ArgumentError
 from autobackbone.records import Budget, ImageSize, Limits, Resize, Target, Task, as_budget, as_image_sizes, is_number
+from autobackbone.servers import Server, as_server
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -62,6 +63,7 @@ class Settings:
     stop_early: bool = False
     added: tuple[str, ...] = ()
     workers: int | None = None
+    storage: Server | None = None
 
     @property
     def is_frozen_only(self) -> bool:
@@ -130,6 +132,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     warm_start: object = None,
     stop_early: bool = False,
     workers: int | None = None,
+    storage: Server | str | None = None,
 ) -> Settings:
     """Check every argument before anything is read or written.
 
@@ -215,6 +218,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
         warm_start=None if warm_path is None else Path(warm_path).expanduser(),
         stop_early=stop_early,
         workers=workers,
+        storage=as_server(storage),
     )
 
 

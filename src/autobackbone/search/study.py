@@ -1,10 +1,13 @@
-"""The study: the one record of what was tried. Optuna's names and states stay in here and in `studyfile`."""
+"""The study: the one record of what was tried. Optuna's names and states stay in here, and its storages in `studyfile`
+and `studyserver`.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,7 +17,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import OptunaError
 from optuna.samplers import BaseSampler, TPESampler
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
@@ -22,9 +25,9 @@ from autobackbone.errors import RunError
 from autobackbone.records import Body, Candidate, Latency, Trial, TrialState
 from autobackbone.search.soundness import sound
 from autobackbone.search.space import Space
-from autobackbone.search.studyfile import damaged, file_of, open_storage, unfinished
+from autobackbone.search.studyplace import StudyPlace, as_place, place_of
 
-STUDY_NAME = "autobackbone"
+_NAME = re.compile(r"(?P<first>autobackbone(-[0-9a-f]{12})?)(-(?P<number>\d+))?")
 _BACKBONE = "backbone"
 _IS_WHOLE = "has_taken_over"
 _FACTS = "facts"
@@ -50,23 +53,34 @@ _NOT_STORED = ("number", "state", "on_front", "overfits", *_TESTED, *_FOLDED, "f
 
 
 def open_study(
-    file: Path,
+    place: StudyPlace | Path,
     *,
     is_higher_better: bool,
     metric_name: str,
     seed: int,
     sampler: BaseSampler | None = None,
+    say: Callable[[str], object] | None = None,
 ) -> optuna.Study:
-    """The study in `file`, made if it is not there: maximised or minimised score first, latency second.
+    """The study at a place, made if it is not there: maximised or minimised score first, latency second.
+
+    Args:
+        place: a file, or what else holds it.
+        is_higher_better: orientation of the score.
+        metric_name: what the score is.
+        seed: of the sampler.
+        sampler: another one than multivariate TPE.
+        say: told when a server is waited for.
 
     Raises:
-        RunError: the file is damaged, or cannot be written; so whenever the study is used later.
+        RunError: the file is damaged, or cannot be written, or a server cannot be reached; so whenever the study is
+            used later.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = open_storage(file)
+    at = as_place(place)
+    storage = at.open_storage(say=say)
     study = optuna.create_study(
         storage=storage,
-        study_name=_latest_name(storage),
+        study_name=_latest_name(storage, at.first_name),
         directions=["maximize" if is_higher_better else "minimize", "minimize"],
         # multivariate, or it models no parameter jointly with another.
         sampler=sampler or TPESampler(multivariate=True, seed=seed),
@@ -79,15 +93,31 @@ def open_study(
     return study
 
 
-def _latest_name(storage: BaseStorage) -> str:
-    """Of the study that goes on: the last one that took over all trials of the one before."""
-    every = storage.get_all_studies()  # without their trials, which summaries would read
-    whole = [one.study_name for one in every if one.study_name == STUDY_NAME or one.user_attrs.get(_IS_WHOLE)]
-    return max(whole, key=lambda name: (len(name), name), default=STUDY_NAME)
+def _latest_name(storage: BaseStorage, first_name: str) -> str:
+    """Of the study that goes on: the last one that took over all trials of the one before. Studies of other runs, which
+    a server may hold, are not looked at.
+    """
+    name = first_name
+    while True:
+        further = _further_name(name)
+        try:
+            noted = storage.get_study_user_attrs(storage.get_study_id_from_name(further))
+        except KeyError:
+            return name
+        if not noted.get(_IS_WHOLE):
+            return name
+        name = further
+
+
+def _further_name(name: str) -> str:
+    """After `autobackbone` comes `autobackbone-2`, and so it is with a name that has a run's own number in it."""
+    known = _NAME.fullmatch(name)
+    assert known is not None
+    return f"{known['first']}-{int(known['number'] or 1) + 1}"
 
 
 def grown(study: optuna.Study, distributions: Mapping[str, BaseDistribution]) -> optuna.Study:
-    """The study, if it knows the backbones that are searched now; else a further one in the same file that has taken
+    """The study, if it knows the backbones that are searched now; else a further one in the same place that has taken
     over its trials: the choices of a parameter cannot grow.
 
     Args:
@@ -105,9 +135,8 @@ def grown(study: optuna.Study, distributions: Mapping[str, BaseDistribution]) ->
             "the run is not at its end: some of its trials still pause. Continue it as it is first, then add backbones."
         )
     storage = study._storage  # noqa: SLF001  the same connection
-    number = int(study.study_name.removeprefix(STUDY_NAME).lstrip("-") or 1) + 1
-    name = f"{STUDY_NAME}-{number}"
-    if name in optuna.get_all_study_names(storage):  # a process died while it took over
+    name = _further_name(study.study_name)
+    with suppress(KeyError):  # a process died while it took over
         optuna.delete_study(study_name=name, storage=storage)
     further = optuna.create_study(storage=storage, study_name=name, directions=study.directions, sampler=study.sampler)
     further.add_trials([_taken_over(trial, distributions) for trial in trials])
@@ -134,20 +163,30 @@ def _taken_over(trial: FrozenTrial, distributions: Mapping[str, BaseDistribution
     )
 
 
-def load_study(file: Path) -> optuna.Study:
-    """The study in `file`, opened so that nothing can be written.
+def load_study(place: StudyPlace | Path) -> optuna.Study:
+    """The study at a place, opened so that nothing can be written.
 
     Raises:
-        RunError: the file is not there, holds no study or is damaged; so whenever the study is read later.
+        RunError: it is not there, holds no study or is damaged; so whenever the study is read later.
     """
-    if not file.is_file():
-        raise RunError(f"{str(file)!r} is not there: the run has no study. It was damaged, or never begun.")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = open_storage(file, is_read_only=True)
+    at = as_place(place)
+    storage = at.open_storage(is_read_only=True)
     try:
-        return optuna.load_study(study_name=_latest_name(storage), storage=storage)
+        return optuna.load_study(study_name=_latest_name(storage, at.first_name), storage=storage)
     except (LookupError, ValueError, TypeError) as error:
-        raise unfinished(file) from error
+        raise at.unfinished() from error
+
+
+@contextmanager
+def connected(study: optuna.Study) -> Iterator[None]:
+    """Close the connections of a study at the end; whoever uses it once more opens one."""
+    try:
+        yield
+    finally:
+        backend = getattr(study._storage, "_backend", None)  # noqa: SLF001  there is no public way
+        if isinstance(backend, RDBStorage):
+            backend.engine.dispose()
 
 
 def is_maximised(study: optuna.Study) -> bool:
@@ -234,7 +273,7 @@ def read_trials(study: optuna.Study) -> list[Trial]:
     """All trials of a study, in order of number, without what only a comparison of them tells (`on_front`).
 
     Raises:
-        RunError: the study's file cannot be read, or what it holds is none of ours.
+        RunError: the study cannot be read, or what it holds is none of ours.
     """
     with _told_of_damage(study):
         noted = study.user_attrs
@@ -259,7 +298,7 @@ def _told_of_damage(study: optuna.Study) -> Iterator[None]:
     try:
         yield
     except (OptunaError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise damaged(file_of(study), error) from error
+        raise place_of(study).damaged(error) from error
 
 
 def note_latencies(study: optuna.Study, latencies: Mapping[Body, Latency]) -> None:
