@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Waiting threads that spin as long as they like make two cores with other work on one of them thirty times slower.
 export GOMP_SPINCOUNT ?= 5000
 
-.PHONY: setup demo test test-slow lint format doctor bench clean
+.PHONY: setup demo test test-slow lint audit format doctor bench clean
 
 setup: $(READY)
 
@@ -32,6 +32,11 @@ lint: setup
 	$(BIN)/mypy
 	cd benchmarks && $(abspath $(BIN))/mypy --config-file ../pyproject.toml *.py
 	$(BIN)/lint-imports
+
+# Our own code, and whether a dependency has a known vulnerability; the latter asks a service, and says so if it cannot.
+audit: setup
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml src scripts
+	$(BIN)/python scripts/audit.py
 
 format: setup
 	$(BIN)/ruff format .
