@@ -337,6 +337,23 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def full_disk_told(by: Callable[[Exception], Exception], *others: type[Exception]) -> Iterator[None]:
+    """Tell of a disk, a quota or a largest file that is too small by an error of the caller's own.
+
+    Args:
+        by: from what the system said to that error.
+        others: of libraries that tell of it in their own way.
+    """
+    kinds: tuple[type[Exception], ...] = (OSError, *others)
+    try:
+        yield
+    except kinds as error:
+        if isinstance(error, OSError) and error.errno not in FULL:
+            raise
+        raise by(error) from error
+
+
 def remove_unfinished(path: Path) -> None:
     """Remove what a process that was ended was writing beside a file, which nobody else writes."""
     for temporary in path.parent.glob(f".{path.name}.*{_ASIDE}"):

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,7 +22,7 @@ from autobackbone.data.pictures import ChannelsError, as_rgb
 from autobackbone.data.preparation import Preparation, fit
 from autobackbone.data.sources import printable
 from autobackbone.errors import DataError
-from autobackbone.runfolder import FULL
+from autobackbone.runfolder import full_disk_told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -259,18 +259,14 @@ def _remove_abandoned(root: Path) -> None:
                 shutil.rmtree(aside, ignore_errors=True)
 
 
-@contextmanager
-def _told_of_disk() -> Iterator[None]:
+def _told_of_disk() -> AbstractContextManager[None]:
     """Raises: DataError: the disk, a quota or the largest file allowed is too small after all."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        raise DataError(
+    return full_disk_told(
+        lambda error: DataError(
             f"there is no room for the decoded pictures: {error}. Free some of the disk, give another cache_dir, or "
             "allow smaller image_sizes."
-        ) from error
+        )
+    )
 
 
 @contextmanager

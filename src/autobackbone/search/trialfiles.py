@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
@@ -23,7 +23,7 @@ from autobackbone.convexhead import Head
 from autobackbone.data import codes_of
 from autobackbone.errors import RunError, TrialDiskError
 from autobackbone.records import Task
-from autobackbone.runfolder import FULL, RunFolder, write_text, written_whole
+from autobackbone.runfolder import RunFolder, full_disk_told, write_text, written_whole
 
 HEAD = "head.safetensors"
 WEIGHTS = "weights.safetensors"
@@ -276,12 +276,9 @@ def _whole(file: Path, write: Callable[[Path], None]) -> None:
         write(temporary)
 
 
-@contextmanager
-def _told_of_disk(file: Path) -> Iterator[None]:
+def _told_of_disk(file: Path) -> AbstractContextManager[None]:
     """Raises: TrialDiskError: the disk is full; safetensors tells it in its own way."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        if isinstance(error, OSError) and error.errno not in FULL:
-            raise
-        raise TrialDiskError(f"there was no room for {str(file)!r}: {error}. Free some of the disk") from error
+    return full_disk_told(
+        lambda error: TrialDiskError(f"there was no room for {str(file)!r}: {error}. Free some of the disk"),
+        SafetensorError,
+    )
