@@ -10,6 +10,9 @@ from optuna.storages import RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.trial import FrozenTrial, TrialState
 
+# Trials that are rather read all at once, as Optuna does it, than one by one.
+_MANY = 50
+
 
 class SoleWriter(_CachedStorage):
     """Optuna's own cache for the one process that writes: a trial is read again only where it was written to since.
@@ -66,9 +69,10 @@ class SoleWriter(_CachedStorage):
         super().set_trial_system_attr(trial_id, key, value)
 
     def _read_trials_from_remote_storage(self, study_id: int) -> None:
-        if study_id not in self._whole:
+        if study_id not in self._whole or len(self._stale) > _MANY:
             super()._read_trials_from_remote_storage(study_id)
-            self._whole.add(study_id)
+            self._whole = {study_id}
+            self._stale.clear()
             return
         with self._lock:
             for trial_id in sorted(self._stale):
