@@ -39,13 +39,13 @@ def test_every_example_is_run_here():
 
 
 def test_a_folder_of_pictures(photos):
-    said = run("folder_of_pictures.py", photos / "photos", "8s", folder=photos)
+    said = run("folder_of_pictures.py", photos / "photos", "4s", folder=photos)
     assert "Selection of" in said
     assert "[[" in said
     assert "suggested" in said or "Empty DataFrame" in said
 
 
 def test_labels_in_a_table(photos):
-    said = run("labels_in_a_table.py", photos / "labels.csv", "8s", "brightness", folder=photos)
+    said = run("labels_in_a_table.py", photos / "labels.csv", "4s", "brightness", folder=photos)
     assert "the knee:" in said
     assert "test" in said.splitlines()[-1]

@@ -33,7 +33,7 @@ def before(tmp_path_factory, weights):
         weights=weights,
         run_dir=folder / "run",
         cache_dir=folder / "cache",
-        space={"n_epochs": 2, "lr": (1e-4, 1e-2)},
+        space={"n_epochs": 2, "lr": (1e-4, 1e-2), "n_blocks_kept": 4},
         progress=False,
     )
 
@@ -138,6 +138,7 @@ def test_no_code_that_a_run_names_is_run(copied, tmp_path):
 def test_what_lay_in_memory_is_asked_for(weights, tmp_path):
     names = [str(i // 2) for i in range(len(DATASET[0]))]
     asked = {"backbones": TINY, "image_sizes": [32], "weights": weights, "cache_dir": tmp_path / "cache"}
+    asked["space"] = {"n_epochs": 1, "n_blocks_kept": None}
     run = select_backbone(DATASET, Budget(n_trials=0), groups=names, run_dir=tmp_path / "run", progress=False, **asked)
     with pytest.raises(ArgumentError, match=r"groups was one entry a picture, .* give groups="):
         run.more(Budget(n_trials=0), cache_dir=tmp_path / "cache")

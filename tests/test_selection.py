@@ -32,7 +32,7 @@ def run(random_weights, tmp_path_factory):
         (X, Y),
         Budget(n_trials=3),
         backbones=TINY,
-        image_sizes=[32, 48],
+        image_sizes=[32],
         weights=random_weights(TINY),
         cache_dir=folder / "cache",
         run_dir=folder / "run",

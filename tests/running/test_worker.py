@@ -228,6 +228,7 @@ def test_what_memory_has_taught_a_worker_is_known_here(made, warm, head, order):
     assert stores.settled(wanted.body, 4).n_at_once == 4
 
 
+@pytest.mark.slow
 def test_a_worker_ended_for_its_memory_is_followed_by_one_with_half_as_many_pictures(
     made, warm, head, order, monkeypatch
 ):
