@@ -146,7 +146,7 @@ def test_what_a_run_tells_further_is_printed(run_folder):
 
 
 def test_refit_trains_anew_and_says_where(run_folder, photos):
-    done = command("refit", run_folder[0], "--budget", "60s")
+    done = command("refit", run_folder[0], "--budget", "60s", "--workers", "1")
     assert done.code == 0, done.err
     *_, last = done.out.splitlines()
     assert Path(last.removeprefix("weights: ")).is_file()
@@ -187,6 +187,39 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(photos, tiny, tmp_path):
     assert done.out.startswith("target: cpu")
     assert "budget: 600 s" in done.out
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "budget"),
+    [
+        (("--trials", "3"), "3 trials after screening"),
+        (("--trials", "3", "--budget", "90s"), "90 s or 3 trials after screening"),
+        (("--budget", "90s"), "90 s"),
+    ],
+)
+def test_trials_without_a_time_have_no_clock(photos, tiny, given, budget):
+    done = command("select", photos, "--dry-run", *given, *tiny)
+    assert done.code == 0, done.err
+    assert f"budget: {budget}\n" in done.out
+
+
+def test_columns_of_a_table_hold_groups_or_times(photos, tiny, tmp_path):
+    files = sorted(photos.rglob("*.png"), key=lambda file: int(file.stem))
+    rows = [
+        {"file": str(file), "label": file.parent.name, "plant": i // 2, "taken": f"2024-05-{1 + i % 10:02}"}
+        for i, file in enumerate(files)
+    ]
+    table = tmp_path / "labels.csv"
+    pd.DataFrame(rows).to_csv(table, index=False)
+
+    for option, known in (("--groups", "plant"), ("--times", "taken")):
+        done = command("select", table, "--dry-run", option, known, *tiny)
+        assert (done.code, done.out[:11]) == (0, "target: cpu"), done.err
+        unknown = command("select", table, "--dry-run", option, "planet", *tiny)
+        assert (unknown.code, unknown.out) == (1, "")
+        assert "planet" in unknown.err
+    both = command("select", table, "--dry-run", "--groups", "plant", "--times", "taken", *tiny)
+    assert "leave one of them out" in both.err.lower()
 
 
 def test_a_worker_needs_a_metric_that_it_can_import(photos, tiny, tmp_path, monkeypatch):
@@ -245,6 +278,7 @@ def test_ctrl_c_prints_what_there_is_and_ends_with_130(photos, tiny, tmp_path, p
         (("pick", "nowhere", "--prefer", "speed", "--max-params", "1e6"), 1, r"--prefer and limits .* came"),
         (("pick", "nowhere", "--prefer", "beauty"), 2, "beauty"),
         (("refit", "nowhere", "--on", "test"), 2, "test"),
+        (("refit", "nowhere", "--workers", "2"), 2, "workers"),
         (("ensemble", "nowhere"), 1, r"^error: .*holds no run"),
     ],
 )

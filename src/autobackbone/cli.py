@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autobackbone.clirun import Dataset, Run, Storage, commands, writing
+from autobackbone.clirun import Dataset, Run, Storage, Workers, commands, writing
 from autobackbone.errors import ArgumentError, AutobackboneError
 from autobackbone.records import Budget, Limits, Precision, Resize, Target, Task, as_budget
 from autobackbone.showing import harmless
@@ -44,16 +44,11 @@ ImageSizes = Annotated[
     list[str] | None,
     typer.Option("--image-size", "--image-sizes", help="Pixels, or HEIGHTxWIDTH, with commas between."),
 ]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        help="How many worker processes train side by side: one that dies costs a trial, not the run. 0 trains in this "
-        "process. One for each GPU if not given, and 0 where there is one GPU at most.",
-    ),
-]
 StopEarly = Annotated[bool, typer.Option("--stop-early", help="End when more time is hardly worth it.")]
-Trials = Annotated[int | None, typer.Option("--trials", "--n-trials", help="Trials after screening, at most.")]
+Trials = Annotated[
+    int | None,
+    typer.Option("--trials", "--n-trials", help="Trials after screening, at most; without --budget no time ends them."),
+]
 Seed = Annotated[int, typer.Option(help="Of the split, the sampler and the training.")]
 
 
@@ -90,12 +85,18 @@ def _version(
 def select(  # noqa: PLR0913  one option for each argument of the facade
     data: Annotated[Path, typer.Argument(help="A folder with one sub-folder per class, or a CSV file with paths.")],
     budget: Annotated[
-        str | None, typer.Option(help="Time, such as 90s, 10min or 1h; 10min if not given, and with --costs no limit.")
+        str | None, typer.Option(help="Time, such as 90s, 10min or 1h; 10min if not given, and with --trials no limit.")
     ] = None,
     *,
     run_dir: RunDir = None,
     label: Annotated[
         list[str] | None, typer.Option(help="Columns of a CSV file with labels, with commas between; else 'label'.")
+    ] = None,
+    groups: Annotated[
+        str | None, typer.Option(help="Column of a CSV file: pictures of one group stay in one part; else 'group'.")
+    ] = None,
+    times: Annotated[
+        str | None, typer.Option(help="Column of a CSV file with numbers or dates: the split follows it.")
     ] = None,
     task: Annotated[Task | None, typer.Option(help="What the labels are; read from them if not given.")] = None,
     metric: Annotated[
@@ -143,7 +144,12 @@ def select(  # noqa: PLR0913  one option for each argument of the facade
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
 ) -> None:
     """Search on a folder of pictures."""
-    granted = _granted(budget, trials, costs)
+    if costs is not None and (budget is not None or trials is None):
+        raise ArgumentError(
+            "--costs repeats a search that no clock ends: give --trials, how many to begin after screening, and leave "
+            "--budget out."
+        )
+    granted = _granted(budget, trials)
     sizes = [_image_size(text) for text in _split(image_sizes)]
     from autobackbone import plan, select_backbone
 
@@ -154,6 +160,8 @@ def select(  # noqa: PLR0913  one option for each argument of the facade
         task=task,
         label=_one_or_several(label),
         metric=metric,
+        groups=groups,
+        times=times,
         backbones=_split(backbones) or None,
         image_sizes=sizes or None,
         target=Target(device=device, batch_size=batch_size, precision=precision, n_threads=threads),
@@ -180,7 +188,9 @@ def select(  # noqa: PLR0913  one option for each argument of the facade
 def more(
     run: Run,
     *,
-    budget: Annotated[str, typer.Option(help="Time, such as 90s, 10min or 1h.")] = "10min",
+    budget: Annotated[
+        str | None, typer.Option(help="Time, such as 90s, 10min or 1h; 10min if not given, and with --trials no limit.")
+    ] = None,
     trials: Trials = None,
     backbones: Backbones = None,
     data: Dataset = None,
@@ -190,7 +200,7 @@ def more(
     storage: Storage = None,
 ) -> None:
     """Go on with a run: more time, and further networks."""
-    granted = Budget(wall_clock_s=as_budget(budget).wall_clock_s, n_trials=trials)
+    granted = _granted(budget, trials)
     from autobackbone import open_run
 
     call = open_run(run, storage=storage).more
@@ -294,15 +304,10 @@ def _search(call: Callable[[], Selection]) -> None:
         raise typer.Exit(130)
 
 
-def _granted(budget: str | None, trials: int | None, costs: Path | None) -> Budget:
-    if costs is None:
-        return Budget(wall_clock_s=as_budget("10min" if budget is None else budget).wall_clock_s, n_trials=trials)
-    if budget is not None or trials is None:
-        raise ArgumentError(
-            "--costs repeats a search that no clock ends: give --trials, how many to begin after screening, and leave "
-            "--budget out."
-        )
-    return Budget(n_trials=trials)
+def _granted(budget: str | None, trials: int | None) -> Budget:
+    if budget is None and trials is not None:
+        return Budget(n_trials=trials)
+    return Budget(wall_clock_s=as_budget("10min" if budget is None else budget).wall_clock_s, n_trials=trials)
 
 
 def _one_or_several(texts: list[str] | None) -> str | list[str] | None:

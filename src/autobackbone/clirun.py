@@ -31,6 +31,14 @@ Storage = Annotated[
         help="The database server that the run names, to say that it may be connected to, if it is not yours."
     ),
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="How many worker processes train side by side: one that dies costs a training, not the run. 0 trains in "
+        "this process. One for each GPU if not given, and 0 where there is one GPU at most.",
+    ),
+]
 Dataset = Annotated[
     Path | None, typer.Option("--data", help="The pictures, where they are not any more where the run found them.")
 ]
@@ -174,11 +182,13 @@ def refit(
     data: Dataset = None,
     metric: OwnMetric = None,
     storage: Storage = None,
+    workers: Workers = None,
 ) -> None:
     """Train a trial once more, on the validation pictures, too, and compare both networks on the test part."""
     from autobackbone import open_run
 
-    again = open_run(run, metric=metric, storage=storage).refit(trial, on=on, budget=budget, dataset=data)
+    selection = open_run(run, metric=metric, storage=storage)
+    again = selection.refit(trial, on=on, budget=budget, dataset=data, workers=workers or 0)
     typer.echo(harmless(str(again)))
     if again.path is None:  # said already
         raise typer.Exit(1)
