@@ -83,8 +83,20 @@ def test_errors_in_the_unit_of_the_labels_are_drawn_whatever_their_size():
         facts = front_facts(trials, LINE, mae, 0)
         assert [point.is_clipped for point in facts.points] == [False, False, True]
         assert facts.height_label == "validation mae (better is up)"
+
+
+def test_r2_is_drawn_as_it_is_and_not_as_a_share():
     r2 = metric_for("r2", "regression", n_outputs=1)
-    assert front_facts(trials, LINE, r2, 0).height_label == "validation r2 (%)"
+    tested = {"test_score": 0.6, "test_score_low": 0.5, "test_score_high": 0.7}
+    trials = with_front([trial(0, 0.7, 1.0, **tested), trial(1, 0.75, 2.0, **tested), trial(2, -3.0, 3.0)], r2)
+    facts = front_facts(trials, LINE, r2, 0)
+    assert facts.height_label == "validation r2"
+    assert facts.steps == ((1.0, 0.7), (2.0, 0.75))
+    assert facts.points[0].tested == (0.6, 0.5, 0.7)
+    # One that learnt nothing stands on the lower edge, and that is near the others.
+    assert [point.is_clipped for point in facts.points] == [False, False, True]
+    assert facts.floor == pytest.approx(0.5)
+    assert "r2 (%)" not in drawn_texts(draw_front(facts))
 
 
 def test_more_backbones_than_colours_share_the_last_and_the_front_keeps_its_own():

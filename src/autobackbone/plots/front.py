@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from autobackbone.metrics import Metric, shown, to_maximised
+from autobackbone.metrics import Metric, scale_of, shown, to_maximised
 from autobackbone.records import Trial
 
 if TYPE_CHECKING:
@@ -116,7 +116,12 @@ def _is_drawn(trial: Trial) -> bool:
 
 def _height(trial: Trial, metric: Metric) -> float:
     assert trial.score is not None
-    return 100 * trial.score if metric.unit == "points" else trial.score
+    return _factor(metric) * trial.score
+
+
+def _factor(metric: Metric) -> float:
+    """By what the axis shows a score enlarged: a share is read in per cent, an `r2` as it is."""
+    return scale_of(metric)[0]
 
 
 def _floor(finished: Sequence[Trial], metric: Metric) -> float:
@@ -131,10 +136,12 @@ def _floor(finished: Sequence[Trial], metric: Metric) -> float:
 
 
 def _least_room(metric: Metric, heights: Sequence[float]) -> float:
-    """What a difference has to be, to be worth a look: eight points, 0.3 nats, or a quarter of the front's errors."""
+    """What a difference has to be, to be worth a look: eight points, or 0.08 of an `r2`, 0.3 nats, or a quarter of the
+    front's errors.
+    """
     if metric.unit == "target":
         return 0.25 * max(map(abs, heights))
-    return 8.0 if metric.unit == "points" else 0.3
+    return 0.08 * _factor(metric) if metric.unit == "points" else 0.3
 
 
 def _tested(trial: Trial, metric: Metric) -> tuple[float, float, float] | None:
@@ -142,7 +149,7 @@ def _tested(trial: Trial, metric: Metric) -> tuple[float, float, float] | None:
     score, low, high = trial.test_score, trial.test_score_low, trial.test_score_high
     if not trial.on_front or score is None or low is None or high is None:
         return None
-    factor = 100 if metric.unit == "points" else 1
+    factor = _factor(metric)
     found = (factor * score, factor * low, factor * high)
     return found if all(map(math.isfinite, found)) else None
 
@@ -184,7 +191,8 @@ def _label(trial: Trial, metric: Metric) -> str:
 def _height_label(metric: Metric, has_folds: bool) -> str:  # noqa: FBT001
     name = metric.name.replace("_", " ")
     name = f"{name} by folds, or in validation" if has_folds else f"validation {name}"
-    unit = {"points": "%", "nats": "nats", "target": ""}[metric.unit]
+    _, unit = scale_of(metric)
+    unit = "%" if unit == " points" else unit.strip()
     notes = ", ".join(filter(None, [unit, "" if metric.is_higher_better else "better is up"]))
     return f"{name} ({notes})" if notes else name
 
