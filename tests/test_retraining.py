@@ -264,6 +264,7 @@ def arguments_printed(result):
 def test_the_search_that_is_printed_makes_the_same_split_and_choice(tmp_path, random_weights):
     dataset = make_pictures()
     asked = {"times": time_of, "rare": "error", "tolerance": 2.0, "channels": (2, 1, 0), "value_range": (0.0, 300.0)}
+    asked |= {"stop_early": True}
     folders = {"cache_dir": tmp_path / "cache", "progress": False, "run_dir": tmp_path / "run"}
     result = select_backbone(
         dataset,

@@ -98,6 +98,7 @@ class Settings:
             "channels": None if self.channels is None else list(self.channels),
             "sampler": None if self.sampler is None else {IN_MEMORY: f"a {type(self.sampler).__name__} of Optuna"},
             "warm_start": None if self.warm_start is None else str(self.warm_start.absolute()),
+            "stop_early": self.stop_early,
         }
 
 
