@@ -150,6 +150,14 @@ def test_a_study_that_is_not_where_it_is_looked_for_is_told(search, address, pos
     assert told(open_run(first.path).trials) == told(first.trials)
 
 
+def test_a_copy_of_a_run_folder_shares_its_study_and_is_told_so_where_it_lacks_files(search, postgres, tmp_path):
+    first = search(storage=postgres.address(postgres.new_database()))
+    shutil.copytree(first.path, tmp_path / "copy")
+    search(Budget(n_trials=1))
+    with pytest.raises(RunError, match=r"copy/trials/0001/validation\.npy' is not there"):
+        search(Budget(n_trials=1), run_dir=tmp_path / "copy")
+
+
 def test_a_run_in_a_file_takes_no_server(search, address):
     first = search()
     with pytest.raises(RunError, match=r"is the file 'study\.db' in it, and storage=.* came\. Leave storage= out"):

@@ -10,6 +10,7 @@ from io import BytesIO
 from urllib.parse import quote
 
 import pytest
+from sqlalchemy import event
 from tests.postgres import PASSWORD
 from tests.search.test_studyfile import SPACE, add_trials, facts
 
@@ -254,8 +255,6 @@ def test_a_server_that_stays_away_is_told_and_the_same_call_goes_on(postgres, pl
 
 def test_a_server_that_goes_in_the_midst_of_a_transaction_is_told_and_nothing_is_written_twice(postgres, place):
     """Every one of a trial's writes in turn is cut off; the trial is never there twice, nor half told."""
-    from sqlalchemy import event
-
     study = opened(place)
     cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}' AND pid <> pg_backend_pid()"
     n_told, at = 0, 0
@@ -284,6 +283,24 @@ def test_a_server_that_goes_in_the_midst_of_a_transaction_is_told_and_nothing_is
         adopt_abandoned(study)
     assert n_told > 10
     assert [trial.number for trial in read_trials(study)] == list(range(len(read_trials(study))))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_what_is_no_trouble_of_the_server_stays_what_it_is(place, error):
+    """Ctrl-C while the server works, and a mistake of ours."""
+    study = opened(place)
+    add_trials(study)
+
+    def during(*_):
+        raise error("pressed")
+
+    engine = study._storage._backend.engine
+    event.listen(engine, "do_execute", during)
+    with pytest.raises(error, match="pressed"):
+        study.set_user_attr("a", 1)
+    event.remove(engine, "do_execute", during)
+    add_trials(study, n=1)
+    assert len(read_trials(load_study(place))) == 4
 
 
 def test_a_server_without_rights_is_told(postgres, place):

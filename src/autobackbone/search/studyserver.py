@@ -93,12 +93,15 @@ class StudyServer:
         storage = self._opened(is_read_only=is_read_only)
 
         def connected(dialect: Dialect, _: object, arguments: list[Any], options: dict[str, Any]) -> Any:
-            return self._patiently(lambda: dialect.connect(*arguments, **options), say or (lambda _: None))
+            away = dialect.loaded_dbapi.OperationalError
+            return self._patiently(lambda: dialect.connect(*arguments, **options), away, say or (lambda _: None))
 
         def told(context: ExceptionContext) -> RunError | None:
             if context.is_pre_ping:  # a connection that does not answer is replaced, whatever it says
                 context.is_disconnect = True
                 return None
+            if not isinstance(context.original_exception, context.dialect.loaded_dbapi.Error):
+                return None  # Ctrl-C, or a mistake of ours
             is_away = context.is_disconnect or context.connection is None
             return self._told(context.original_exception, is_away=is_away, is_read_only=is_read_only, is_open=True)
 
@@ -165,19 +168,20 @@ class StudyServer:
                     time.sleep(_PAUSE_S)
                     continue
                 # Before there is a connection the driver knows no codes.
-                is_away = type(said).__name__ == "OperationalError" and not _state_of(said)
+                kinds = {kind.__name__ for kind in type(said).__mro__}
+                is_away = "OperationalError" in kinds and not _state_of(said)
                 told = self._told(said, is_away=is_away, is_read_only=is_read_only, is_open=False)
                 raise told or self.damaged(_line(said)) from said
         raise AssertionError
 
-    def _patiently(self, connect: Callable[[], Any], say: Callable[[str], object]) -> Any:
+    def _patiently(self, connect: Callable[[], Any], away: type[Exception], say: Callable[[str], object]) -> Any:
         """A connection, waited for while the server is away."""
         until, is_waiting = time.monotonic() + _PATIENCE_S, False
         while True:
             try:
                 connection = connect()
-            except Exception as error:
-                if type(error).__name__ != "OperationalError" or time.monotonic() >= until:
+            except away:
+                if time.monotonic() >= until:
                     raise
             else:
                 if is_waiting:
