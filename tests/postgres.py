@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import pwd
 import shutil
 import socket
 import subprocess
@@ -34,6 +33,8 @@ def _unprivileged() -> dict[str, Any]:
     """Whom its programs run as: they refuse to run as root."""
     if os.geteuid() != 0:
         return {}
+    import pwd
+
     there = {entry.pw_name: entry for entry in pwd.getpwall()}
     user = there.get("postgres") or there["nobody"]
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
