@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from autobackbone.runfolder import RunFolder, cache_folder
 from autobackbone.running.crossing import require_crossing
 from autobackbone.running.runner import Tunes
 from autobackbone.running.worker import training_with
+from autobackbone.scratch import scratch_folder
 from autobackbone.screening import extract, fair_order, predict
 from autobackbone.search import trialfiles
 from autobackbone.search.evaluate import LEGS, N_VIEWS
@@ -143,11 +143,9 @@ class Retrainer:
         if not legs:
             raise RunError(f"{name_of(trial)} was trained before runs recorded how: only newer runs can be replayed.")
         training = self._training(self.bundle, trial, self._validation_score)
-        with training as tuner, tempfile.TemporaryDirectory() as folder:
+        with training as tuner, scratch_folder() as folder:
             for leg in legs:
-                part = Leg(
-                    checkpoint=Path(folder) / "leg.ckpt", n_before=int(leg["n_before"]), pause_at=leg["pause_at"]
-                )
+                part = Leg(checkpoint=folder / "leg.ckpt", n_before=int(leg["n_before"]), pause_at=leg["pause_at"])
                 candidate = candidate_again(trial, n_epochs=int(leg["n_epochs"]))
                 network, outcome = tuner.tune(candidate, self._head_of(trial), n_views=int(leg["n_views"]), leg=part)
         return self._judged(trial, network, len(outcome.rung_scores), begun)
@@ -188,8 +186,8 @@ class Retrainer:
         local = Tuner(
             stores=self._stores(bundle, trial), score=scorer, batch_norm=self.facts["arguments"]["batch_norm"]
         )
-        with tempfile.TemporaryDirectory() as folder:
-            crossing = Path(folder) / "worker"
+        with scratch_folder() as folder:
+            crossing = folder / "worker"
             with training_with(self.workers, local, self._source(trial), self.metric, crossing) as runner:
                 yield runner
 
