@@ -113,8 +113,13 @@ def _search(
     written += [_asked(name, value) for name, value in asked if value is not None and name.isidentifier()]
     if is_same:
         written.append(f"#     costs={str(path)!r},")
+    is_warm = facts.get("asked", {}).get("warm_start") is not None
     return [
         *(f"# {line}" for line in _what_comes_out(facts, trials, budgets, is_same=is_same, has_ended=has_ended)),
+        *(
+            ["# It starts from the front of another run: should that have moved since, other trials come out."]
+            * is_warm
+        ),
         "# selection = select_backbone(",
         "#     dataset,",
         f"#     Budget(n_trials={n_trials}),",
