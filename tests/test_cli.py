@@ -268,6 +268,8 @@ def test_ctrl_c_prints_what_there_is_and_ends_with_130(photos, tiny, tmp_path, p
         (("select", ".", "--image-size", "1x2x3"), 2, "image size"),
         (("select", ".", "--workers", "two"), 2, "workers"),
         (("more", "nowhere", "--workers", "-1"), 2, "workers"),
+        (("select", ".", "--devices-per-trial", "0"), 2, "devices-per-trial"),
+        (("select", ".", "--devices-per-trial", "2", "--workers", "0"), 1, r"^error: devices_per_trial=2 trains in"),
         (("nonsense",), 2, "nonsense"),
         (("pick", "nowhere"), 1, r"^error: pick takes --prefer, or --at-least, or limits: .*; none came"),
         (
@@ -278,7 +280,7 @@ def test_ctrl_c_prints_what_there_is_and_ends_with_130(photos, tiny, tmp_path, p
         (("pick", "nowhere", "--prefer", "speed", "--max-params", "1e6"), 1, r"--prefer and limits .* came"),
         (("pick", "nowhere", "--prefer", "beauty"), 2, "beauty"),
         (("refit", "nowhere", "--on", "test"), 2, "test"),
-        (("refit", "nowhere", "--workers", "2"), 2, "workers"),
+        (("refit", "nowhere", "--workers", "-2"), 2, "workers"),
         (("ensemble", "nowhere"), 1, r"^error: .*holds no run"),
     ],
 )

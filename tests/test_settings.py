@@ -33,6 +33,12 @@ DATA = (DIGITS.images[:60], DIGITS.target[:60] % 2)
         ({"seed": 1.5}, "seed is a whole number"),
         ({"workers": -2}, "workers is 0, to train in this process, or how many worker processes train; -2 came"),
         ({"workers": True}, "workers is 0, to train in this process, or how many worker processes train; True came"),
+        ({"devices_per_trial": 0}, "devices_per_trial is a whole number from 1, not 0"),
+        ({"devices_per_trial": True}, "devices_per_trial is a whole number from 1, not True"),
+        (
+            {"devices_per_trial": 2, "workers": 0},
+            r"devices_per_trial=2 trains in that many processes, and workers=0 in this one alone\. Give workers=1",
+        ),
         ({"cache_dir": ""}, "cache_dir is the path of a folder, or None; there can be none at ''"),
         ({"cache_dir": "x" * 300}, "cache_dir is the path of a folder, or None; there can be none at"),
         ({"cache_dir": "\0"}, "cache_dir is the path of a folder, or None; there can be none at"),

@@ -62,6 +62,7 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
     warm_start: Selection | str | Path | None = None,
     stop_early: bool = False,
     workers: int | None = None,
+    devices_per_trial: int = 1,
     storage: str | None = None,
     progress: bool | Reporter = True,
 ) -> Selection:
@@ -134,6 +135,9 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
             in memory, and a metric that is defined in the script itself, need `0`. `None` is one for each GPU where
             there are several, else `0`. A run may go on with another number. Latencies are measured while nothing
             trains. With more than one, trials end in an order that the clock decides: the same seed gives other ones.
+        devices_per_trial: above 1, each training runs on so many GPUs, or in so many processes that share the CPU, by
+            DDP. Each worker is then a group of so many processes, and `workers=None` is one for each group of GPUs,
+            at least 1.
         storage: the address of a PostgreSQL database, such as `"postgresql://me@db.example.org/optuna"`, that is to
             hold the study in place of a file in the run folder, among the studies of other runs. Its password may stand
             in it, in `PGPASSWORD`, or in `~/.pgpass`, and is noted nowhere. A run that is continued knows its server.
@@ -180,13 +184,14 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
         warm_start=warm_start,
         stop_early=stop_early,
         workers=workers,
+        devices_per_trial=devices_per_trial,
         storage=storage,
     )
     run = RunFolder(path=settings.run_dir or new_run_path(Path("autobackbone-runs"), datetime.now(tz=UTC).astimezone()))
     return _searched(settings, run, progress, begun)
 
 
-def go_on(
+def go_on(  # noqa: PLR0913  as the facade
     run: RunFolder,
     budget: Budget | float | str,
     *,
@@ -200,6 +205,7 @@ def go_on(
     max_download_mb: float,
     stop_early: bool,
     workers: int | None,
+    devices_per_trial: int,
     storage: Server | None,
     progress: bool | Reporter,
 ) -> Selection:
@@ -242,6 +248,7 @@ def go_on(
         sampler=_given_again("sampler", sampler, asked),
         stop_early=stop_early,
         workers=workers,
+        devices_per_trial=devices_per_trial,
         storage=storage,
     )
     names = () if added is None else (added,) if isinstance(added, str) else tuple(added)
@@ -296,6 +303,7 @@ def plan(  # noqa: PLR0913  the facade names every argument
     warm_start: Selection | str | Path | None = None,
     stop_early: bool = False,
     workers: int | None = None,
+    devices_per_trial: int = 1,
     storage: str | None = None,
     progress: bool | Reporter = True,  # noqa: ARG001  the same arguments as `select_backbone`
 ) -> Plan:
@@ -333,6 +341,7 @@ def plan(  # noqa: PLR0913  the facade names every argument
         warm_start=warm_start,
         stop_early=stop_early,
         workers=workers,
+        devices_per_trial=devices_per_trial,
         storage=storage,
     )
     run = None if settings.run_dir is None else RunFolder(path=settings.run_dir)

@@ -44,6 +44,9 @@ ImageSizes = Annotated[
     list[str] | None,
     typer.Option("--image-size", "--image-sizes", help="Pixels, or HEIGHTxWIDTH, with commas between."),
 ]
+Devices = Annotated[
+    int, typer.Option(min=1, help="GPUs, or processes on the CPU, that train each trial together; above 1 in workers.")
+]
 StopEarly = Annotated[bool, typer.Option("--stop-early", help="End when more time is hardly worth it.")]
 Trials = Annotated[
     int | None,
@@ -123,6 +126,7 @@ def select(  # noqa: PLR0913  one option for each argument of the facade
     max_download_mb: Annotated[float, typer.Option(help="Megabytes of weights that may be fetched.")] = 2000,
     seed: Seed = 0,
     workers: Workers = None,
+    devices_per_trial: Devices = 1,
     stop_early: StopEarly = False,
     costs: Annotated[
         Path | None,
@@ -174,6 +178,7 @@ def select(  # noqa: PLR0913  one option for each argument of the facade
         max_download_mb=max_download_mb,
         stop_early=stop_early,
         workers=workers,
+        devices_per_trial=devices_per_trial,
         costs=costs,
         warm_start=warm_start,
         storage=storage,
@@ -196,6 +201,7 @@ def more(
     data: Dataset = None,
     max_download_mb: Annotated[float, typer.Option(help="Megabytes of weights that may be fetched.")] = 2000,
     workers: Workers = None,
+    devices_per_trial: Devices = 1,
     stop_early: StopEarly = False,
     storage: Storage = None,
 ) -> None:
@@ -209,6 +215,7 @@ def more(
         "max_download_mb": max_download_mb,
         "stop_early": stop_early,
         "workers": workers,
+        "devices_per_trial": devices_per_trial,
     }
     _search(partial(call, granted, backbones=_split(backbones) or None, **asked))
 

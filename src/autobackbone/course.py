@@ -65,6 +65,7 @@ from autobackbone.selection import Selection
 from autobackbone.servers import remember
 from autobackbone.settings import Settings
 from autobackbone.training.activations import activation_cache
+from autobackbone.training.ranks import require_devices
 from autobackbone.training.scorers import Scorers
 from autobackbone.training.stores import Stores
 from autobackbone.training.tuner import Tuner, training_device
@@ -85,13 +86,14 @@ def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: f
         reporter: told what is done.
         begun: `time.monotonic()` of the call.
     """
+    require_devices(settings.devices_per_trial, training_device())
     repeated = _repeated(settings, reporter)
     place = place_for(run, settings.storage)
     place.require_usable()
     prepared = prepare(settings, known(run, settings) if run.exists() else None, begun=begun)
     reporter.say(str(prepared.plan))
     prepared.source.check_given()
-    if settings.workers:
+    if settings.workers or settings.devices_per_trial > 1:
         require_crossing(prepared.metric)
     space = _space(prepared)
     shop = _open_workshop(prepared, space, run, place, repeated, reporter, begun)
@@ -99,7 +101,7 @@ def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: f
     if workers > 1 and settings.costs is not None:
         reporter.say("trainings side by side end in an order that no record can repeat: other trials may come out")
     with connected(shop.study):
-        with _training(shop, workers) as runner:
+        with _training(shop, workers, settings.devices_per_trial) as runner:
             is_interrupted = _search(shop, runner)
             is_interrupted = _is_ending_interrupted(shop, runner, is_confirming=not is_interrupted) or is_interrupted
         if settings.costs is not None and shop.record.n_measured:
@@ -156,7 +158,7 @@ def _open_workshop(
     for line in bundle.skipped:
         if line not in prepared.survey.skipped:
             reporter.say(line)
-    if settings.workers:
+    if settings.workers or settings.devices_per_trial > 1:
         require_pictures(bundle, [size for of in prepared.image_sizes.values() for size in of])
     begin_or_continue(run, prepared, bundle, place.noted())
     place.require_study(run)
@@ -326,14 +328,17 @@ def _search(shop: Workshop, runner: Runner) -> bool:
 
 def _n_workers(prepared: Prepared, shop: Workshop) -> int:
     """In how many worker processes is trained: as was asked; else one for each of several GPUs, if they could."""
-    if prepared.settings.workers is not None:
-        return prepared.settings.workers
-    n = usual_workers(_n_gpus(shop))
+    settings = prepared.settings
+    if settings.workers is not None:
+        return settings.workers
+    n = usual_workers(_n_gpus(shop), settings.devices_per_trial)
     try:
         if n:
             require_crossing(prepared.metric)
             require_pictures(shop.bundle, [size for of in prepared.image_sizes.values() for size in of])
     except ArgumentError as error:
+        if settings.devices_per_trial > 1:
+            raise
         shop.reporter.say(f"1 of {n} GPUs trains: {error}")
         return 0
     return n
@@ -343,7 +348,7 @@ def _n_gpus(shop: Workshop) -> int:
     return torch.cuda.device_count() if shop.device.type == "cuda" else 0
 
 
-def _training(shop: Workshop, workers: int) -> AbstractContextManager[Runner]:
+def _training(shop: Workshop, workers: int, devices_per_trial: int) -> AbstractContextManager[Runner]:
     """Who trains, here or in worker processes, which end with the run."""
     scorers = Scorers(metric=shop.metric, labels=shop.bundle.labels[shop.bundle.indices("validation")])
     tuner = Tuner(
@@ -353,12 +358,12 @@ def _training(shop: Workshop, workers: int) -> AbstractContextManager[Runner]:
         score_passed=scorers.score_passed,
     )
     bounds = _bounds(shop.clock.budget)
-    groups = device_groups(_n_gpus(shop))
+    groups = device_groups(_n_gpus(shop), devices_per_trial)
     idle = idle_line(_n_gpus(shop), groups)
     if workers > 1 and idle is not None:
         shop.reporter.say(idle)
-    where = shop.run.worker_folder
-    return training_side_by_side(workers, tuner, shop.source, shop.metric, where, bounds=bounds, groups=groups)
+    of = (workers, tuner, shop.source, shop.metric, shop.run.worker_folder)
+    return training_side_by_side(*of, bounds=bounds, groups=groups, n_ranks=devices_per_trial)
 
 
 def _bounds(budget: Budget) -> Bounds:

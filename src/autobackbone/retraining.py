@@ -36,10 +36,11 @@ from autobackbone.search import trialfiles
 from autobackbone.search.evaluate import LEGS, N_VIEWS
 from autobackbone.search.extras import CLASS_WEIGHTS
 from autobackbone.search.repeating import candidate_again, useful_epochs
-from autobackbone.settings import require_workers
+from autobackbone.settings import as_workers
 from autobackbone.training.activations import activation_cache
 from autobackbone.training.fit import Scorer
 from autobackbone.training.pausing import Leg
+from autobackbone.training.ranks import require_devices
 from autobackbone.training.stores import Stores
 from autobackbone.training.tuner import Tuner, training_device
 
@@ -78,7 +79,8 @@ class Retrainer:
         trials: all of the run.
         metric: of its scores.
         cache_dir: where activations are kept.
-        workers: 0 trains in this process, any other number in one worker process.
+        workers: 0 trains in this process, any other number in one worker process, or one group of them.
+        devices_per_trial: worker processes that train together.
     """
 
     run: RunFolder
@@ -88,6 +90,7 @@ class Retrainer:
     metric: Metric
     cache_dir: Path
     workers: int = 0
+    devices_per_trial: int = 1
 
     @classmethod
     def of(
@@ -100,7 +103,8 @@ class Retrainer:
         *,
         dataset: Any,
         cache_dir: str | Path | None,
-        workers: int,
+        workers: int | None,
+        devices_per_trial: int,
     ) -> Retrainer:
         """With the pictures of the run at the size of one trial.
 
@@ -108,8 +112,9 @@ class Retrainer:
             ArgumentError: no dataset came, and the run has noted no path; or a worker could not have the metric.
             RunError: that trial was not trained, or the dataset is another one.
         """
-        require_workers(workers)
-        if workers:
+        n_workers = as_workers(workers, devices_per_trial)
+        require_devices(devices_per_trial, training_device())
+        if n_workers:
             require_crossing(metric)
         if wanted.state != "finished" and not wanted.rung_scores:
             raise RunError(f"trial {wanted.number} is {wanted.state}: there is no training of it to repeat.")
@@ -122,7 +127,8 @@ class Retrainer:
             trials=tuple(trials),
             metric=metric,
             cache_dir=cache,
-            workers=workers,
+            workers=n_workers,
+            devices_per_trial=devices_per_trial,
         )
 
     def retrained(self, trial: Trial) -> Again:
@@ -188,7 +194,8 @@ class Retrainer:
         )
         with scratch_folder() as folder:
             crossing = folder / "worker"
-            with training_with(self.workers, local, self._source(trial), self.metric, crossing) as runner:
+            of = (min(self.workers, 1), local, self._source(trial), self.metric, crossing)
+            with training_with(*of, n_ranks=self.devices_per_trial) as runner:
                 yield runner
 
     def _with_head(self, trial: Trial, head: Head, begun: float) -> Again:

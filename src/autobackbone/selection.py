@@ -299,7 +299,8 @@ class Selection:
         *,
         dataset: Any = None,
         cache_dir: str | Path | None = None,
-        workers: int = 0,
+        workers: int | None = None,
+        devices_per_trial: int = 1,
     ) -> nn.Module:
         """Train a trial once more as the run has recorded it: same pictures, head, legs, views and precision.
 
@@ -310,7 +311,8 @@ class Selection:
             trial: a trained trial or its number, on the front or not; `None` for the best.
             dataset: as it was given to the search; `None` for the path that the run has noted.
             cache_dir: as for the search.
-            workers: `0` trains in this process, `1` in a worker process; more have nothing to do.
+            workers: `0` trains in this process, the default, and `1` in a worker process; more have nothing to do.
+            devices_per_trial: as for the search, whatever it was there.
 
         Returns:
             The network, as `model` gives it; nothing of the run is changed.
@@ -321,7 +323,7 @@ class Selection:
             TrialError: it could not be trained, such as for want of memory, or its worker process died.
         """
         wanted = self._trial(trial)
-        again = self._retrainer(wanted, dataset, cache_dir, workers).retrained(wanted)
+        again = self._retrainer(wanted, dataset, cache_dir, workers, devices_per_trial).retrained(wanted)
         return self._reader.dressed(again.network, wanted)
 
     def refit(
@@ -332,7 +334,8 @@ class Selection:
         budget: Budget | float | str = "10min",
         dataset: Any = None,
         cache_dir: str | Path | None = None,
-        workers: int = 0,
+        workers: int | None = None,
+        devices_per_trial: int = 1,
     ) -> Refit:
         """Train a chosen candidate once more, on the validation pictures, too: a second network beside the first.
 
@@ -345,7 +348,8 @@ class Selection:
             budget: seconds, or a text such as `"10min"`, for the training.
             dataset: as it was given to the search; `None` for the path that the run has noted.
             cache_dir: as for the search.
-            workers: `0` trains in this process, `1` in a worker process; more have nothing to do.
+            workers: `0` trains in this process, the default, and `1` in a worker process; more have nothing to do.
+            devices_per_trial: as for the search, whatever it was there.
 
         Returns:
             The network, its test score, and the gain with its interval; printing it says all of that. Its weights are
@@ -358,7 +362,7 @@ class Selection:
         """
         until = until_of(on, budget)
         wanted = self._trial(trial)
-        retrainer = self._retrainer(wanted, dataset, cache_dir, workers)
+        retrainer = self._retrainer(wanted, dataset, cache_dir, workers, devices_per_trial)
         return refit(self._reader, retrainer, wanted, on, until)
 
     def more(
@@ -375,6 +379,7 @@ class Selection:
         max_download_mb: float = 2000,
         stop_early: bool = False,
         workers: int | None = None,
+        devices_per_trial: int = 1,
         progress: bool | Reporter = True,
     ) -> Selection:
         """Go on with the run: more time, and further backbones, with everything else as it was asked.
@@ -395,6 +400,7 @@ class Selection:
             max_download_mb: megabytes of weights that may be fetched now.
             stop_early: as for the search.
             workers: as for the search; a run does not keep it.
+            devices_per_trial: the same; what paused on one number of devices goes on with any other.
             progress: as for the search.
 
         Returns:
@@ -425,14 +431,24 @@ class Selection:
             max_download_mb=max_download_mb,
             stop_early=stop_early,
             workers=workers,
+            devices_per_trial=devices_per_trial,
             storage=self._server,
             progress=progress,
         )
 
-    def _retrainer(self, wanted: Trial, dataset: Any, cache_dir: str | Path | None, workers: int = 0) -> Retrainer:
+    def _retrainer(
+        self,
+        wanted: Trial,
+        dataset: Any,
+        cache_dir: str | Path | None,
+        workers: int | None = None,
+        devices_per_trial: int = 1,
+    ) -> Retrainer:
         given = self._dataset if dataset is None else dataset
         of = (self._run, self._facts, self.trials, wanted, self.metric)
-        return Retrainer.of(*of, dataset=given, cache_dir=cache_dir, workers=workers)
+        return Retrainer.of(
+            *of, dataset=given, cache_dir=cache_dir, workers=workers, devices_per_trial=devices_per_trial
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """All trials as a table, one row each, in order of number.

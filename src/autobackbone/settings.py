@@ -63,6 +63,7 @@ class Settings:
     stop_early: bool = False
     added: tuple[str, ...] = ()
     workers: int | None = None
+    devices_per_trial: int = 1
     storage: Server | None = None
 
     @property
@@ -133,6 +134,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     warm_start: object = None,
     stop_early: bool = False,
     workers: int | None = None,
+    devices_per_trial: int = 1,
     storage: Server | str | None = None,
 ) -> Settings:
     """Check every argument before anything is read or written.
@@ -148,8 +150,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     _require(batch_norm in ("fixed", "batch"), f"batch_norm is 'fixed' or 'batch', not {batch_norm!r}.")
     is_seed = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**32
     _require(is_seed, f"seed is a whole number from 0 to 4294967295, not {seed!r}.")
-    if workers is not None:
-        require_workers(workers)
+    as_workers(workers, devices_per_trial)
     is_task = task is None or task in get_args(Task)
     _require(is_task, f"task is 'classification', 'regression', 'multilabel', or None to read it, not {task!r}.")
     is_label = label is None or isinstance(label, str) or _are_texts(label)
@@ -219,8 +220,37 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
         warm_start=None if warm_path is None else Path(warm_path).expanduser(),
         stop_early=stop_early,
         workers=workers,
+        devices_per_trial=devices_per_trial,
         storage=as_server(storage),
     )
+
+
+def as_workers(workers: int | None, devices_per_trial: int) -> int:
+    """Give the number of worker processes, or of groups of them where each training runs on several devices.
+
+    Args:
+        workers: as it was asked; `None` for as many as it takes.
+        devices_per_trial: processes that train one trial, each on a device of its own.
+
+    Raises:
+        ArgumentError: there cannot be so many, or the two contradict each other.
+
+    Example:
+        >>> as_workers(None, 1), as_workers(None, 2)
+        (0, 1)
+    """
+    is_number = isinstance(devices_per_trial, int) and not isinstance(devices_per_trial, bool)
+    is_enough = is_number and devices_per_trial >= 1
+    _require(is_enough, f"devices_per_trial is a whole number from 1, not {devices_per_trial!r}.")
+    if workers is None:
+        return int(devices_per_trial > 1)
+    require_workers(workers)
+    _require(
+        workers > 0 or devices_per_trial == 1,
+        f"devices_per_trial={devices_per_trial} trains in that many processes, and workers=0 in this one alone. "
+        "Give workers=1, or leave workers out.",
+    )
+    return workers
 
 
 def require_workers(workers: object) -> None:

@@ -261,3 +261,46 @@ def test_a_metric_of_the_script_itself_needs_this_process(search, monkeypatch):
 def test_pictures_in_memory_without_room_need_this_process(search, pictures):
     with pytest.raises(ArgumentError, match=r"decoded to 32x32 px they have no room.*workers=0"):
         search("run", Budget(n_trials=1), pictures, workers=1, cache_gb=1e-6)
+
+
+@pytest.mark.slow
+def test_a_search_on_two_devices_tries_and_finds_the_same(search, tmp_path):
+    here = search("here", Budget(n_trials=3))
+    seen, lines = [], Tells(lambda _: seen.append(workers_of(os.getpid())))
+    there = search("there", Budget(n_trials=3), devices_per_trial=2, costs=tmp_path / "here", progress=lines)
+    assert {len(workers) for workers in seen if workers} == {2}
+    assert workers_of(os.getpid()) == []
+    ours, theirs = ([one for one in run.trials if one.n_unfrozen > 0] for run in (here, there))
+    assert [(one.n_unfrozen, one.lr, len(one.rung_scores)) for one in ours] == [
+        (one.n_unfrozen, one.lr, len(one.rung_scores)) for one in theirs
+    ]
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one.score, other.score, atol=0.2)  # a picture of ten that lies between two classes
+    assert not (there.path / ".worker").exists()
+    retrained = there.retrain(theirs[0].number, cache_dir=tmp_path / "cache of there", devices_per_trial=2)
+    again = there.retrain(theirs[0].number, cache_dir=tmp_path / "cache of there")
+    for name, value in again.state_dict().items():
+        torch.testing.assert_close(retrained.state_dict()[name], value, atol=1e-2, rtol=1e-2)
+
+
+@pytest.mark.slow
+def test_no_process_of_a_group_outlives_a_search_that_is_killed(random_weights, tmp_path):
+    script = SCRIPT.replace("workers=1", "devices_per_trial=2")
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path), str(random_weights(TINY))],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    ) as parent:
+        until, workers = time.monotonic() + 120, []
+        while len(workers) < 2 and time.monotonic() < until:
+            time.sleep(0.1)
+            workers = workers_of(parent.pid)
+        time.sleep(10)  # so that they are at work
+        parent.send_signal(signal.SIGKILL)
+    assert len(workers) == 2
+    until = time.monotonic() + 30
+    while any(map(is_running, workers)) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not any(map(is_running, workers))

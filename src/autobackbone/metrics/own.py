@@ -220,18 +220,8 @@ def _fresh(made: torchmetrics.Metric) -> torchmetrics.Metric:
 
 
 def _clone(made: torchmetrics.Metric) -> torchmetrics.Metric:
-    """To be reset before it is used. Whoever makes it has all predictions: others that train with this process make
-    none, and would be waited for.
-    """
-    clone = made.clone().to("cpu")
-    for part in clone.modules():
-        if isinstance(part, torchmetrics.Metric):
-            part.distributed_available_fn = _is_never_shared
-    return clone
-
-
-def _is_never_shared() -> bool:
-    return False
+    """To be reset before it is used."""
+    return made.clone().to("cpu")
 
 
 def _as_tensors(predictions: Floats, labels: NDArray[Any], task: str) -> tuple[Tensor, Tensor]:
@@ -244,6 +234,10 @@ def _as_tensors(predictions: Floats, labels: NDArray[Any], task: str) -> tuple[T
 
 def _value(scorer: torchmetrics.Metric, found: Tensor, truth: Tensor) -> float:
     name = name_of(scorer)
+    # Processes that train with this one compute no metric, and would be waited for.
+    for part in scorer.modules():
+        if isinstance(part, torchmetrics.Metric):
+            part.distributed_available_fn = _is_never_shared
     try:
         scorer.reset()
         scorer.update(found, truth)
@@ -259,6 +253,10 @@ def _value(scorer: torchmetrics.Metric, found: Tensor, truth: Tensor) -> float:
         what = type(value).__name__ if number is None else f"numbers {tuple(number.shape)}"
         raise MetricError(f"{name} has to give one number; {what} came. Let it average over classes, say.")
     return float(number)
+
+
+def _is_never_shared() -> bool:
+    return False
 
 
 def _said_by(error: Exception) -> str:

@@ -37,7 +37,7 @@ from autobackbone.training.tuner import Tuner
 _FACTS, _NAMES, _LABELS, _PARTS = "setup.json", "names.json", "labels.npy", "parts.npy"
 _HEAD, _DEALT = "head.safetensors", "dealt.npy"
 WEIGHTS, PREDICTIONS, COSTS = "weights.safetensors", "predictions.npy", "costs.jsonl"
-_REMEDY = "give workers=0, which trains in this process"
+_REMEDY = "give workers=0, which trains in this process, on one device"
 
 
 def require_crossing(metric: Metric) -> None:

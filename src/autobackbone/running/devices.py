@@ -26,13 +26,14 @@ def device_groups(n_devices: int, devices_per_trial: int = 1) -> list[DeviceGrou
 
 
 def usual_workers(n_devices: int, devices_per_trial: int = 1) -> int:
-    """How many worker processes train where nobody says so: one a group where there are several devices, else none.
+    """How many workers train where nobody says so: one a group where there are several devices, else none, or one where
+    each training takes several processes.
 
     Example:
-        >>> usual_workers(8, 2), usual_workers(8), usual_workers(1), usual_workers(0)
-        (4, 8, 0, 0)
+        >>> usual_workers(8, 2), usual_workers(8), usual_workers(1), usual_workers(0), usual_workers(0, 2)
+        (4, 8, 0, 0, 1)
     """
-    return len(device_groups(n_devices, devices_per_trial)) if n_devices > 1 else 0
+    return len(device_groups(n_devices, devices_per_trial)) if n_devices > 1 else int(devices_per_trial > 1)
 
 
 def idle_devices(n_devices: int, groups: Sequence[DeviceGroup]) -> DeviceGroup:
