@@ -46,6 +46,7 @@ format: setup
 bench: setup
 	@test -n "$(PICTURES)" || { echo "usage: make bench PICTURES=folder"; exit 2; }
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/stopping.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/copies.py $(PICTURES)

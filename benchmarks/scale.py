@@ -138,9 +138,13 @@ def table(leg_s: float) -> TableEvaluator:
 
 @dataclass(frozen=True, slots=True)
 class SameLegs(SleepingEvaluator):
-    """One whose legs take one time each: a real leg of more epochs takes longer, and its worker asks less often."""
+    """Legs take one time each: a real leg of more epochs takes longer, and its worker asks less often."""
 
     leg_s: float = 0.0
+
+    def n_epochs(self, candidate: Candidate) -> int:  # noqa: ARG002
+        """The same for each candidate, and no formula of scores for it."""
+        return N_EPOCHS
 
     def expected_s(self, candidate: Candidate, *, n_before: int = 0, n_epochs: int | None = None) -> float:  # noqa: ARG002
         """The same for each leg."""
@@ -173,7 +177,7 @@ def decision_row(n_trials: int) -> dict[str, Any]:
     """What one landing and the next beginning cost, in a study of so many trials, without what trains."""
     taken: dict[str, list[float]] = {"decide": [], "ask": [], "note": [], "tell": []}
     with tempfile.TemporaryDirectory() as folder:
-        search = searching(Path(folder) / "study.db", SleepingEvaluator(table(1.0)), n_trials, 1)
+        search = searching(Path(folder) / "study.db", SameLegs(table(1.0), leg_s=1.0), n_trials, 1)
         study, fitting, distributions = search.study, search.fitting, SPACE.distributions()
         study.sampler = AllowedSampler(study.sampler, distributions, fitting.allows, fitting.nearest)
         without_hopeless(search)  # those of the made-up past
