@@ -265,3 +265,14 @@ def test_what_a_run_says_of_the_front_it_began_from_is_data(search, photos, copi
     copied._run.facts_file.write_text(json.dumps(facts | {"warm_start": noted}))
     with pytest.raises(RunError, match=r"run\.json' is damaged: 'warm_start' cannot be read"):
         search(photos, Budget(n_trials=1), run_dir=copied.path)
+
+
+def test_a_cut_network_is_screened_before_longer_ones_and_tried_first(search, photos, copied, tmp_path):
+    cut = Candidate(backbone=TINY, image_size=(32, 32), n_unfrozen=1, lr=3e-4, n_blocks_kept=2)
+    run, space = find(copied, [cut]), SPACE | {"n_blocks_kept": (2, 4)}
+    assert cut.body in {trial.body for trial in run.front}
+    asked = {"backbones": TINY, "image_sizes": 32, "space": space, "warm_start": run, "run_dir": tmp_path / "run"}
+    result = search(photos, Budget(n_trials=2), **asked)
+    assert [trial.n_blocks_kept for trial in result.trials if not trial.n_unfrozen][:2] == [None, 2]
+    known = {(one.body, one.n_unfrozen, one.lr) for one in (cut, FRONT[1])}
+    assert {(trial.body, trial.n_unfrozen, trial.lr) for trial in tuned(result)} == known
