@@ -13,7 +13,7 @@ from autobackbone.data.parts import LEFT_OUT, PART_CODES, TEST, TRAIN, VALIDATIO
 from autobackbone.data.pictures import Picture
 from autobackbone.data.preparation import Preparation, to_pixels
 from autobackbone.data.sources import Fingerprint, Source, printable
-from autobackbone.data.store import bytes_of, stored_bytes
+from autobackbone.data.store import bytes_of, pixels_files, stored_bytes
 from autobackbone.data.surveying import DataWarning, Survey, survey
 from autobackbone.data.timing import preprocess_ms
 from autobackbone.data.together import contradicting, look_for_copies, with_copies_together
@@ -48,6 +48,7 @@ __all__ = [
     "folds_of",
     "groups_of",
     "look_for_copies",
+    "pixels_files",
     "pooled",
     "preprocess_ms",
     "printable",

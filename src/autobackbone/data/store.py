@@ -64,6 +64,11 @@ def pixels_path(root: Path, image_size: ImageSize) -> Path:
     return root / f"pixels-{image_size[0]}x{image_size[1]}.npy"
 
 
+def pixels_files(root: Path, image_size: ImageSize) -> tuple[Path, Path]:
+    """Say where all that belongs to the pixels of one size lies; the last file tells that the others are whole."""
+    return pixels_path(root, image_size), _facts_path(root, image_size)
+
+
 def is_stored(root: Path, image_size: ImageSize) -> bool:
     """Tell whether the pixels of one size are there, whole: what is damaged counts as not there, and is made anew."""
     return _facts(_facts_path(root, image_size)) is not None and _opens(pixels_path(root, image_size))

@@ -34,9 +34,11 @@ from autobackbone.training.scorers import Scorers
 from autobackbone.training.stores import Stores
 from autobackbone.training.tuner import Tuner
 
-_FACTS, _NAMES, _LABELS, _PARTS = "setup.json", "names.json", "labels.npy", "parts.npy"
+SETUP, _NAMES, _LABELS, _PARTS = "setup.json", "names.json", "labels.npy", "parts.npy"
 _HEAD, _DEALT = "head.safetensors", "dealt.npy"
 WEIGHTS, PREDICTIONS, COSTS = "weights.safetensors", "predictions.npy", "costs.jsonl"
+JOB_FILES = (WEIGHTS, PREDICTIONS, COSTS)
+"""What may come out of a training."""
 _REMEDY = "give workers=0, which trains in this process, on one device"
 
 
@@ -107,7 +109,7 @@ def write_setup(
         "metric": metric.spec,
         "costs": stores.record.ahead(),
     }
-    _write(folder / _FACTS, facts)
+    _write(folder / SETUP, facts)
 
 
 def read_setup(folder: Path, ranks: Ranks = ALONE) -> Tuner:
@@ -120,7 +122,7 @@ def read_setup(folder: Path, ranks: Ranks = ALONE) -> Tuner:
     Raises:
         MetricError: the metric cannot be made here.
     """
-    facts = _read(folder / _FACTS)
+    facts = _read(folder / SETUP)
     torch.set_num_threads(max(1, facts["n_threads"] // ranks.n))
     bundle = _bundle(folder, facts)
     weights = {

@@ -52,7 +52,7 @@ def serve(orders: Iterable[Mapping[str, Any]], answer: Callable[[Answer], None])
                 answer({"is": "ready"})
             else:
                 assert tuner is not None  # it was set up
-                answer(_trained(tuner, order))
+                answer(trained(tuner, order))
         except Exception as error:  # noqa: BLE001  a bug, too, is the parent's to tell
             n_measured = 0 if tuner is None else tuner.stores.record.n_measured
             follows = isinstance(error, FollowedError)
@@ -67,7 +67,7 @@ def _set_up(order: Mapping[str, Any]) -> Tuner:
     return tuner
 
 
-def _trained(tuner: Tuner, order: Mapping[str, Any]) -> Answer:
+def trained(tuner: Tuner, order: Mapping[str, Any]) -> Answer:
     """Train a leg; the network and its predictions lie in the folder of the job then. Of several ranks the first one
     writes and tells.
     """
