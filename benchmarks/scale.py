@@ -221,7 +221,7 @@ def searching(file: Path, evaluator: Any, n_before: int, n_at_once: int) -> Sear
         left_s=lambda: 1e6,
         now_s=lambda: time.monotonic() - begun,
         is_higher_better=True,
-        n_at_once=n_at_once,
+        n_at_once=lambda: n_at_once,
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from autobackbone.errors import AutobackboneError
 from autobackbone.records import Budget, Candidate, Limits, Target, Trial
+from autobackbone.runners import RunnerRay
 
 if TYPE_CHECKING:
     from autobackbone._api import plan, select_backbone
@@ -42,6 +43,7 @@ __all__ = [
     "Candidate",
     "Limits",
     "Plan",
+    "RunnerRay",
     "Selection",
     "Target",
     "Trial",

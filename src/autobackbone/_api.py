@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from autobackbone.course import run_through
 from autobackbone.errors import ArgumentError
@@ -18,6 +18,7 @@ from autobackbone.records import Budget, Limits, Resize, Target, Task
 from autobackbone.replaying import as_given
 from autobackbone.runfacts import known
 from autobackbone.runfolder import RunFolder, new_run_path
+from autobackbone.runners import RunnerRay
 from autobackbone.search.extras import Setting
 from autobackbone.search.space import as_space_settings
 from autobackbone.selection import Selection
@@ -63,6 +64,7 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
     stop_early: bool = False,
     workers: int | None = None,
     devices_per_trial: int = 1,
+    runner: RunnerRay | Literal["ray"] | None = None,
     storage: str | None = None,
     progress: bool | Reporter = True,
 ) -> Selection:
@@ -138,6 +140,9 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
         devices_per_trial: above 1, each training runs on so many GPUs, or in so many processes that share the CPU, by
             DDP. Each worker is then a group of so many processes, and `workers=None` is one for each group of GPUs,
             at least 1.
+        runner: `None` trains on this machine; `"ray"`, or `RunnerRay(address=…)`, as tasks of Ray on a cluster, as many
+            side by side as it has room for; what a lost machine was training goes on at another one, from its last
+            rung. Latencies are measured here all the same. Needs the extra `ray`.
         storage: the address of a PostgreSQL database, such as `"postgresql://me@db.example.org/optuna"`, that is to
             hold the study in place of a file in the run folder, among the studies of other runs. Its password may stand
             in it, in `PGPASSWORD`, or in `~/.pgpass`, and is noted nowhere. A run that is continued knows its server.
@@ -185,6 +190,7 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
         stop_early=stop_early,
         workers=workers,
         devices_per_trial=devices_per_trial,
+        runner=runner,
         storage=storage,
     )
     run = RunFolder(path=settings.run_dir or new_run_path(Path("autobackbone-runs"), datetime.now(tz=UTC).astimezone()))
@@ -206,6 +212,7 @@ def go_on(  # noqa: PLR0913  as the facade
     stop_early: bool,
     workers: int | None,
     devices_per_trial: int,
+    runner: RunnerRay | str | None,
     storage: Server | None,
     progress: bool | Reporter,
 ) -> Selection:
@@ -249,6 +256,7 @@ def go_on(  # noqa: PLR0913  as the facade
         stop_early=stop_early,
         workers=workers,
         devices_per_trial=devices_per_trial,
+        runner=runner,
         storage=storage,
     )
     names = () if added is None else (added,) if isinstance(added, str) else tuple(added)
@@ -304,6 +312,7 @@ def plan(  # noqa: PLR0913  the facade names every argument
     stop_early: bool = False,
     workers: int | None = None,
     devices_per_trial: int = 1,
+    runner: RunnerRay | Literal["ray"] | None = None,
     storage: str | None = None,
     progress: bool | Reporter = True,  # noqa: ARG001  the same arguments as `select_backbone`
 ) -> Plan:
@@ -342,6 +351,7 @@ def plan(  # noqa: PLR0913  the facade names every argument
         stop_early=stop_early,
         workers=workers,
         devices_per_trial=devices_per_trial,
+        runner=runner,
         storage=storage,
     )
     run = None if settings.run_dir is None else RunFolder(path=settings.run_dir)

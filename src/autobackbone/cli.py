@@ -19,6 +19,7 @@ import typer
 from autobackbone.clirun import Dataset, Run, Storage, Workers, commands, writing
 from autobackbone.errors import ArgumentError, AutobackboneError
 from autobackbone.records import Budget, Limits, Precision, Resize, Target, Task, as_budget
+from autobackbone.runners import RunnerRay
 from autobackbone.showing import harmless
 
 if TYPE_CHECKING:
@@ -46,6 +47,13 @@ ImageSizes = Annotated[
 ]
 Devices = Annotated[
     int, typer.Option(min=1, help="GPUs, or processes on the CPU, that train each trial together; above 1 in workers.")
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Train on the cluster of Ray at this address, such as 10.0.0.1:6379; 'auto' is the one that runs here.",
+    ),
 ]
 StopEarly = Annotated[bool, typer.Option("--stop-early", help="End when more time is hardly worth it.")]
 Trials = Annotated[
@@ -127,6 +135,7 @@ def select(  # noqa: PLR0913  one option for each argument of the facade
     seed: Seed = 0,
     workers: Workers = None,
     devices_per_trial: Devices = 1,
+    ray: Ray = None,
     stop_early: StopEarly = False,
     costs: Annotated[
         Path | None,
@@ -179,6 +188,7 @@ def select(  # noqa: PLR0913  one option for each argument of the facade
         stop_early=stop_early,
         workers=workers,
         devices_per_trial=devices_per_trial,
+        runner=None if ray is None else RunnerRay(address=ray),
         costs=costs,
         warm_start=warm_start,
         storage=storage,
@@ -202,6 +212,7 @@ def more(
     max_download_mb: Annotated[float, typer.Option(help="Megabytes of weights that may be fetched.")] = 2000,
     workers: Workers = None,
     devices_per_trial: Devices = 1,
+    ray: Ray = None,
     stop_early: StopEarly = False,
     storage: Storage = None,
 ) -> None:
@@ -216,6 +227,7 @@ def more(
         "stop_early": stop_early,
         "workers": workers,
         "devices_per_trial": devices_per_trial,
+        "runner": None if ray is None else RunnerRay(address=ray),
     }
     _search(partial(call, granted, backbones=_split(backbones) or None, **asked))
 

@@ -37,6 +37,7 @@ from autobackbone.records import Budget, Candidate, Trial, counted
 from autobackbone.runfacts import begin_or_continue, known, known_copies, note_added, note_measured, note_storage
 from autobackbone.runfolder import RunFolder, written_whole
 from autobackbone.running.child import Bounds
+from autobackbone.running.cluster import require_ray, require_shared_pictures, training_in_cluster
 from autobackbone.running.crossing import require_crossing, require_pictures
 from autobackbone.running.devices import device_groups, idle_line, usual_workers
 from autobackbone.running.pool import training_side_by_side
@@ -87,13 +88,15 @@ def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: f
         begun: `time.monotonic()` of the call.
     """
     require_devices(settings.devices_per_trial, training_device())
+    if settings.runner is not None:
+        require_ray()
     repeated = _repeated(settings, reporter)
     place = place_for(run, settings.storage)
     place.require_usable()
     prepared = prepare(settings, known(run, settings) if run.exists() else None, begun=begun)
     reporter.say(str(prepared.plan))
     prepared.source.check_given()
-    if settings.workers or settings.devices_per_trial > 1:
+    if _trains_elsewhere(settings):
         require_crossing(prepared.metric)
     space = _space(prepared)
     shop = _open_workshop(prepared, space, run, place, repeated, reporter, begun)
@@ -101,7 +104,7 @@ def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: f
     if workers > 1 and settings.costs is not None:
         reporter.say("trainings side by side end in an order that no record can repeat: other trials may come out")
     with connected(shop.study):
-        with _training(shop, workers, settings.devices_per_trial) as runner:
+        with _training(shop, workers, settings) as runner:
             is_interrupted = _search(shop, runner)
             is_interrupted = _is_ending_interrupted(shop, runner, is_confirming=not is_interrupted) or is_interrupted
         if settings.costs is not None and shop.record.n_measured:
@@ -158,8 +161,11 @@ def _open_workshop(
     for line in bundle.skipped:
         if line not in prepared.survey.skipped:
             reporter.say(line)
-    if settings.workers or settings.devices_per_trial > 1:
-        require_pictures(bundle, [size for of in prepared.image_sizes.values() for size in of])
+    if _trains_elsewhere(settings):
+        every = [size for of in prepared.image_sizes.values() for size in of]
+        require_pictures(bundle, every)
+        if settings.runner is not None:
+            require_shared_pictures(bundle, every, settings.runner)
     begin_or_continue(run, prepared, bundle, place.noted())
     place.require_study(run)
     study = open_study(
@@ -329,8 +335,8 @@ def _search(shop: Workshop, runner: Runner) -> bool:
 def _n_workers(prepared: Prepared, shop: Workshop) -> int:
     """In how many worker processes is trained: as was asked; else one for each of several GPUs, if they could."""
     settings = prepared.settings
-    if settings.workers is not None:
-        return settings.workers
+    if settings.workers is not None or settings.runner is not None:
+        return settings.workers or 0
     n = usual_workers(_n_gpus(shop), settings.devices_per_trial)
     try:
         if n:
@@ -344,11 +350,16 @@ def _n_workers(prepared: Prepared, shop: Workshop) -> int:
     return n
 
 
+def _trains_elsewhere(settings: Settings) -> bool:
+    """Whether trainings certainly run in other processes."""
+    return bool(settings.workers) or settings.devices_per_trial > 1 or settings.runner is not None
+
+
 def _n_gpus(shop: Workshop) -> int:
     return torch.cuda.device_count() if shop.device.type == "cuda" else 0
 
 
-def _training(shop: Workshop, workers: int, devices_per_trial: int) -> AbstractContextManager[Runner]:
+def _training(shop: Workshop, workers: int, settings: Settings) -> AbstractContextManager[Runner]:
     """Who trains, here or in worker processes, which end with the run."""
     scorers = Scorers(metric=shop.metric, labels=shop.bundle.labels[shop.bundle.indices("validation")])
     tuner = Tuner(
@@ -358,12 +369,14 @@ def _training(shop: Workshop, workers: int, devices_per_trial: int) -> AbstractC
         score_passed=scorers.score_passed,
     )
     bounds = _bounds(shop.clock.budget)
-    groups = device_groups(_n_gpus(shop), devices_per_trial)
+    at = (tuner, shop.source, shop.metric, shop.run.worker_folder)
+    if settings.runner is not None:
+        return training_in_cluster(settings.runner, *at, bounds=bounds)
+    groups = device_groups(_n_gpus(shop), settings.devices_per_trial)
     idle = idle_line(_n_gpus(shop), groups)
     if workers > 1 and idle is not None:
         shop.reporter.say(idle)
-    of = (workers, tuner, shop.source, shop.metric, shop.run.worker_folder)
-    return training_side_by_side(*of, bounds=bounds, groups=groups, n_ranks=devices_per_trial)
+    return training_side_by_side(workers, *at, bounds=bounds, groups=groups, n_ranks=settings.devices_per_trial)
 
 
 def _bounds(budget: Budget) -> Bounds:
@@ -436,7 +449,7 @@ def _search_of(shop: Workshop, tuner: Runner) -> Search:
         stop_early=shop.stop_early,
         failures=shop.failures,
         say=shop.reporter.say,
-        n_at_once=tuner.n_at_once,
+        n_at_once=lambda: tuner.n_at_once,
         first=[one for one in shop.first if one.n_unfrozen > 0],
         is_awaiting=bool(shop.awaited),
     )

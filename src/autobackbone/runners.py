@@ -65,6 +65,23 @@ class RunnerRay:
         return str(Path(self.shared).expanduser().absolute())
 
 
+def as_runner(given: object) -> RunnerRay | None:
+    """Where trainings run, as it was asked: `None` is this machine.
+
+    Raises:
+        ArgumentError: there is no such runner.
+
+    Example:
+        >>> as_runner("ray") == RunnerRay(), as_runner(None)
+        (True, None)
+    """
+    if given is None or isinstance(given, RunnerRay):
+        return given
+    if given != "ray":
+        raise ArgumentError(f"runner is 'ray', RunnerRay(…), or None for this machine, not {given!r}.")
+    return RunnerRay()
+
+
 def _is_count(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 

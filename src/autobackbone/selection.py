@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -43,6 +43,7 @@ from autobackbone.replaying import script_of
 from autobackbone.retraining import Retrainer
 from autobackbone.reviewing import contradictions, suspects
 from autobackbone.runfolder import RunFolder
+from autobackbone.runners import RunnerRay
 from autobackbone.search.similar import read_similar
 from autobackbone.search.study import has_ended, load_study, read_sound_trials
 from autobackbone.search.studyplace import place_of_run
@@ -380,6 +381,7 @@ class Selection:
         stop_early: bool = False,
         workers: int | None = None,
         devices_per_trial: int = 1,
+        runner: RunnerRay | Literal["ray"] | None = None,
         progress: bool | Reporter = True,
     ) -> Selection:
         """Go on with the run: more time, and further backbones, with everything else as it was asked.
@@ -401,6 +403,7 @@ class Selection:
             stop_early: as for the search.
             workers: as for the search; a run does not keep it.
             devices_per_trial: the same; what paused on one number of devices goes on with any other.
+            runner: the same.
             progress: as for the search.
 
         Returns:
@@ -432,6 +435,7 @@ class Selection:
             stop_early=stop_early,
             workers=workers,
             devices_per_trial=devices_per_trial,
+            runner=runner,
             storage=self._server,
             progress=progress,
         )

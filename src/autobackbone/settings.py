@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from autobackbone import runfolder
 from autobackbone.errors import ArgumentError
 from autobackbone.records import Budget, ImageSize, Limits, Resize, Target, Task, as_budget, as_image_sizes, is_number
+from autobackbone.runners import RunnerRay, as_runner
 from autobackbone.servers import Server, as_server
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Settings:
     added: tuple[str, ...] = ()
     workers: int | None = None
     devices_per_trial: int = 1
+    runner: RunnerRay | None = None
     storage: Server | None = None
 
     @property
@@ -135,6 +137,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     stop_early: bool = False,
     workers: int | None = None,
     devices_per_trial: int = 1,
+    runner: RunnerRay | str | None = None,
     storage: Server | str | None = None,
 ) -> Settings:
     """Check every argument before anything is read or written.
@@ -151,6 +154,15 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     is_seed = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**32
     _require(is_seed, f"seed is a whole number from 0 to 4294967295, not {seed!r}.")
     as_workers(workers, devices_per_trial)
+    cluster = as_runner(runner)
+    is_alone = cluster is None or (workers is None and devices_per_trial == 1)
+    _require(
+        is_alone,
+        "runner='ray' trains as many side by side as the cluster has room for, each on one device: leave workers and "
+        "devices_per_trial out.",
+    )
+    is_measuring = cluster is None or costs is None
+    _require(is_measuring, "costs= repeats a search in its order, which a cluster does not keep: leave out runner.")
     is_task = task is None or task in get_args(Task)
     _require(is_task, f"task is 'classification', 'regression', 'multilabel', or None to read it, not {task!r}.")
     is_label = label is None or isinstance(label, str) or _are_texts(label)
@@ -221,6 +233,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
         stop_early=stop_early,
         workers=workers,
         devices_per_trial=devices_per_trial,
+        runner=cluster,
         storage=as_server(storage),
     )
 

@@ -29,6 +29,7 @@ def obey():
         print('{{"is": "trained"}}', flush=True)
         os.write(1, b'{{"is": "beat"}}\\n')
     elif order == "hang":
+        ORDER.with_name("hangs").write_text(str(os.getpid()))
         time.sleep(600)
     elif order == "bug":
         raise ZeroDivisionError("a bug")

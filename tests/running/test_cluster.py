@@ -9,15 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tests.conftest import TINY
 from tests.running.conftest import HAS_PROC, is_running
 
+from autobackbone import Budget, select_backbone
 from autobackbone.backbones.build import normalisation
 from autobackbone.backbones.source import TimmSource
 from autobackbone.backbones.weights import WeightSource
 from autobackbone.data import decode, survey
 from autobackbone.errors import ArgumentError, TrialError
 from autobackbone.metrics import metric_for
+from autobackbone.progress import Silent
 from autobackbone.records import Candidate
 from autobackbone.runners import RunnerRay
 from autobackbone.running.child import Bounds
@@ -82,6 +85,17 @@ def made(pictures, random_weights, order, tmp_path_factory):
     return {"local": local, "source": source, "metric": metric}, head
 
 
+@pytest.fixture(scope="module")
+def photos(pictures, tmp_path_factory):
+    """Files in given parts, which no folds mix."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number, (picture, label) in enumerate(zip(*pictures, strict=True)):
+        file = folder / ("train", "train", "val", "test")[number % 4] / f"class {label}" / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(file)
+    return folder
+
+
 @pytest.fixture(params=["the same paths", "a folder", "an address"])
 def tuner(request, cluster, made, tmp_path):
     shared = {"the same paths": None, "a folder": tmp_path / "seen", "an address": f"file://{tmp_path}/seen"}
@@ -142,31 +156,51 @@ def test_a_machine_that_is_lost_costs_nothing_but_time(made, cluster, order, tmp
     assert outcome.n_epochs == 2
 
 
+@pytest.mark.slow
+def test_a_search_that_loses_a_machine_loses_nothing_else(cluster, photos, random_weights, order, tmp_path):
+    machine = cluster.add_node(num_cpus=1, **ROOM)
+    cluster.machines.append(machine)
+    lines, threads = [], []
+
+    class Tells(Silent):
+        def say(self, line):
+            lines.append(line)
+
+        def progress(self, share, detail):
+            if detail.startswith("trial") and not threads:
+                order.write_text("hang")
+                threads.append(threading.Thread(target=lose_who_trains, args=(cluster, order)))
+                threads[0].start()
+
+    how = RunnerRay(address=cluster.address, shared=f"file://{tmp_path}/seen", runtime_env=same_modules())
+    given = {"backbones": TINY, "image_sizes": 32, "weights": random_weights(TINY), "metric": "obedient:Obedient"}
+    given |= {"run_dir": tmp_path / "run", "cache_dir": tmp_path / "cache", "progress": Tells()}
+    given |= {"space": {"n_epochs": 3, "n_blocks_kept": None}, "runner": how}
+    result = select_backbone(photos, Budget(n_trials=4), **given)
+    threads[0].join()
+    tuned = [trial for trial in result.trials if trial.n_unfrozen > 0]
+    assert (len(tuned), [trial for trial in tuned if trial.state == "failed"]) == (4, [])
+    # The run goes on without a cluster, as any other.
+    again = select_backbone(photos, Budget(n_trials=1), **given | {"runner": None, "progress": False})
+    assert len([trial for trial in again.trials if trial.n_unfrozen > 0]) == 5
+    # Of the search nothing is left in the shared folder, but the pictures that the next one needs.
+    assert sorted(file.name for file in (tmp_path / "seen").iterdir()) == ["data"]
+    assert not (tmp_path / "run" / ".worker").exists()
+
+
 def lose_who_trains(cluster, order):
-    """Once an order is obeyed, kill the machine whose process obeyed it, with all that runs on it."""
-    while order.exists():
+    """Once an order to hang is obeyed, kill the machine whose process obeyed it, with all that runs on it."""
+    told = order.with_name("hangs")
+    while not (told.exists() and told.read_text()):
         time.sleep(0.1)
-    busy = [machine for machine in cluster.machines if children_that_train(machine)]
-    assert len(busy) == 1
-    left_over = children_that_train(busy[0])
-    cluster.machines.remove(busy[0])
-    cluster.remove_node(busy[0], allow_graceful=False)
-    while any(map(is_running, left_over)):  # they see that their machine is gone
+    pid = int(told.read_text())
+    told.unlink()
+    parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    (machine,) = [one for one in cluster.machines if one.all_processes["raylet"][0].process.pid == parent]
+    cluster.machines.remove(machine)
+    cluster.remove_node(machine, allow_graceful=False)
+    while is_running(pid):  # it sees that its machine is gone
         time.sleep(0.1)
-
-
-def children_that_train(machine):
-    (raylet,) = machine.all_processes["raylet"]
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            line = (folder / "cmdline").read_bytes()
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        if parent == raylet.process.pid and line.startswith(b"ray::train"):
-            found.append(int(folder.name))
-    return found
 
 
 def test_a_process_that_dies_costs_nothing_and_what_trials_raise_is_raised_here(made, cluster, order, tmp_path):

@@ -8,7 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import count
@@ -66,6 +66,15 @@ def require_shared_pictures(bundle: DataBundle, image_sizes: list[ImageSize], ho
         )
 
 
+@contextmanager
+def training_in_cluster(
+    how: RunnerRay, local: Tuner, source: TimmSource, metric: Metric, folder: Path, *, bounds: Bounds
+) -> Iterator[RayTuner]:
+    """Who trains in a cluster, as `RayTuner` says."""
+    with RayTuner(how=how, local=local, source=source, metric=metric, folder=folder, bounds=bounds) as tuner:
+        yield tuner
+
+
 @dataclass(slots=True, kw_only=True)
 class RayTuner:
     """Trains candidates as a tuner does, each as a task of Ray. To be used in a `with`.
@@ -97,6 +106,7 @@ class RayTuner:
     _numbers: Iterator[int] = field(default_factory=count, init=False, repr=False)
     _running: set[Any] = field(default_factory=set, init=False, repr=False)
     _lock: Any = field(default_factory=threading.Lock, init=False, repr=False)
+    _is_given_up: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
 
     def __enter__(self) -> Self:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -134,6 +144,10 @@ class RayTuner:
 
     def let_go(self) -> None:
         """Nothing is kept here; processes of the cluster keep what their next leg may use."""
+
+    def give_up(self) -> None:
+        """End whatever is being trained for other threads: it fails, and nothing is trained any more."""
+        self._is_given_up.set()
 
     def dealt(self, bundle: DataBundle, held: DataBundle) -> DealtRayTuner:
         """Who trains in the same cluster on the same pictures in other parts, as `Tuner.dealt` says."""
@@ -230,6 +244,7 @@ class RayTuner:
 
     def _asked(self, order: Mapping[str, Any], until: float | None) -> dict[str, Any]:
         """The answer of a task; one from which none shall come any more is cancelled."""
+        self._look_at(None)
         end_at = None if until is None else time.time() + until - time.monotonic()
         task = self._train.remote(self._setup, json.dumps({**order, "end_at": end_at}))
         self._running.add(task)
@@ -248,6 +263,8 @@ class RayTuner:
 
     def _look_at(self, until: float | None) -> None:
         """Raises: TrialError: nothing is to be expected of it any more."""
+        if self._is_given_up.is_set():
+            raise TrialError("it was given up, since the search ended in the midst of it")
         if until is not None and time.monotonic() > until + self.bounds.late_s:
             raise TrialError(f"its task went on for more than {self.bounds.late_s:g} s beyond its time")
 

@@ -60,7 +60,7 @@ def received(
         TrialError: the training failed, and says so; or another error that it tells.
     """
     stores = local.stores
-    stores.record.n_measured += int(answer["n_measured"])
+    stores.record.add_measured(int(answer["n_measured"]))
     if answer["is"] == "failed":
         raise error_of(answer)
     stores.settle(candidate.body, candidate.n_unfrozen, Settled(**answer["settled"]))

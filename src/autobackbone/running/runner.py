@@ -23,14 +23,15 @@ class Tunes(Protocol):
 
 
 class Runner(Tunes, Protocol):
-    """Trains the candidates of a search: `Tuner` in this process, `WorkerTuner` in another one, `WorkerPool` in more.
+    """Trains the candidates of a search: `Tuner` in this process, `WorkerTuner` in another one, `WorkerPool` in more,
+    `RayTuner` on the machines of a cluster.
 
     `tune` may be called from as many threads at once as trainings may run side by side; all else from one thread.
     """
 
     @property
     def n_at_once(self) -> int:
-        """How many trainings may run side by side."""
+        """How many trainings may run side by side now, at least 1; where machines come and go, it changes."""
 
     def n_epochs(self, candidate: Candidate) -> int:
         """The last rung: how long a candidate trains if there is time."""

@@ -11,10 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import nn
 
 from autobackbone.backbones.source import TimmSource
@@ -26,21 +22,15 @@ from autobackbone.records import Candidate
 from autobackbone.runfolder import remove_unfinished
 from autobackbone.running.child import Bounds
 from autobackbone.running.crossing import (
-    COSTS,
-    PREDICTIONS,
-    WEIGHTS,
-    outcome_of,
     told_of_disk,
-    write_dealt,
-    write_job,
     write_setup,
 )
 from autobackbone.running.failures import error_of
 from autobackbone.running.group import Group
+from autobackbone.running.jobs import received, sent, take_costs
 from autobackbone.running.runner import Runner
 from autobackbone.training.fit import Outcome
 from autobackbone.training.pausing import Leg
-from autobackbone.training.stores import Settled
 from autobackbone.training.tuner import Tuner, from_the_start
 
 # Until one was started here: on two cores of a server, most of it for importing torch.
@@ -211,35 +201,21 @@ class WorkerTuner:
         n_views: int,
         leg: Leg | None,
     ) -> tuple[nn.Module, Outcome]:
-        stores, at = local.stores, (candidate.body, candidate.n_unfrozen)
         self._empty_job()
-        if stores.device.type == "cuda":
-            torch.cuda.empty_cache()  # what this process keeps of the device, the worker could not have
-        with told_of_disk(self.folder):
-            job = {**write_job(self._job, candidate, head, leg), "dealt": write_dealt(self._job, stores)}
+        order = sent(self._job, local, candidate, head, leg, n_views)
         child = self._ready(until)
-        order = {"do": "train", "folder": str(self._job.absolute()), "n_views": n_views, **job}
         try:
-            answer = self._asked(child, order | {"settled": stores.settled(*at).to_json()}, until)
+            answer = self._asked(child, order, until)
         except BaseException:
             if leg is not None:
                 remove_unfinished(leg.checkpoint)
             raise
         finally:
             # Also of a worker that was ended: what it has noted is measured.
-            stores.record.take_over(self._job / COSTS)
-        stores.record.add_measured(int(answer["n_measured"]))
-        if answer["is"] == "failed":
-            raise error_of(answer)
-        stores.settle(*at, Settled(**answer["settled"]))
-        return self._result(candidate, answer["outcome"])
-
-    def _result(self, candidate: Candidate, facts: Mapping[str, Any]) -> tuple[nn.Module, Outcome]:
-        predictions: NDArray[np.float32] = np.load(self._job / PREDICTIONS, allow_pickle=False)
-        network = self.source.network(*candidate.body)
-        network.load_state_dict(load_file(self._job / WEIGHTS))
+            take_costs(self._job, local)
+        found = received(self._job, local, self.source, candidate, answer)
         self._empty_job()
-        return network.eval(), outcome_of(facts, predictions)
+        return found
 
     @property
     def _job(self) -> Path:

@@ -22,8 +22,9 @@ class Flights:
     def __init__(self, search: Search) -> None:
         self._search = search
         self._flying: dict[int, tuple[Flight, Future[Any] | None]] = {}
-        is_alone = search.n_at_once == 1
-        self._threads = None if is_alone else ThreadPoolExecutor(search.n_at_once, thread_name_prefix="training")
+        self._n_most = search.n_at_once()
+        is_alone = self._n_most == 1
+        self._threads = None if is_alone else ThreadPoolExecutor(self._n_most, thread_name_prefix="training")
 
     def __enter__(self) -> Self:
         return self
@@ -45,7 +46,7 @@ class Flights:
     @property
     def is_full(self) -> bool:
         """Whether no further one can begin before another has landed."""
-        return len(self._flying) >= self._search.n_at_once
+        return len(self._flying) >= min(self._n_most, self._search.n_at_once())
 
     def begin(self, flight: Flight) -> None:
         """Have one trained."""

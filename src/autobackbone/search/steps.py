@@ -40,7 +40,7 @@ class Search:
         stop_early: whether nothing new is begun once more trials are hardly worth their time.
         failures: trainings that failed in a row: nothing of a backbone that has left is tried or goes on.
         say: told what leaves, and, once, when more time is hardly worth it.
-        n_at_once: how many legs may be trained side by side.
+        n_at_once: how many legs may be trained side by side now; no more than at first are.
         first: candidates that are tried before all others, as far as what they stand on is screened.
         is_awaiting: whether what some of these stand on is still to be screened.
     """
@@ -56,7 +56,7 @@ class Search:
     stop_early: bool = False
     failures: Failures = field(default_factory=Failures)
     say: Callable[[str], None] = lambda _: None
-    n_at_once: int = 1
+    n_at_once: Callable[[], int] = lambda: 1
     first: Sequence[Candidate] = ()
     is_awaiting: bool = False
 
