@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from autobackbone.course import run_through
 from autobackbone.errors import ArgumentError
+from autobackbone.handing import Strategy, as_handed, noted
 from autobackbone.planning import Plan
 from autobackbone.preparing import prepare
 from autobackbone.progress import Reporter, Silent
@@ -64,6 +65,10 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
     stop_early: bool = False,
     workers: int | None = None,
     devices_per_trial: int = 1,
+    strategy: Strategy = "ddp",
+    trainer_kwargs: Mapping[str, Any] | None = None,
+    callbacks: Any = None,
+    loggers: Any = None,
     runner: RunnerRay | Literal["ray"] | None = None,
     storage: str | None = None,
     progress: bool | Reporter = True,
@@ -140,6 +145,16 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
         devices_per_trial: above 1, each training runs on so many GPUs, or in so many processes that share the CPU, by
             DDP. Each worker is then a group of so many processes, and `workers=None` is one for each group of GPUs,
             at least 1.
+        strategy: of several devices, `"ddp"` or `"fsdp"`; the latter needs GPUs, and has not been run yet.
+        trainer_kwargs: arguments of Lightning's `Trainer`: `precision` (`"bf16-mixed"`, `"16-mixed"`),
+            `gradient_clip_val`, `gradient_clip_algorithm`, `accumulate_grad_batches`, `deterministic`, `benchmark`,
+            `profiler`, `detect_anomaly`, `log_every_n_steps`, `default_root_dir`. The first four are noted by the run,
+            and kept.
+        callbacks: of Lightning, beside our own: `"package.module:factory"`, `("package.module:factory", {…})` with
+            arguments that JSON can hold, or a live one, which needs `workers=0`; or several of these in a list. What is
+            to be made is made anew for each part of a training.
+        loggers: the same. They are told `train_loss` and `validation_score` once an epoch, and new ones the candidate
+            as hyperparameters.
         runner: `None` trains on this machine; `"ray"`, or `RunnerRay(address=…)`, as tasks of Ray on a cluster, as many
             side by side as it has room for; what a lost machine was training goes on at another one, from its last
             rung. Latencies are measured here all the same. Needs the extra `ray`.
@@ -190,6 +205,7 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
         stop_early=stop_early,
         workers=workers,
         devices_per_trial=devices_per_trial,
+        handed=as_handed(trainer_kwargs, callbacks, loggers, strategy),
         runner=runner,
         storage=storage,
     )
@@ -212,6 +228,8 @@ def go_on(  # noqa: PLR0913  as the facade
     stop_early: bool,
     workers: int | None,
     devices_per_trial: int,
+    callbacks: Any,
+    loggers: Any,
     runner: RunnerRay | str | None,
     storage: Server | None,
     progress: bool | Reporter,
@@ -226,6 +244,7 @@ def go_on(  # noqa: PLR0913  as the facade
     is_list = isinstance(added, Sequence) and all(isinstance(name, str) for name in added)
     if added is not None and not is_list:
         raise ArgumentError(f"backbones is a name, a glob, or a list of such, not {added!r}.")
+    anew = as_handed(None, callbacks, loggers)
     sizes, value_range, channels = arguments["image_sizes"], asked.get("value_range"), asked.get("channels")
     settings = as_settings(
         given,
@@ -256,6 +275,7 @@ def go_on(  # noqa: PLR0913  as the facade
         stop_early=stop_early,
         workers=workers,
         devices_per_trial=devices_per_trial,
+        handed=replace(noted(arguments.get("trainer_kwargs")), callbacks=anew.callbacks, loggers=anew.loggers),
         runner=runner,
         storage=storage,
     )
@@ -312,6 +332,10 @@ def plan(  # noqa: PLR0913  the facade names every argument
     stop_early: bool = False,
     workers: int | None = None,
     devices_per_trial: int = 1,
+    strategy: Strategy = "ddp",
+    trainer_kwargs: Mapping[str, Any] | None = None,
+    callbacks: Any = None,
+    loggers: Any = None,
     runner: RunnerRay | Literal["ray"] | None = None,
     storage: str | None = None,
     progress: bool | Reporter = True,  # noqa: ARG001  the same arguments as `select_backbone`
@@ -351,6 +375,7 @@ def plan(  # noqa: PLR0913  the facade names every argument
         stop_early=stop_early,
         workers=workers,
         devices_per_trial=devices_per_trial,
+        handed=as_handed(trainer_kwargs, callbacks, loggers, strategy),
         runner=runner,
         storage=storage,
     )

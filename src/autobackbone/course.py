@@ -87,7 +87,7 @@ def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: f
         reporter: told what is done.
         begun: `time.monotonic()` of the call.
     """
-    require_devices(settings.devices_per_trial, training_device())
+    require_devices(settings.devices_per_trial, training_device(), settings.handed.strategy)
     if settings.runner is not None:
         require_ray()
     repeated = _repeated(settings, reporter)
@@ -367,6 +367,7 @@ def _training(shop: Workshop, workers: int, settings: Settings) -> AbstractConte
         score=scorers.score,
         batch_norm=shop.batch_norm,
         score_passed=scorers.score_passed,
+        handed=settings.handed,
     )
     bounds = _bounds(shop.clock.budget)
     at = (tuner, shop.source, shop.metric, shop.run.worker_folder)

@@ -105,6 +105,7 @@ def _search(
         "seed": repr(arguments["seed"]),
         "resize": repr(arguments["resize"]),
         "batch_norm": repr(arguments["batch_norm"]),
+        "trainer_kwargs": repr(arguments["trainer_kwargs"]) if arguments.get("trainer_kwargs") else None,
         "weights": None if facts["weights"] is None else repr(facts["weights"]),
     }
     written = [f"#     {name}={value}," for name, value in given.items() if value is not None]

@@ -23,6 +23,7 @@ from autobackbone.data import LEFT_OUT, PART_CODES, DataBundle, PartSource, Prep
 from autobackbone.data.sources import Found
 from autobackbone.data.surveying import find
 from autobackbone.errors import ArgumentError, EpochTooLongError, RunError, TrialError
+from autobackbone.handing import noted
 from autobackbone.latency.target import resolve
 from autobackbone.metrics import Metric, score, to_maximised
 from autobackbone.records import ImageSize, Precision, RefitOn, Target, Trial, counted
@@ -190,7 +191,10 @@ class Retrainer:
     def _training(self, bundle: DataBundle, trial: Trial, scorer: Scorer) -> Iterator[Tunes]:
         """Who trains; a run may be read-only, or another process be at work on it: nothing crosses in its folder."""
         local = Tuner(
-            stores=self._stores(bundle, trial), score=scorer, batch_norm=self.facts["arguments"]["batch_norm"]
+            stores=self._stores(bundle, trial),
+            score=scorer,
+            batch_norm=self.facts["arguments"]["batch_norm"],
+            handed=noted(self.facts["arguments"].get("trainer_kwargs")),
         )
         with scratch_folder() as folder:
             crossing = folder / "worker"

@@ -366,7 +366,7 @@ class Selection:
         retrainer = self._retrainer(wanted, dataset, cache_dir, workers, devices_per_trial)
         return refit(self._reader, retrainer, wanted, on, until)
 
-    def more(
+    def more(  # noqa: PLR0913  as the facade
         self,
         budget: Budget | float | str,
         *,
@@ -381,6 +381,8 @@ class Selection:
         stop_early: bool = False,
         workers: int | None = None,
         devices_per_trial: int = 1,
+        callbacks: Any = None,
+        loggers: Any = None,
         runner: RunnerRay | Literal["ray"] | None = None,
         progress: bool | Reporter = True,
     ) -> Selection:
@@ -403,6 +405,8 @@ class Selection:
             stop_early: as for the search.
             workers: as for the search; a run does not keep it.
             devices_per_trial: the same; what paused on one number of devices goes on with any other.
+            callbacks: as for the search, where they are wanted again.
+            loggers: the same.
             runner: the same.
             progress: as for the search.
 
@@ -435,6 +439,8 @@ class Selection:
             stop_early=stop_early,
             workers=workers,
             devices_per_trial=devices_per_trial,
+            callbacks=callbacks,
+            loggers=loggers,
             runner=runner,
             storage=self._server,
             progress=progress,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from autobackbone import runfolder
 from autobackbone.errors import ArgumentError
+from autobackbone.handing import NOTHING, Handed
 from autobackbone.records import Budget, ImageSize, Limits, Resize, Target, Task, as_budget, as_image_sizes, is_number
 from autobackbone.runners import RunnerRay, as_runner
 from autobackbone.servers import Server, as_server
@@ -65,6 +66,7 @@ class Settings:
     added: tuple[str, ...] = ()
     workers: int | None = None
     devices_per_trial: int = 1
+    handed: Handed = NOTHING
     runner: RunnerRay | None = None
     storage: Server | None = None
 
@@ -85,6 +87,7 @@ class Settings:
             "resize": self.resize,
             "batch_norm": self.batch_norm,
             "costs": None if self.costs is None else str(self.costs.absolute()),
+            "trainer_kwargs": self.handed.decisive(),
         }
 
     def asked(self) -> dict[str, Any]:
@@ -137,6 +140,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     stop_early: bool = False,
     workers: int | None = None,
     devices_per_trial: int = 1,
+    handed: Handed = NOTHING,
     runner: RunnerRay | str | None = None,
     storage: Server | str | None = None,
 ) -> Settings:
@@ -163,6 +167,11 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     )
     is_measuring = cluster is None or costs is None
     _require(is_measuring, "costs= repeats a search in its order, which a cluster does not keep: leave out runner.")
+    if as_workers(workers, devices_per_trial):
+        devices = f"devices_per_trial={devices_per_trial}"
+        handed.require_crossing(f"workers={workers} trains" if devices_per_trial == 1 else f"{devices} trains")
+    if cluster is not None:
+        handed.require_crossing("runner='ray' trains")
     is_task = task is None or task in get_args(Task)
     _require(is_task, f"task is 'classification', 'regression', 'multilabel', or None to read it, not {task!r}.")
     is_label = label is None or isinstance(label, str) or _are_texts(label)
@@ -233,6 +242,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
         stop_early=stop_early,
         workers=workers,
         devices_per_trial=devices_per_trial,
+        handed=handed,
         runner=cluster,
         storage=as_server(storage),
     )

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from autobackbone.backbones.source import TimmSource
 from autobackbone.backbones.weights import WeightSource
 from autobackbone.data import decode, survey
 from autobackbone.errors import EpochTooLongError, MetricError, TrialError
+from autobackbone.handing import as_handed
 from autobackbone.metrics import metric_for
 from autobackbone.records import Candidate
 from autobackbone.running.child import Bounds
@@ -82,9 +84,18 @@ def head(local):
 
 
 @pytest.fixture(scope="module")
-def pair(make, tmp_path_factory):
+def logs(tmp_path_factory):
+    """The folder of a logger that both are handed."""
+    return tmp_path_factory.mktemp("logs")
+
+
+@pytest.fixture(scope="module")
+def pair(make, logs, tmp_path_factory):
     """Two processes for all tests here, begun anew where one ended them."""
-    with WorkerTuner(**make("there"), folder=tmp_path_factory.mktemp("pair") / ".worker", n_ranks=2) as worker:
+    of = make("there")
+    handed = as_handed(None, None, ("pytorch_lightning.loggers:CSVLogger", {"save_dir": str(logs), "name": "told"}))
+    of["local"] = replace(of["local"], handed=handed)
+    with WorkerTuner(**of, folder=tmp_path_factory.mktemp("pair") / ".worker", n_ranks=2) as worker:
         yield worker
 
 
@@ -130,6 +141,15 @@ def test_activations_are_stored_and_costs_are_noted_once(make, pair, head):
     assert set(noted.values()) == {1}
     assert any(of.endswith("1 unfrozen, 4 pictures on 2 devices") for of in noted)
     assert stores.settled(wanted.body, 1).entry is not None
+
+
+def test_a_logger_hears_of_a_training_once(pair, head, logs):
+    before = set(logs.glob("told/*"))
+    _, outcome = pair.tune(candidate(), head)
+    (told,) = set(logs.glob("told/*")) - before
+    rows = [line.split(",") for line in (told / "metrics.csv").read_text().splitlines()]
+    scores = [row[rows[0].index("validation_score")] for row in rows[1:]]
+    np.testing.assert_allclose([float(one) for one in scores if one], outcome.rung_scores, atol=1e-6)
 
 
 def test_two_processes_train_without_a_fold_what_one_does(local, pair, head):

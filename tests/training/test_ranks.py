@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pytorch_lightning.strategies import FSDPStrategy
 from tests.training import together
 
 from autobackbone.errors import ArgumentError
@@ -142,6 +143,24 @@ def test_devices_that_are_not_there_are_named(monkeypatch):
         require_devices(2, torch.device("mps"))
     monkeypatch.setattr(module.torch.cuda, "device_count", lambda: 4)
     require_devices(4, torch.device("cuda"))
+
+
+def test_fsdp_is_configured_where_there_are_gpus_and_refused_elsewhere(monkeypatch):
+    """No more than that: Lightning refuses to train so on a CPU."""
+    arguments = Ranks(rank=1, n=2).trainer_arguments(torch.device("cuda"), "fsdp")
+    strategy = arguments["strategy"]
+    assert isinstance(strategy, FSDPStrategy)
+    assert strategy.process_group_backend == "cpu:gloo,cuda:nccl"
+    assert strategy.kwargs["use_orig_params"]
+    assert strategy.cluster_environment.creates_processes_externally
+    assert (strategy.cluster_environment.world_size(), strategy.cluster_environment.local_rank()) == (2, 1)
+    monkeypatch.setattr(module.torch.cuda, "device_count", lambda: 4)
+    require_devices(2, torch.device("cuda"), "fsdp")
+    for n, device in ((1, "cuda"), (2, "cpu")):
+        with pytest.raises(
+            ArgumentError, match=rf"^strategy='fsdp' needs GPUs .*; {n} of '{device}' came\. Give strat"
+        ):
+            require_devices(n, torch.device(device), "fsdp")
 
 
 def test_each_rank_has_a_gpu_of_its_own():

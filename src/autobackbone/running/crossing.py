@@ -23,6 +23,7 @@ from autobackbone.costrecord import CostRecord
 from autobackbone.data import DataBundle, PartSource, Preparation, Source
 from autobackbone.data.folders import FolderSource
 from autobackbone.errors import ArgumentError, TrialError
+from autobackbone.handing import Handed
 from autobackbone.metrics import Metric, metric_for
 from autobackbone.records import Candidate, ImageSize
 from autobackbone.runfolder import FULL
@@ -106,6 +107,7 @@ def write_setup(
         "device": str(stores.device),
         "n_threads": n_threads or torch.get_num_threads(),
         "batch_norm": tuner.batch_norm,
+        "handed": tuner.handed.to_json(),
         "metric": metric.spec,
         "costs": stores.record.ahead(),
     }
@@ -144,6 +146,7 @@ def read_setup(folder: Path, ranks: Ranks = ALONE) -> Tuner:
         score_passed=scorers.score_passed,
         batch_norm=facts["batch_norm"],
         ranks=ranks,
+        handed=Handed.from_json(facts["handed"]),
     )
 
 

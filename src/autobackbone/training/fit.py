@@ -24,6 +24,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from autobackbone.backbones.blocks import moving_statistics
 from autobackbone.errors import EpochTooLongError, TrialError
 from autobackbone.memory import memory_errors_translated
+from autobackbone.training.given import USUAL, Given
 from autobackbone.training.objective import Objective
 from autobackbone.training.passed import OUTPUTS, PassedScorer, PassedScores
 from autobackbone.training.pausing import Checkpoints, Leg, Moving, Pause
@@ -105,6 +106,7 @@ def fit(
     until: float | None = None,
     leg: Leg | None = None,
     ranks: Ranks = ALONE,
+    given: Given = USUAL,
 ) -> Outcome:
     """Train the module in place; it ends with the weights of its best rung.
 
@@ -118,6 +120,7 @@ def fit(
         until: `time.monotonic()` after which no step is begun.
         leg: the part of the training; `None` for all of it.
         ranks: the processes that train it together; the first one alone has predictions and scores.
+        given: what a user hands to the trainer.
 
     Raises:
         TrialError: the loss is no number any more, time ended before the first rung, or the checkpoint cannot be used.
@@ -128,7 +131,7 @@ def fit(
     begun = time.monotonic()
     pause_at = None if leg is None else leg.pause_at
     n_steps_an_epoch = math.ceil(math.ceil(len(trainee.train) / recipe.batch_size) / recipe.accumulate)
-    loop = _Loop(trainee, recipe, n_steps_an_epoch, ranks, is_decaying=pause_at is None)
+    loop = _Loop(trainee, recipe, n_steps_an_epoch, ranks, is_decaying=pause_at is None, is_told=given.is_told)
     rungs, guard = _Rungs(score), _TimeGuard(until, ranks, is_scored=len(trainee.validation) > 0)
     passed = None if score_passed is None else PassedScores(score_passed, trainee.objective.predictions, ranks=ranks)
     checkpoints = Checkpoints()
@@ -142,17 +145,17 @@ def fit(
     with _quiet_lightning(), ctrl_c_as_ever(), torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         trainer = pl.Trainer(
-            **ranks.trainer_arguments(trainee.device),
+            **ranks.trainer_arguments(trainee.device, given.strategy),
+            **given.arguments,
             max_epochs=recipe.n_epochs if pause_at is None else pause_at,
             accumulate_grad_batches=recipe.accumulate,
-            callbacks=[SigtermAsEver(), guard, rungs, averaging, *further],
+            callbacks=[SigtermAsEver(), guard, rungs, averaging, *further, *given.callbacks],
             plugins=[checkpoints],
-            logger=False,
+            logger=list(given.loggers) or False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
-            gradient_clip_val=1.0,
         )
         scored = None
         with contextlib.suppress(_TimeIsUp), memory_errors_translated():
@@ -193,21 +196,31 @@ def fit(
 
 def forward(trainee: Trainee, stored_batch: Tensor, precision: StepPrecision) -> Tensor:
     """Outputs (n, n_outputs) in float32 of a stored batch on the device, with a graph."""
-    with torch.autocast(stored_batch.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+    # Only where it is wanted: switched off here, it would be so for a user who has it from Lightning.
+    is_rounded = precision == "bfloat16"
+    rounded = torch.autocast(stored_batch.device.type, torch.bfloat16) if is_rounded else contextlib.nullcontext()
+    with rounded:
         outputs: Tensor = trainee.module(trainee.prepare(stored_batch))
     return outputs.float()
 
 
 class _Loop(pl.LightningModule):
     def __init__(
-        self, trainee: Trainee, recipe: Recipe, n_steps_an_epoch: int, ranks: Ranks, *, is_decaying: bool
+        self,
+        trainee: Trainee,
+        recipe: Recipe,
+        n_steps_an_epoch: int,
+        ranks: Ranks,
+        *,
+        is_decaying: bool,
+        is_told: bool,
     ) -> None:
         super().__init__()
         self.module = trainee.module
         self.recipe = recipe
         self.lr_factor = partial(lr_factor, n_steps_an_epoch=n_steps_an_epoch, recipe=recipe, is_decaying=is_decaying)
         self.moving = Moving(trainee.module)
-        self.ranks = ranks
+        self.ranks, self.is_told = ranks, is_told
         self._trainee = trainee
         self.predictions: list[Tensor] = []
 
@@ -226,6 +239,8 @@ class _Loop(pl.LightningModule):
         whole = self.ranks.mean(loss.detach())
         if not torch.isfinite(whole):
             raise TrialError(f"the loss became {whole.item()} at lr {self.recipe.lr:.1e}")
+        if self.is_told:
+            self.log("train_loss", whole, on_step=False, on_epoch=True, batch_size=n_rows)
         return {"loss": loss, OUTPUTS: outputs.detach()[: self.ranks.n_own(n_rows)]}
 
     def on_after_backward(self) -> None:
@@ -248,6 +263,8 @@ class _Loop(pl.LightningModule):
         ]
         # Fused: 5 ms a step instead of 20 for 2.5 million parameters on two cores.
         is_fused = all(parameter.device.type in ("cpu", "cuda") for parameter in trained)
+        # Lightning clips no gradients that such an optimizer has scaled itself.
+        is_fused = is_fused and not str(self.trainer.precision).endswith("mixed")
         optimizer = torch.optim.AdamW(groups, lr=self.recipe.lr, fused=is_fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -319,6 +336,8 @@ class _Rungs(Callback):
             return found
 
         self.scores.append(ranks.agreed(score))
+        if pl_module.is_told:
+            pl_module.log("validation_score", self.scores[-1], batch_size=n_rows)
         if self.best is None or self.scores[-1] > max(self.scores[:-1]):
             weights = _copied(pl_module.moving.tensors())
             self.best = _Rung(epoch=trainer.current_epoch, predictions=predictions, weights=weights)

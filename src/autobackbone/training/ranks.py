@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 
 import torch
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy
 from torch import Tensor, distributed
 
 from autobackbone.errors import ArgumentError, TrialError
+from autobackbone.handing import Strategy
 
 _Told = TypeVar("_Told")
 # A rank that fails or hangs is ended by the parent, and with it all others; nobody needs to give up waiting before.
@@ -145,38 +146,46 @@ class Ranks:
         """Its own: on CUDA the one of its number; elsewhere all share one."""
         return torch.device("cuda", self.rank) if device.type == "cuda" and self.n > 1 else device
 
-    def trainer_arguments(self, device: torch.device) -> dict[str, Any]:
+    def trainer_arguments(self, device: torch.device, strategy: Strategy = "ddp") -> dict[str, Any]:
         """Where Lightning's trainer runs."""
         accelerator = {"cuda": "gpu"}.get(device.type, device.type)
         if self.n == 1:
             return {"accelerator": accelerator, "devices": [device.index or 0] if device.type == "cuda" else 1}
-        strategy = DDPStrategy(
-            cluster_environment=_Begun(self),
-            process_group_backend=_backend(device),
-            timeout=_PATIENCE,
-            # Rows of validation differ in number from rank to rank, so nothing may cross in a pass.
-            broadcast_buffers=False,
-            # A part of a network may hold weights that no output depends on.
-            find_unused_parameters=True,
-        )
         devices = list(range(self.n)) if device.type == "cuda" else self.n
         return {
             "accelerator": accelerator,
             "devices": devices,
-            "strategy": strategy,
+            "strategy": self._strategy(device, strategy),
             "use_distributed_sampler": False,
         }
+
+    def _strategy(self, device: torch.device, strategy: Strategy) -> DDPStrategy | FSDPStrategy:
+        met: dict[str, Any] = {
+            "cluster_environment": _Begun(self),
+            "process_group_backend": _backend(device),
+            "timeout": _PATIENCE,
+        }
+        if strategy == "fsdp":
+            return FSDPStrategy(**met, use_orig_params=True, state_dict_type="full")
+        # Rows of validation differ in number from rank to rank, so that nothing may cross in a pass; and a part of a
+        # network may hold weights that no output depends on.
+        return DDPStrategy(**met, broadcast_buffers=False, find_unused_parameters=True)
 
 
 ALONE = Ranks()
 
 
-def require_devices(n: int, device: torch.device) -> None:
+def require_devices(n: int, device: torch.device, strategy: Strategy = "ddp") -> None:
     """Make sure that one training can run on so many devices.
 
     Raises:
         ArgumentError: it cannot.
     """
+    if strategy == "fsdp" and (n == 1 or device.type != "cuda"):
+        raise ArgumentError(
+            f"strategy='fsdp' needs GPUs of CUDA and devices_per_trial of at least 2; {n} of {device.type!r} came. "
+            "Give strategy='ddp'."
+        )
     if n == 1:
         return
     if device.type == "cuda" and torch.cuda.device_count() < n:

@@ -23,9 +23,11 @@ from autobackbone.convexhead import Head
 from autobackbone.data import DataBundle, Pixels
 from autobackbone.errors import EpochTooLongError, TrialError, TrialMemoryError
 from autobackbone.exporting.transform import normalise
+from autobackbone.handing import NOTHING, Handed
 from autobackbone.memory import memory_errors_translated
 from autobackbone.records import Balancing, Candidate, Normalisation
 from autobackbone.training.fit import Outcome, Scorer, Trainee, fit
+from autobackbone.training.given import given_for
 from autobackbone.training.objective import Objective
 from autobackbone.training.passed import PassedScorer
 from autobackbone.training.pausing import Leg
@@ -59,6 +61,7 @@ class Tuner:
             head on a tail of one stage).
         score_passed: of the training pictures as they pass, maximised; `None` to leave them unscored.
         ranks: the processes that train each candidate together, each with a tuner like this one.
+        handed: by the user to Lightning's trainer.
     """
 
     stores: Stores
@@ -66,6 +69,7 @@ class Tuner:
     batch_norm: BatchNormMode = "fixed"
     score_passed: PassedScorer | None = None
     ranks: Ranks = ALONE
+    handed: Handed = NOTHING
     _warm: dict[tuple[Path, int], _Bench] = field(default_factory=dict, init=False, repr=False, compare=False)
     _step_s: dict[tuple[Any, ...], float] = field(default_factory=dict, init=False, repr=False, compare=False)
     _chosen: dict[tuple[Any, ...], StepPrecision] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -131,7 +135,7 @@ class Tuner:
             held: says which ones are stored: several that train on some of these share stores, and one pass fills them.
         """
         stores = self.stores.dealt(bundle, held)
-        return Tuner(stores=stores, score=lambda _: 0.0, batch_norm=self.batch_norm, ranks=self.ranks)
+        return replace(self, stores=stores, score=lambda _: 0.0, score_passed=None)
 
     @property
     def n_at_once(self) -> int:
@@ -167,7 +171,7 @@ class Tuner:
             trainee = _channels_last(self._trainee(network, candidate, until, n_views))
             trainee.objective.begin(network)
             key = (candidate.body, candidate.n_unfrozen, recipe.batch_size, type(trainee.module))
-            settled = _settled(candidate, leg)
+            settled = "float32" if "precision" in self.handed.trainer else _settled(candidate, leg)
             precision = self.ranks.agreed(lambda: self._precision(key, trainee, recipe, settled))
             bench = _Bench(network, trainee, key, precision)
         recipe = self._fitted(replace(recipe, precision=bench.precision), bench, until, leg)
@@ -180,6 +184,7 @@ class Tuner:
                 until=until,
                 leg=leg,
                 ranks=self.ranks,
+                given=given_for(self.handed, candidate, self.ranks),
             )
         _take_buffers(bench.network, bench.trainee.module)
         if outcome.n_epochs > 0 and not outcome.is_cut_short:
@@ -312,6 +317,7 @@ class Tuner:
             lr=candidate.lr,
             n_epochs=int(extras.get("n_epochs", MAX_EPOCHS)),
             batch_size=int(extras.get("batch_size", fitting)),
+            accumulate=self.handed.accumulate,
             weight_decay=float(extras.get("weight_decay", 0.01)),
             label_smoothing=float(extras.get("label_smoothing", _SMOOTHING if is_of_classes else 0.0)),
             seed=self.stores.seed,

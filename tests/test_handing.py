@@ -1,0 +1,85 @@
+"""What users hand to Lightning's trainer is checked at the door, and crosses to workers as what it is."""
+
+import json
+
+import pytest
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import CSVLogger
+
+from autobackbone import plan
+from autobackbone.errors import ArgumentError
+from autobackbone.handing import NOTHING, Handed, Made, as_handed
+
+DELTA = "datetime:timedelta"
+
+
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        (None, []),
+        ([], []),
+        (DELTA, [(DELTA, {})]),
+        ((DELTA, {"hours": 1}), [(DELTA, {"hours": 1})]),
+        ([DELTA, (DELTA, {"days": 2}), [DELTA, {}]], [(DELTA, {}), (DELTA, {"days": 2}), (DELTA, {})]),
+        ((DELTA, DELTA), [(DELTA, {}), (DELTA, {})]),
+    ],
+)
+def test_one_or_several_in_any_form_are_the_same(given, made):
+    handed = as_handed({"precision": 32}, given, given, "fsdp")
+    assert handed.callbacks == handed.loggers == tuple(Made(factory=name, arguments=of) for name, of in made)
+    handed.require_crossing("workers=1 trains")
+    assert Handed.from_json(json.loads(json.dumps(handed.to_json()))) == handed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"strategy": "ddp_spawn"}, "strategy is 'ddp' or 'fsdp', not 'ddp_spawn'"),
+        ({"trainer_kwargs": 5}, "trainer_kwargs is a dict of arguments of Lightning's Trainer, not 5"),
+        (
+            {"trainer_kwargs": {"max_epochs": 3, "devices": 2}},
+            r"devices, max_epochs came: .* the search decides itself",
+        ),
+        ({"trainer_kwargs": {"logger": True}}, r"logger came: .*arguments of their own"),
+        ({"trainer_kwargs": {"accumulate_grad_batches": 0}}, "accumulate_grad_batches is a whole number from 1, not 0"),
+        (
+            {"trainer_kwargs": {"precision": "16-true"}},
+            "precision is '32-true', '16-mixed' or 'bf16-mixed', not '16-true'",
+        ),
+        ({"trainer_kwargs": {"gradient_clip_val": -1}}, "gradient_clip_val is a number from 0"),
+        ({"trainer_kwargs": {"gradient_clip_algorithm": "none"}}, "gradient_clip_algorithm is 'norm' or 'value'"),
+        ({"callbacks": "nosuch.module:make"}, "'nosuch.module:make' cannot be imported: No module named 'nosuch'"),
+        ({"callbacks": "datetime"}, "'datetime' cannot be imported"),
+        ({"loggers": "datetime:MAXYEAR"}, r"'datetime:MAXYEAR' is 9999\. Give the name of a function or a class"),
+        ({"loggers": True}, r"loggers takes 'package\.module:factory', .* True came"),
+        ({"loggers": (DELTA, {"hours": object()})}, "with arguments by name that JSON can hold"),
+        ({"loggers": [[DELTA]]}, "with arguments by name that JSON can hold"),
+        (
+            {"callbacks": Callback(), "workers": 1},
+            r"^callbacks holds a Callback: it lives .* workers=1 trains in others",
+        ),
+        (
+            {"loggers": [DELTA, CSVLogger("folder")], "devices_per_trial": 2},
+            r"^loggers holds a CSVLogger: .* devices_per_trial=2 trains in others\. Give \('package\.module.*workers=0",
+        ),
+        ({"trainer_kwargs": {"profiler": object()}, "workers": 1}, r"^trainer_kwargs has profiler=<object .*workers=0"),
+    ],
+)
+def test_what_cannot_be_handed_is_told_at_the_door(arguments, message, pictures):
+    with pytest.raises(ArgumentError, match=message):
+        plan(pictures, 60, **arguments)
+
+
+def test_what_the_script_itself_defines_does_not_cross(monkeypatch):
+    import __main__
+
+    monkeypatch.setattr(__main__, "make", Callback, raising=False)
+    handed = as_handed(None, "__main__:make", None)
+    with pytest.raises(ArgumentError, match="'__main__:make', which is defined in the script"):
+        handed.require_crossing("workers=1 trains")
+
+
+def test_what_changes_a_training_is_noted_and_nothing_else():
+    handed = as_handed({"accumulate_grad_batches": 2, "precision": "bf16-mixed", "log_every_n_steps": 7}, DELTA, None)
+    assert handed.decisive() == {"accumulate_grad_batches": 2, "precision": "bf16-mixed"}
+    assert (handed.accumulate, NOTHING.accumulate) == (2, 1)
