@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from autobackbone.course import run_through
 from autobackbone.errors import ArgumentError
-from autobackbone.handing import Strategy, as_handed, noted
+from autobackbone.handing import Strategy, noted
 from autobackbone.planning import Plan
 from autobackbone.preparing import prepare
 from autobackbone.progress import Reporter, Silent
@@ -205,7 +205,10 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
         stop_early=stop_early,
         workers=workers,
         devices_per_trial=devices_per_trial,
-        handed=as_handed(trainer_kwargs, callbacks, loggers, strategy),
+        strategy=strategy,
+        trainer_kwargs=trainer_kwargs,
+        callbacks=callbacks,
+        loggers=loggers,
         runner=runner,
         storage=storage,
     )
@@ -244,7 +247,6 @@ def go_on(  # noqa: PLR0913  as the facade
     is_list = isinstance(added, Sequence) and all(isinstance(name, str) for name in added)
     if added is not None and not is_list:
         raise ArgumentError(f"backbones is a name, a glob, or a list of such, not {added!r}.")
-    anew = as_handed(None, callbacks, loggers)
     sizes, value_range, channels = arguments["image_sizes"], asked.get("value_range"), asked.get("channels")
     settings = as_settings(
         given,
@@ -275,7 +277,9 @@ def go_on(  # noqa: PLR0913  as the facade
         stop_early=stop_early,
         workers=workers,
         devices_per_trial=devices_per_trial,
-        handed=replace(noted(arguments.get("trainer_kwargs")), callbacks=anew.callbacks, loggers=anew.loggers),
+        trainer_kwargs=noted(arguments.get("trainer_kwargs")),
+        callbacks=callbacks,
+        loggers=loggers,
         runner=runner,
         storage=storage,
     )
@@ -375,7 +379,10 @@ def plan(  # noqa: PLR0913  the facade names every argument
         stop_early=stop_early,
         workers=workers,
         devices_per_trial=devices_per_trial,
-        handed=as_handed(trainer_kwargs, callbacks, loggers, strategy),
+        strategy=strategy,
+        trainer_kwargs=trainer_kwargs,
+        callbacks=callbacks,
+        loggers=loggers,
         runner=runner,
         storage=storage,
     )

@@ -181,10 +181,12 @@ def as_handed(trainer_kwargs: object, callbacks: object, loggers: object, strate
     )
 
 
-def noted(trainer_kwargs: object) -> Handed:
-    """What a run has noted of it, `None` where that is nothing: what changes a training, and that alone."""
+def noted(trainer_kwargs: object) -> dict[str, Any]:
+    """What a run has noted of arguments of the trainer: what changes a training, and that alone. A run from elsewhere
+    may name more, such as a folder to write to.
+    """
     given = trainer_kwargs if isinstance(trainer_kwargs, Mapping) else {}
-    return as_handed({name: given[name] for name in _DECISIVE if name in given}, None, None)
+    return {name: given[name] for name in _DECISIVE if name in given}
 
 
 def _require_free(trainer: Mapping[str, Any]) -> None:

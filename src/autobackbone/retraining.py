@@ -23,7 +23,7 @@ from autobackbone.data import LEFT_OUT, PART_CODES, DataBundle, PartSource, Prep
 from autobackbone.data.sources import Found
 from autobackbone.data.surveying import find
 from autobackbone.errors import ArgumentError, EpochTooLongError, RunError, TrialError
-from autobackbone.handing import noted
+from autobackbone.handing import as_handed, noted
 from autobackbone.latency.target import resolve
 from autobackbone.metrics import Metric, score, to_maximised
 from autobackbone.records import ImageSize, Precision, RefitOn, Target, Trial, counted
@@ -194,7 +194,7 @@ class Retrainer:
             stores=self._stores(bundle, trial),
             score=scorer,
             batch_norm=self.facts["arguments"]["batch_norm"],
-            handed=noted(self.facts["arguments"].get("trainer_kwargs")),
+            handed=as_handed(noted(self.facts["arguments"].get("trainer_kwargs")), None, None),
         )
         with scratch_folder() as folder:
             crossing = folder / "worker"

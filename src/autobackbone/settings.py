@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from autobackbone import runfolder
 from autobackbone.errors import ArgumentError
-from autobackbone.handing import NOTHING, Handed
+from autobackbone.handing import NOTHING, Handed, Strategy, as_handed
 from autobackbone.records import Budget, ImageSize, Limits, Resize, Target, Task, as_budget, as_image_sizes, is_number
 from autobackbone.runners import RunnerRay, as_runner
 from autobackbone.servers import Server, as_server
@@ -140,7 +140,10 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     stop_early: bool = False,
     workers: int | None = None,
     devices_per_trial: int = 1,
-    handed: Handed = NOTHING,
+    strategy: Strategy = "ddp",
+    trainer_kwargs: Mapping[str, Any] | None = None,
+    callbacks: Any = None,
+    loggers: Any = None,
     runner: RunnerRay | str | None = None,
     storage: Server | str | None = None,
 ) -> Settings:
@@ -157,21 +160,8 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     _require(batch_norm in ("fixed", "batch"), f"batch_norm is 'fixed' or 'batch', not {batch_norm!r}.")
     is_seed = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**32
     _require(is_seed, f"seed is a whole number from 0 to 4294967295, not {seed!r}.")
-    as_workers(workers, devices_per_trial)
-    cluster = as_runner(runner)
-    is_alone = cluster is None or (workers is None and devices_per_trial == 1)
-    _require(
-        is_alone,
-        "runner='ray' trains as many side by side as the cluster has room for, each on one device: leave workers and "
-        "devices_per_trial out.",
-    )
-    is_measuring = cluster is None or costs is None
-    _require(is_measuring, "costs= repeats a search in its order, which a cluster does not keep: leave out runner.")
-    if as_workers(workers, devices_per_trial):
-        devices = f"devices_per_trial={devices_per_trial}"
-        handed.require_crossing(f"workers={workers} trains" if devices_per_trial == 1 else f"{devices} trains")
-    if cluster is not None:
-        handed.require_crossing("runner='ray' trains")
+    handed = as_handed(trainer_kwargs, callbacks, loggers, strategy)
+    cluster = _as_runner(runner, workers, devices_per_trial, costs, handed)
     is_task = task is None or task in get_args(Task)
     _require(is_task, f"task is 'classification', 'regression', 'multilabel', or None to read it, not {task!r}.")
     is_label = label is None or isinstance(label, str) or _are_texts(label)
@@ -246,6 +236,25 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
         runner=cluster,
         storage=as_server(storage),
     )
+
+
+def _as_runner(
+    runner: object, workers: int | None, devices_per_trial: int, costs: object, handed: Handed
+) -> RunnerRay | None:
+    """Where trainings run, if not on this machine; what does not go together is told."""
+    n_workers, cluster = as_workers(workers, devices_per_trial), as_runner(runner)
+    if n_workers:
+        devices = f"devices_per_trial={devices_per_trial}"
+        handed.require_crossing(f"workers={n_workers} trains" if devices_per_trial == 1 else f"{devices} trains")
+    if cluster is not None:
+        _require(
+            workers is None and devices_per_trial == 1,
+            "runner='ray' trains as many side by side as the cluster has room for, each on one device: leave workers "
+            "and devices_per_trial out.",
+        )
+        _require(costs is None, "costs= repeats a search in its order, which a cluster does not keep: leave one out.")
+        handed.require_crossing("runner='ray' trains")
+    return cluster
 
 
 def as_workers(workers: int | None, devices_per_trial: int) -> int:
