@@ -3,11 +3,13 @@
 import json
 
 import pytest
+import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger
+from tests.conftest import TINY, make_pictures
 
-from autobackbone import plan
-from autobackbone.errors import ArgumentError
+from autobackbone import Budget, open_run, plan, select_backbone
+from autobackbone.errors import ArgumentError, RunError
 from autobackbone.handing import NOTHING, Handed, Made, as_handed
 
 DELTA = "datetime:timedelta"
@@ -83,3 +85,39 @@ def test_what_changes_a_training_is_noted_and_nothing_else():
     handed = as_handed({"accumulate_grad_batches": 2, "precision": "bf16-mixed", "log_every_n_steps": 7}, DELTA, None)
     assert handed.decisive() == {"accumulate_grad_batches": 2, "precision": "bf16-mixed"}
     assert (handed.accumulate, NOTHING.accumulate) == (2, 1)
+
+
+def test_a_run_keeps_what_changes_its_trainings(random_weights, tmp_path):
+    images, classes = make_pictures(n_per_class=60)
+    given = {"weights": random_weights(TINY), "cache_dir": tmp_path / "cache", "progress": False}
+    run = tmp_path / "run"
+    # Of numbers, which no softmax brings back to full precision before they are scored.
+    first = select_backbone(
+        (images, classes * 1.5),
+        Budget(n_trials=1),
+        backbones=TINY,
+        image_sizes=32,
+        run_dir=run,
+        space={"n_epochs": 2, "n_blocks_kept": None},
+        trainer_kwargs={"precision": "bf16-mixed", "gradient_clip_val": 0.1},
+        loggers=("pytorch_lightning.loggers:CSVLogger", {"save_dir": str(tmp_path), "name": "told"}),
+        **given,
+    )
+    tuned = next(trial for trial in first.trials if trial.n_unfrozen > 0)
+    assert tuned.rung_scores, tuned.reason
+    n_told = len(list((tmp_path / "told").iterdir()))
+    assert n_told > 0
+    kept = json.loads((run / "run.json").read_text())["arguments"]["trainer_kwargs"]
+    assert kept == {"precision": "bf16-mixed", "gradient_clip_val": 0.1}
+    assert f"trainer_kwargs={kept!r}" in first.reproduce()
+    opened = open_run(run)
+    dataset = (images, classes * 1.5)
+    retrained = opened.retrain(tuned.number, dataset=dataset, cache_dir=tmp_path / "cache")
+    if tuned in first.front:
+        for name, value in first.model(tuned).state_dict().items():
+            torch.testing.assert_close(retrained.state_dict()[name], value, atol=1e-2, rtol=1e-2)
+    further = opened.more(Budget(n_trials=1), dataset=dataset, cache_dir=tmp_path / "cache", progress=False)
+    assert sum(trial.n_unfrozen > 0 for trial in further.trials) == 2
+    assert len(list((tmp_path / "told").iterdir())) == n_told  # loggers are said again, or there are none
+    with pytest.raises(RunError, match=r"was begun with .*trainer_kwargs={.*gradient_clip_val.*\(now {}\)"):
+        select_backbone(dataset, Budget(n_trials=1), backbones=TINY, image_sizes=32, run_dir=run, **given)
