@@ -45,6 +45,22 @@ print(*group.pids, flush=True)
 time.sleep(600)
 """
 
+LONELY = """
+from pathlib import Path
+
+from pytorch_lightning.callbacks import Callback
+
+ORDER = Path({order!r})
+
+
+class Lonely(Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_rank == 1 and trainer.current_epoch == 1 and ORDER.exists():
+            order = ORDER.read_text()
+            ORDER.unlink()
+            raise MemoryError if order == "memory" else ZeroDivisionError("a bug")
+"""
+
 
 def candidate(**changes):
     # Of 26 pictures the last batch has two: of three processes one has none of it.
@@ -90,10 +106,20 @@ def logs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pair(make, logs, tmp_path_factory):
+def lonely(order):
+    """The file in which the second process alone is told what to raise, in its second epoch."""
+    file = order.with_name("order of the second")
+    order.with_name("lonely.py").write_text(LONELY.format(order=str(file)))
+    return file
+
+
+@pytest.fixture(scope="module")
+def pair(make, logs, lonely, tmp_path_factory):
     """Two processes for all tests here, begun anew where one ended them."""
     of = make("there")
-    handed = as_handed(None, None, ("pytorch_lightning.loggers:CSVLogger", {"save_dir": str(logs), "name": "told"}))
+    handed = as_handed(
+        None, "lonely:Lonely", ("pytorch_lightning.loggers:CSVLogger", {"save_dir": str(logs), "name": "told"})
+    )
     of["local"] = replace(of["local"], handed=handed)
     with WorkerTuner(**of, folder=tmp_path_factory.mktemp("pair") / ".worker", n_ranks=2) as worker:
         yield worker
@@ -240,6 +266,22 @@ def test_where_memory_is_too_small_new_ones_take_half_as_many_pictures(pair, hea
     assert outcome.n_epochs == 3
     assert not any(map(is_running, pids))
     assert stores.settled(wanted.body, 4).n_at_once == 4
+
+
+@pytest.mark.slow
+def test_one_that_fails_alone_in_the_midst_ends_all_of_them(pair, head, lonely):
+    pair.tune(candidate(), head)
+    pids = _pids(pair)
+    lonely.write_text("bug")
+    with pytest.raises(RuntimeError, match=r"(?s)^a bug in the worker process:.rank 1 of its 2 .*ZeroDivisionError"):
+        pair.tune(candidate(), head)
+    assert not any(map(is_running, pids))
+    lonely.write_text("memory")
+    wanted = candidate(n_unfrozen=3)
+    _, outcome = pair.tune(wanted, head)
+    assert outcome.n_epochs == 3
+    assert not lonely.exists()
+    assert pair.local.stores.settled(wanted.body, 3).n_at_once == 4
 
 
 def test_who_fails_alone_is_named_and_the_others_do_not_wait_for_ever(make, tmp_path):
