@@ -93,8 +93,9 @@ def test_one_row_more_in_the_last_batch_makes_a_difference(alone):
     assert not np.allclose(shorter["rung_scores"], alone["plain"]["rung_scores"], atol=1e-3)
 
 
-def test_moving_statistics_are_those_of_all_processes(both):
-    first, second = (one["statistics"]["weights"] for one in both)
+@pytest.mark.parametrize("case", ["statistics", "statistics of few"])
+def test_moving_statistics_are_those_of_all_processes(both, case):
+    first, second = (one[case]["weights"] for one in both)
     assert {"layers.1.running_mean", "layers.1.running_var"} <= first.keys()
     assert first == second
 
@@ -105,6 +106,7 @@ def test_moving_statistics_are_those_of_all_processes(both):
         ("a number that is none", "TrialError", "the loss became nan at lr 3.0e-02", "TrialError"),
         ("a score that is none", "MetricError", "not defined", "FollowedError"),
         ("late at the first", "EpochTooLongError", "time ended inside the first epoch", "EpochTooLongError"),
+        ("statistics of one", "TrialError", "no variance to normalise by. Give another batch_size", "TrialError"),
         ("a failure", "TrialError", "a reason", "FollowedError"),
     ],
 )
@@ -123,11 +125,12 @@ def test_the_first_process_decides_and_has_what_all_have(both):
     assert [one["gathered"] for one in both] == [[[], [0.0, 1.0, 2.0]], []]
 
 
-@given(n=st.integers(1, 9), n_rows=st.integers(1, 40))
-def test_each_row_is_one_rank_s_and_counts_the_same(n, n_rows):
+@given(n=st.integers(1, 9), n_rows=st.integers(1, 40), n_least=st.integers(1, 3))
+def test_each_row_is_one_rank_s_and_counts_the_same(n, n_rows, n_least):
     ranks, losses = [Ranks(rank=rank, n=n) for rank in range(n)], np.random.default_rng(0).normal(size=n_rows)
-    own = [np.arange(n_rows)[one.part_of(n_rows)] for one in ranks]
-    assert all(len(rows) > 0 for rows in own)
+    parts = [one.part_of(n_rows, n_least) for one in ranks]
+    assert all(len(part) == len(set(part)) >= min(n_least, n_rows) for part in parts)
+    own = [np.array(part[: max(1, one.n_own(n_rows))]) for part, one in zip(parts, ranks, strict=True)]
     counted = [rows[: one.n_own(n_rows)] for rows, one in zip(own, ranks, strict=True)]
     assert sorted(np.concatenate(counted).tolist()) == list(range(n_rows))
     weighed = [one.weight(n_rows) * losses[rows].mean() for rows, one in zip(own, ranks, strict=True)]

@@ -110,6 +110,8 @@ def cases(ranks, folder):
         "went on": trained(ranks, leg=Leg(checkpoint=paused.checkpoint, n_before=1)),
         "nowhere": trained(ranks, leg=nowhere) | {"is_there": nowhere.checkpoint.exists()},
         "statistics": trained(ranks, recipe=replace(RECIPE, batch_size=N_TRAIN), has_batch_norm=True),
+        "statistics of few": trained(ranks, recipe=replace(RECIPE, batch_size=3), has_batch_norm=True),
+        "statistics of one": told(lambda: trained(ranks, has_batch_norm=True)),
         "a number that is none": told(lambda: trained(ranks, values=with_nan)),
         "a score that is none": told(lambda: trained(ranks, score=undefined)),
         "late at the first": told(lambda: trained(ranks, until=now - 1 if ranks.is_first else later)),

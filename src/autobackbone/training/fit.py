@@ -37,6 +37,8 @@ Scorer = Callable[[NDArray[np.float32]], float]
 """Validation predictions (n_validation, n_outputs) to a score that is maximised."""
 
 _VALIDATION_BATCH_SIZE = 64
+# How torch says that a batch is too small for BatchNorm.
+_NO_VARIANCE = "Expected more than 1 value per channel"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,8 +163,14 @@ def fit(
         with contextlib.suppress(_TimeIsUp), memory_errors_translated():
             # A pass without gradients takes less than half of the memory.
             n_at_once = min(_VALIDATION_BATCH_SIZE, 2 * math.ceil(recipe.batch_size / ranks.n))
+            trainee.set_mode()
             training = shuffled(
-                trainee.train, recipe.batch_size, seed=recipe.seed, sampling=recipe.sampling, ranks=ranks
+                trainee.train,
+                recipe.batch_size,
+                seed=recipe.seed,
+                sampling=recipe.sampling,
+                ranks=ranks,
+                n_least=2 if moving_statistics(trainee.module) else 1,  # of one picture there may be no variance
             )
             begun_at = None if leg is None or leg.n_before == 0 else leg.checkpoint
             has_none = len(trainee.validation) == 0
@@ -195,12 +203,24 @@ def fit(
 
 
 def forward(trainee: Trainee, stored_batch: Tensor, precision: StepPrecision) -> Tensor:
-    """Outputs (n, n_outputs) in float32 of a stored batch on the device, with a graph."""
+    """Outputs (n, n_outputs) in float32 of a stored batch on the device, with a graph.
+
+    Raises:
+        TrialError: running statistics are to follow a single picture.
+    """
     # Only where it is wanted: switched off here, it would be so for a user who has it from Lightning.
     is_rounded = precision == "bfloat16"
     rounded = torch.autocast(stored_batch.device.type, torch.bfloat16) if is_rounded else contextlib.nullcontext()
-    with rounded:
-        outputs: Tensor = trainee.module(trainee.prepare(stored_batch))
+    try:
+        with rounded:
+            outputs: Tensor = trainee.module(trainee.prepare(stored_batch))
+    except ValueError as error:
+        if _NO_VARIANCE not in str(error):
+            raise
+        raise TrialError(
+            "a batch, perhaps the last one, has a single picture, of which there is no variance to normalise by. Give "
+            "another batch_size, or batch_norm='fixed'"
+        ) from error
     return outputs.float()
 
 
@@ -232,8 +252,12 @@ class _Loop(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         stored, labels = batch
         outputs = forward(self._trainee, stored, self.recipe.precision)
-        loss = self._trainee.objective.loss(outputs, labels, label_smoothing=self.recipe.label_smoothing)
         n_rows = min(self.recipe.batch_size, len(self._trainee.train) - batch_idx * self.recipe.batch_size)
+        n_own = self.ranks.n_own(n_rows)
+        counted = slice(max(1, n_own))
+        loss = self._trainee.objective.loss(
+            outputs[counted], labels[counted], label_smoothing=self.recipe.label_smoothing
+        )
         loss = self.ranks.weight(n_rows) * loss
         # Of the whole batch: one rank that stopped by itself would be waited for.
         whole = self.ranks.mean(loss.detach())
@@ -241,7 +265,7 @@ class _Loop(pl.LightningModule):
             raise TrialError(f"the loss became {whole.item()} at lr {self.recipe.lr:.1e}")
         if self.is_told:
             self.log("train_loss", whole, on_step=False, on_epoch=True, batch_size=n_rows)
-        return {"loss": loss, OUTPUTS: outputs.detach()[: self.ranks.n_own(n_rows)]}
+        return {"loss": loss, OUTPUTS: outputs.detach()[:n_own]}
 
     def on_after_backward(self) -> None:
         self.ranks.average(moving_statistics(self.module))

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,7 +44,7 @@ class Ranks:
 
     Example:
         >>> second = Ranks(rank=1, n=2)
-        >>> list(range(5))[second.part_of(5)], second.n_own(5), second.weight(5)
+        >>> second.part_of(5), second.n_own(5), second.weight(5)
         ([1, 3], 2, 0.8)
         >>> Ranks().weight(5)
         1.0
@@ -61,11 +62,17 @@ class Ranks:
         """How many of some rows are its own: every nth."""
         return len(range(self.rank, n_rows, self.n))
 
-    def part_of(self, n_rows: int) -> slice:
-        """Its rows among so many, at least 1. Where there are too few for all ranks, one that counts nothing: who takes
-        no step at all would be waited for.
+    def part_of(self, n_rows: int, n_least: int = 1) -> list[int]:
+        """Its rows among so many, in order. Where there are too few for all ranks, others follow, which count nothing:
+        who takes no step at all would be waited for.
+
+        Args:
+            n_rows: at least 1.
+            n_least: that it has to have, if there are so many.
         """
-        return slice(self.rank, None, self.n) if self.rank < n_rows else slice(0, 1)
+        own = list(range(self.rank, n_rows, self.n))
+        others = (row for row in range(n_rows) if row % self.n != self.rank)
+        return own + list(islice(others, max(0, n_least - len(own))))
 
     def weight(self, n_rows: int) -> float:
         """What the mean loss of its own rows counts, so that the mean over ranks is the mean over all rows."""

@@ -52,12 +52,12 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
         return len(self.labels)
 
     def __getitem__(self, rows: list[int]) -> tuple[Tensor, Tensor]:
-        return self.part(rows, slice(None))
+        return self.part(rows, range(len(rows)))
 
-    def part(self, rows: list[int], part: slice) -> tuple[Tensor, Tensor]:
+    def part(self, batch_rows: list[int], part: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Some of the rows of a batch, just as they are in all of it: what is drawn is drawn for all."""
-        drawn = self.generator.integers(len(self.views), size=len(rows))[part]
-        rows = rows[part]
+        drawn = self.generator.integers(len(self.views), size=len(batch_rows))[list(part)]
+        rows = [batch_rows[one] for one in part]
         places = self.places[:, rows]
         batch = self.views[0][places[0]]
         for number, view in enumerate(self.views[1:], start=1):
@@ -72,7 +72,9 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
 Batches = DataLoader[tuple[Tensor, Tensor]]
 
 
-def shuffled(rows: Rows, batch_size: int, *, seed: int, sampling: Balancing = "none", ranks: Ranks = ALONE) -> Batches:
+def shuffled(
+    rows: Rows, batch_size: int, *, seed: int, sampling: Balancing = "none", ranks: Ranks = ALONE, n_least: int = 1
+) -> Batches:
     """Each row once an epoch, in an order that the seed tells; or as many, drawn with replacement, each class as often.
 
     Args:
@@ -81,9 +83,10 @@ def shuffled(rows: Rows, batch_size: int, *, seed: int, sampling: Balancing = "n
         seed: of the order, of each epoch its own.
         sampling: whether classes are balanced.
         ranks: of whose rows in each batch this gives the part of one.
+        n_least: rows that a part has, if its batch has so many: some may count nothing.
     """
     sampler = _ShuffledBatches(rows, batch_size, seed, sampling)
-    return DataLoader(_Parts(rows, ranks), sampler=sampler, batch_size=None)
+    return DataLoader(_Parts(rows, ranks, n_least), sampler=sampler, batch_size=None)
 
 
 def in_order(rows: Rows, batch_size: int, *, ranks: Ranks = ALONE) -> Batches:
@@ -94,21 +97,21 @@ def in_order(rows: Rows, batch_size: int, *, ranks: Ranks = ALONE) -> Batches:
         batch_size: rows at once, of this rank.
         ranks: which ones are its own.
     """
-    own = range(len(rows))[ranks.part_of(len(rows))]
+    own = ranks.part_of(len(rows))
     return DataLoader(rows, sampler=BatchSampler(own, batch_size, drop_last=False), batch_size=None)
 
 
 class _Parts(Dataset[tuple[Tensor, Tensor]]):
     """Of each batch what one of several ranks has."""
 
-    def __init__(self, rows: Rows, ranks: Ranks) -> None:
-        self.rows, self.ranks = rows, ranks
+    def __init__(self, rows: Rows, ranks: Ranks, n_least: int) -> None:
+        self.rows, self.ranks, self.n_least = rows, ranks, n_least
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, batch: list[int]) -> tuple[Tensor, Tensor]:
-        return self.rows.part(batch, self.ranks.part_of(len(batch)))
+        return self.rows.part(batch, self.ranks.part_of(len(batch), self.n_least))
 
 
 class _ShuffledBatches(BatchSampler):

@@ -225,7 +225,7 @@ class Tuner:
         """Times a step, in the precision that is chosen already, or was when the run that is repeated measured it."""
         found: dict[StepPrecision, float] = {}
 
-        n_own = math.ceil(recipe.batch_size / self.ranks.n)
+        n_own = max(min(2, recipe.batch_size), math.ceil(recipe.batch_size / self.ranks.n))
 
         def measure(wanted: StepPrecision | None = None) -> StepPrecision:
             steps = measured(trainee, replace(recipe, batch_size=n_own), wanted)
