@@ -340,6 +340,7 @@ def _n_workers(prepared: Prepared, shop: Workshop) -> int:
     n = usual_workers(_n_gpus(shop), settings.devices_per_trial)
     try:
         if n:
+            settings.handed.require_crossing("one worker process a GPU trains")
             require_crossing(prepared.metric)
             require_pictures(shop.bundle, [size for of in prepared.image_sizes.values() for size in of])
     except ArgumentError as error:
