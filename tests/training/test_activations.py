@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from autobackbone.errors import TrialError
+from autobackbone.training import activations
 from autobackbone.training.activations import ActivationCache, NoRoomError, StoreWriter, stored
 
 
@@ -102,7 +103,7 @@ def test_stores_leave_for_the_free_disk_too(tmp_path):
 def test_a_disk_that_fills_up_while_writing_is_no_room(cache):
     path = cache.path(backbone="net")
     cache.folder.mkdir()
-    path.with_suffix(f".{os.getpid()}.part").symlink_to("/dev/full")
+    activations._aside(path).symlink_to("/dev/full")
     with pytest.raises(NoRoomError, match="no room"):
         stored(cache, path, doubles(200), n_rows=200)
     assert list(cache.folder.iterdir()) == []
@@ -145,10 +146,11 @@ def test_a_store_that_another_process_takes_for_abandoned_has_no_room(cache):
 
 def test_what_a_process_that_was_ended_was_writing_goes_at_once(cache):
     cache.folder.mkdir()
-    for name in ("a.12.part", "b.12.part", "c.2.part", "d.npy"):
+    here = activations._HERE
+    for name in (f"a.{here}-12.part", f"b.{here}-12.part", f"c.{here}-2.part", "e.elsewhere-12.part", "d.npy"):
         (cache.folder / name).touch()
     cache.remove_unfinished(12)
-    assert {file.name for file in cache.folder.iterdir()} == {"c.2.part", "d.npy"}
+    assert {file.name for file in cache.folder.iterdir()} == {f"c.{here}-2.part", "e.elsewhere-12.part", "d.npy"}
 
 
 def test_a_store_that_is_given_up_leaves_nothing(cache):

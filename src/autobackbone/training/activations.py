@@ -12,6 +12,8 @@ import json
 import logging
 import math
 import os
+import platform
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +31,8 @@ from autobackbone.errors import TrialError
 from autobackbone.runfolder import FULL
 
 _LOG = logging.getLogger(__name__)
+# Machines that share a cache may give their processes the same numbers.
+_HERE = re.sub(r"[^0-9A-Za-z-]", "-", platform.node())
 # A tenth is kept free for the run itself.
 _DISK_SHARE = 0.9
 _ABANDONED_S = 86_400.0
@@ -102,8 +106,8 @@ class ActivationCache:
         return store
 
     def remove_unfinished(self, pid: int) -> None:
-        """Remove what a process that was ended was writing."""
-        for file in self.folder.glob(f"*.{pid}.part"):
+        """Remove what a process of this machine that was ended was writing."""
+        for file in self.folder.glob(f"*.{_HERE}-{pid}.part"):
             file.unlink(missing_ok=True)
 
     def _remove_abandoned(self) -> None:
@@ -264,7 +268,7 @@ class StoreWriter:
 
 def _aside(path: Path) -> Path:
     """Where this process writes a store until it is whole."""
-    return path.with_suffix(f".{os.getpid()}.part")
+    return path.with_suffix(f".{_HERE}-{os.getpid()}.part")
 
 
 def _compute(writer: StoreWriter, chunks: Iterator[Tensor], until: float | None) -> None:
