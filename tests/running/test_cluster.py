@@ -96,7 +96,13 @@ def photos(pictures, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(params=["the same paths", "a folder", "an address"])
+@pytest.fixture(
+    params=[
+        pytest.param("the same paths", marks=pytest.mark.slow),
+        "a folder",
+        pytest.param("an address", marks=pytest.mark.slow),
+    ]
+)
 def tuner(request, cluster, made, tmp_path):
     shared = {"the same paths": None, "a folder": tmp_path / "seen", "an address": f"file://{tmp_path}/seen"}
     how = RunnerRay(address=cluster.address, shared=shared[request.param], runtime_env=same_modules())
@@ -203,6 +209,7 @@ def lose_who_trains(cluster, order):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_costs_nothing_and_what_trials_raise_is_raised_here(made, cluster, order, tmp_path):
     head = made[1]
     how = RunnerRay(address=cluster.address, runtime_env=same_modules(), max_retries=1)
