@@ -105,6 +105,7 @@ def audited(pins: Iterable[str], service: Sequence[str]) -> Report:
         listed.write_text("\n".join(pins), encoding="utf-8")
         command = [sys.executable, "-m", "pip_audit", "--requirement", listed, "--no-deps", "--disable-pip"]
         command += ["--format", "json", "--output", answer, "--progress-spinner", "off", "--timeout", str(_ANSWER_S)]
+        said = ""
         try:
             asked = subprocess.run(  # noqa: S603  this very Python
                 [*map(str, command), "--vulnerability-service", *service],
@@ -113,11 +114,12 @@ def audited(pins: Iterable[str], service: Sequence[str]) -> Report:
                 timeout=_ALL_S,
                 check=False,
             )
+            said = asked.stderr
             return _read(json.loads(answer.read_text(encoding="utf-8"))["dependencies"])
         except subprocess.TimeoutExpired:
             return Report(problem=f"no answer within {_ALL_S} s")
         except (OSError, ValueError, KeyError):
-            return Report(problem=next(iter(reversed(asked.stderr.strip().splitlines())), "no answer"))
+            return Report(problem=next(iter(reversed(said.strip().splitlines())), "no answer"))
 
 
 def _read(dependencies: Iterable[dict[str, Any]]) -> Report:

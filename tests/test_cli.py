@@ -229,7 +229,7 @@ def test_a_worker_needs_a_metric_that_it_can_import(photos, tiny, tmp_path, monk
     line = ("select", photos, "--run-dir", tmp_path / "run", "--metric", "__main__:make", "--workers", "1", *tiny)
     done = command(*line)
     assert done.code == 1
-    assert "error: worker processes need a metric that they can import" in done.err
+    assert "error: other processes need a metric that they can import" in done.err
 
 
 def test_names_and_sizes_may_stand_in_one_list(photos, random_weights):

@@ -1,6 +1,7 @@
 """What users hand to Lightning's trainer is checked at the door, and crosses to workers as what it is."""
 
 import json
+from fractions import Fraction
 
 import pytest
 import torch
@@ -49,6 +50,7 @@ def test_one_or_several_in_any_form_are_the_same(given, made):
             "precision is '32-true', '16-mixed' or 'bf16-mixed', not '16-true'",
         ),
         ({"trainer_kwargs": {"gradient_clip_val": -1}}, "gradient_clip_val is a number from 0"),
+        ({"trainer_kwargs": {"gradient_clip_val": Fraction(1, 2)}}, "gradient_clip_val of trainer_kwargs are noted"),
         ({"trainer_kwargs": {"gradient_clip_algorithm": "none"}}, "gradient_clip_algorithm is 'norm' or 'value'"),
         ({"callbacks": "nosuch.module:make"}, "'nosuch.module:make' cannot be imported: No module named 'nosuch'"),
         ({"callbacks": "datetime"}, "'datetime' cannot be imported"),

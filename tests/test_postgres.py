@@ -107,6 +107,16 @@ def test_a_run_whose_study_is_in_a_server_is_read_and_continued_without_naming_i
         search(run_dir=moved)
 
 
+def test_a_search_starts_from_the_front_of_a_run_in_a_server(search, address, with_password, tmp_path):
+    first = search(Budget(n_trials=1), storage=address)
+    tuned = {(one.n_unfrozen, one.lr) for one in first.front if one.n_unfrozen > 0}
+    for number, warm in enumerate((first, first.path)):
+        heard = Hears()
+        search(Budget(n_trials=0), run_dir=tmp_path / str(number), warm_start=warm, progress=heard)
+        noted = json.loads((tmp_path / str(number) / "run.json").read_text(encoding="utf-8"))["warm_start"]["front"]
+        assert {(one["n_unfrozen"], one["lr"]) for one in noted if one["n_unfrozen"] > 0} == tuned
+
+
 def test_what_a_search_needs_of_a_server_is_told_before_anything_is_read(search, address, postgres, tmp_path):
     for storage, error, words in (
         (f"mysql://me:{quote(PASSWORD)}@h/db", ArgumentError, r"mysql://… came"),

@@ -191,6 +191,18 @@ def test_the_lines_that_are_printed_repeat_the_run(searched, tmp_path, monkeypat
         assert (one.latency_ms, one.score) == (other.latency_ms, other.score)
 
 
+def test_a_search_that_trained_side_by_side_is_not_said_to_come_out_the_same(searched, tmp_path):
+    result, *_ = searched
+    shutil.copytree(result.path, tmp_path / "run")
+    assert "the same trials come out" in open_run(tmp_path / "run").reproduce()
+    with (tmp_path / "run" / "costs.jsonl").open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps({"of": "side by side", "is": 4}) + "\n")
+    script = open_run(tmp_path / "run").reproduce()
+    assert "ran side by side, and ended in an order that no record can repeat" in script
+    assert "costs=" not in script
+    assert "the same trials come out" not in script
+
+
 def test_a_head_that_a_clock_cut_short_is_the_recorded_one(searched, tmp_path):
     result, dataset, cache = searched
     shutil.copytree(result.path, tmp_path / "run")

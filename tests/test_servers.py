@@ -61,6 +61,7 @@ def test_the_password_of_the_address_counts_before_that_of_an_option():
         ("postgresql://me:hunter2", "port is no number"),
         ("postgresql://me:hunter2@h:0/db", "port is no number"),
         ("postgresql://me:hunter2@h:65536/db", "port is no number"),
+        (f"postgresql://me:hunter2@h:{'9' * 5000}/db", "port is no number"),
         ("postgresql://me:hunter2@h/db?port=x", "port is no number"),
         ("postgresql://me:hunter2/x@h/db", "port is no number"),
         ("postgresql://me:hunter2#x@h/db", "one with a # came"),

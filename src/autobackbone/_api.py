@@ -145,7 +145,8 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
         devices_per_trial: above 1, each training runs on so many GPUs, or in so many processes that share the CPU, by
             DDP. Each worker is then a group of so many processes, and `workers=None` is one for each group of GPUs,
             at least 1.
-        strategy: of several devices, `"ddp"` or `"fsdp"`; the latter needs GPUs, and has not been run yet.
+        strategy: of several devices, `"ddp"` or `"fsdp"`; the latter needs GPUs, and has not been run yet. What goes on
+            with the run, or trains again, does so by DDP.
         trainer_kwargs: arguments of Lightning's `Trainer`: `precision` (`"bf16-mixed"`, `"16-mixed"`),
             `gradient_clip_val`, `gradient_clip_algorithm`, `accumulate_grad_batches`, `deterministic`, `benchmark`,
             `profiler`, `detect_anomaly`, `log_every_n_steps`, `default_root_dir`. The first four are noted by the run,

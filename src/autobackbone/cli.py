@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autobackbone.clirun import Dataset, Run, Storage, Workers, commands, writing
+from autobackbone.clirun import Dataset, Devices, OwnMetric, Run, Storage, Workers, commands, writing
 from autobackbone.errors import ArgumentError, AutobackboneError
 from autobackbone.records import Budget, Limits, Precision, Resize, Target, Task, as_budget
 from autobackbone.runners import RunnerRay
@@ -44,9 +44,6 @@ Backbones = Annotated[
 ImageSizes = Annotated[
     list[str] | None,
     typer.Option("--image-size", "--image-sizes", help="Pixels, or HEIGHTxWIDTH, with commas between."),
-]
-Devices = Annotated[
-    int, typer.Option(min=1, help="GPUs, or processes on the CPU, that train each trial together; above 1 in workers.")
 ]
 Ray = Annotated[
     str | None,
@@ -214,13 +211,14 @@ def more(
     devices_per_trial: Devices = 1,
     ray: Ray = None,
     stop_early: StopEarly = False,
+    metric: OwnMetric = None,
     storage: Storage = None,
 ) -> None:
     """Go on with a run: more time, and further networks."""
     granted = _granted(budget, trials)
     from autobackbone import open_run
 
-    call = open_run(run, storage=storage).more
+    call = open_run(run, metric=metric, storage=storage).more
     asked: dict[str, Any] = {
         "dataset": data,
         "max_download_mb": max_download_mb,

@@ -39,6 +39,9 @@ Workers = Annotated[
         "this process. One for each GPU if not given, and 0 where there is one GPU at most.",
     ),
 ]
+Devices = Annotated[
+    int, typer.Option(min=1, help="GPUs, or processes on the CPU, that train each trial together; above 1 in workers.")
+]
 Dataset = Annotated[
     Path | None, typer.Option("--data", help="The pictures, where they are not any more where the run found them.")
 ]
@@ -182,13 +185,16 @@ def refit(
     data: Dataset = None,
     metric: OwnMetric = None,
     storage: Storage = None,
-    workers: Workers = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="1 trains in a worker process, 0 in this one.")] = None,
+    devices_per_trial: Devices = 1,
 ) -> None:
     """Train a trial once more, on the validation pictures, too, and compare both networks on the test part."""
     from autobackbone import open_run
 
     selection = open_run(run, metric=metric, storage=storage)
-    again = selection.refit(trial, on=on, budget=budget, dataset=data, workers=workers or 0)
+    again = selection.refit(
+        trial, on=on, budget=budget, dataset=data, workers=workers, devices_per_trial=devices_per_trial
+    )
     typer.echo(harmless(str(again)))
     if again.path is None:  # said already
         raise typer.Exit(1)

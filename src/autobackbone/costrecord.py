@@ -33,6 +33,8 @@ _MOST_S = 3e7
 _HIGHEST_SPEED = 1e9
 SITTING = "sitting"
 """What a sitting notes first: its budget."""
+SIDE_BY_SIDE = "side by side"
+"""What a sitting notes where several trainings ran at once: how many might, when it began."""
 RecordedCosts = Mapping[str, Sequence[Any]]
 """Plain data by what it is of, in the order in which it was measured."""
 
@@ -191,8 +193,12 @@ def read_costs(file: Path) -> dict[str, list[Any]]:
 
 
 def is_one_untimed_sitting(costs: RecordedCosts) -> bool:
-    """Whether all of it was noted by one sitting that no clock ended: only such a search comes out the same again."""
+    """Whether all of it was noted by one sitting that no clock ended, one training after the other: only such a search
+    comes out the same again.
+    """
     sittings = costs.get(SITTING, ())
+    if costs.get(SIDE_BY_SIDE):
+        return False
     return len(sittings) == 1 and isinstance(sittings[0], dict) and sittings[0].get("wall_clock_s", 0.0) is None
 
 

@@ -16,7 +16,7 @@ import torch
 from autobackbone.choosing import front_of, on_one_scale, trial_line
 from autobackbone.clock import Clock
 from autobackbone.confirm import confirm, expected_s
-from autobackbone.costrecord import SITTING, CostRecord, RecordedCosts, is_one_untimed_sitting, read_costs
+from autobackbone.costrecord import SIDE_BY_SIDE, SITTING, CostRecord, RecordedCosts, is_one_untimed_sitting, read_costs
 from autobackbone.data import (
     FEW_PICTURES,
     DataBundle,
@@ -103,6 +103,9 @@ def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: f
     workers = _n_workers(prepared, shop)
     if workers > 1 and settings.costs is not None:
         reporter.say("trainings side by side end in an order that no record can repeat: other trials may come out")
+    n_at_once = _n_side_by_side(settings, workers)
+    if n_at_once:
+        shop.record.note(SIDE_BY_SIDE, n_at_once)
     with connected(shop.study):
         with _training(shop, workers, settings) as runner:
             is_interrupted = _search(shop, runner)
@@ -278,8 +281,8 @@ def _repeated(settings: Settings, reporter: Reporter) -> RecordedCosts:
     reporter.say(f"latencies and seconds are those that {where}, not measured here")
     if not is_one_untimed_sitting(found):
         reporter.say(
-            "that run was ended by a clock, or had several sittings: what it recorded is used, and other trials may "
-            "come out all the same"
+            "that run was ended by a clock, had several sittings, or trained side by side: what it recorded is used, "
+            "and other trials may come out all the same"
         )
     return found
 
@@ -337,6 +340,8 @@ def _n_workers(prepared: Prepared, shop: Workshop) -> int:
     settings = prepared.settings
     if settings.workers is not None or settings.runner is not None:
         return settings.workers or 0
+    if settings.costs is not None:  # only one after the other repeats what was
+        return int(settings.devices_per_trial > 1)
     n = usual_workers(_n_gpus(shop), settings.devices_per_trial)
     try:
         if n:
@@ -349,6 +354,13 @@ def _n_workers(prepared: Prepared, shop: Workshop) -> int:
         shop.reporter.say(f"1 of {n} GPUs trains: {error}")
         return 0
     return n
+
+
+def _n_side_by_side(settings: Settings, workers: int) -> int | str | None:
+    """Of how many trainings the order is the clock's; `None` of one after the other."""
+    if settings.runner is not None:
+        return "as many as a cluster had room for"
+    return workers if workers > 1 else None
 
 
 def _trains_elsewhere(settings: Settings) -> bool:

@@ -31,7 +31,7 @@ _PRECISIONS = ("32-true", "32", 32, "16-mixed", "16", 16, "bf16-mixed", "bf16", 
 _LIVE = (
     "it lives in this process alone, and {why} in others. Give ('package.module:factory', {{…}}), which each training "
 )
-_REMEDY = "makes anew, or workers=0 and devices_per_trial=1, which train in this process"
+_REMEDY = "makes anew, or workers=0, devices_per_trial=1 and no runner, which trains in this process"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +122,7 @@ class Handed:
                 if one.factory.startswith("__main__:"):
                     raise ArgumentError(
                         f"{name} holds {one.factory!r}, which is defined in the script or session that was started, "
-                        f"and {why} in others. Put it into a module of its own, or give workers=0."
+                        f"and {why} in others. Put it into a module of its own, or give workers=0 and no runner."
                     )
         for name, value in self.trainer.items():
             if not _is_plain(value):
@@ -196,6 +196,12 @@ def _require_free(trainer: Mapping[str, Any]) -> None:
             f"trainer_kwargs takes {', '.join(sorted(_FREE))}. {', '.join(owned)} came: what is trained, how long, "
             "on what, and what is kept of it, the search decides itself; loggers and callbacks are arguments of their "
             "own."
+        )
+    foreign = {name: value for name, value in trainer.items() if name in _DECISIVE and not _is_plain(value)}
+    if foreign:
+        raise ArgumentError(
+            f"{', '.join(foreign)} of trainer_kwargs are noted by the run, as plain texts and numbers of Python; "
+            f"{foreign!r} came."
         )
     clip, algorithm = trainer.get("gradient_clip_val"), trainer.get("gradient_clip_algorithm")
     if clip is not None and not (is_number(clip) and clip >= 0):

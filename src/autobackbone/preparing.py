@@ -175,7 +175,7 @@ def _warm_start(settings: Settings, known: Known | None) -> WarmStart | None:
     """The front to begin from; that of a run which is continued is the one that it began from."""
     if known is not None:
         return known.warm_start
-    return None if settings.warm_start is None else read_warm_start(settings.warm_start)
+    return None if settings.warm_start is None else read_warm_start(settings.warm_start, settings.warm_server)
 
 
 def _on_warm_start(warm: WarmStart, task: Task) -> Iterator[str]:

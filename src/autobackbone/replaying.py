@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autobackbone.choosing import trial_line
-from autobackbone.costrecord import SITTING, is_one_untimed_sitting
+from autobackbone.costrecord import SIDE_BY_SIDE, SITTING, RecordedCosts, is_one_untimed_sitting
 from autobackbone.metrics import Metric, is_free_of_code
 from autobackbone.records import Budget, Limits, Target, Trial, counted
 from autobackbone.settings import IN_MEMORY
@@ -24,6 +24,7 @@ def script_of(
     metric: Metric,
     *,
     sittings: Sequence[Any],
+    is_side_by_side: bool,
     has_ended: bool,
 ) -> str:
     """A script that trains recorded trials again, and one that would search again.
@@ -38,6 +39,7 @@ def script_of(
         chosen: the one to use, repeated last.
         metric: of the scores.
         sittings: the budget of each, as the run has recorded them beside what things cost; empty where it has not.
+        is_side_by_side: whether several trainings ran at once, in any of them.
         has_ended: whether the run came to the end of its budget.
 
     Raises:
@@ -59,8 +61,9 @@ def script_of(
     ]
     for trial in [*repeated, chosen]:
         lines += [f"# {trial_line(trial, metric)}", f"network = run.retrain({trial.number}, dataset=dataset)"]
+    costs = {SITTING: sittings, SIDE_BY_SIDE: [True] * is_side_by_side}
     return "\n".join(
-        [*map(harmless, lines), "", *map(harmless, _search(path, facts, trials, sittings, has_ended=has_ended)), ""]
+        [*map(harmless, lines), "", *map(harmless, _search(path, facts, trials, costs, has_ended=has_ended)), ""]
     )
 
 
@@ -85,11 +88,11 @@ def _dataset_line(facts: Mapping[str, Any]) -> str:
 
 
 def _search(
-    path: Path, facts: Mapping[str, Any], trials: Sequence[Trial], sittings: Sequence[Any], *, has_ended: bool
+    path: Path, facts: Mapping[str, Any], trials: Sequence[Trial], costs: RecordedCosts, *, has_ended: bool
 ) -> list[str]:
     arguments = facts["arguments"]
-    budgets = [Budget(**sitting) for sitting in sittings]
-    is_same = is_one_untimed_sitting({SITTING: sittings})
+    budgets = [Budget(**sitting) for sitting in costs[SITTING]]
+    is_same = is_one_untimed_sitting(costs)
     n_trials = sum(trial.n_unfrozen > 0 for trial in trials)
     if is_same and not has_ended:
         n_trials = budgets[0].n_trials or 0
@@ -141,6 +144,11 @@ def _what_comes_out(
             "The same search anew, with what this one measured, comes to its end: the trials that had ended come out",
             "the same, those that were cut off are trained further, others may follow, and what was not reached is",
             "measured.",
+        ]
+    elif len(budgets) == 1 and budgets[0].wall_clock_s is None:
+        anew = [
+            "A search anew. Trainings of the run ran side by side, and ended in an order that no record can repeat, so",
+            "that other trials come out.",
         ]
     elif len(budgets) == 1:
         anew = _without_the_clock(facts, trials, budgets[0])

@@ -101,7 +101,8 @@ def known(run: RunFolder, settings: Settings) -> Known:
     asked = settings.decisive()
     changed = [
         f"{name}={before!r} (now {asked.get(name)!r})"
-        for name, before in facts["arguments"].items()
+        # Runs from before these were noted had none.
+        for name, before in {"trainer_kwargs": {}, **facts["arguments"]}.items()
         # Without costs it is measured from then on: they may be gone, or end where the run is to go on.
         if asked.get(name) != before and not (name == _COSTS and settings.costs is None)
     ]

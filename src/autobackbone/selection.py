@@ -26,7 +26,7 @@ from autobackbone.choosing import (
     mark_front,
     on_one_scale,
 )
-from autobackbone.costrecord import SITTING, read_costs
+from autobackbone.costrecord import SIDE_BY_SIDE, SITTING, read_costs
 from autobackbone.crossfitting import ScoredPart
 from autobackbone.ensembling import Ensemble, ensemble_of
 from autobackbone.errors import ArgumentError, RunError
@@ -254,8 +254,8 @@ class Selection:
         """The lines of Python that repeat what the run has recorded: its front, trained again, the best last.
 
         With versions, threads, and the digests of pictures and split. The split, the screened heads and each training
-        come out the same. So does a search anew, from what this one measured, if it had trials as its only budget and
-        came to its end in one sitting; else a comment says what differs.
+        come out the same. So does a search anew, from what this one measured, if it had trials as its only budget,
+        trained one after the other, and came to its end in one sitting; else a comment says what differs.
 
         Returns:
             A script, to be printed or written to a file; it runs from any working directory.
@@ -264,10 +264,20 @@ class Selection:
             RunError: no trial has finished, or the run does not say what such lines need.
         """
         file, trials, chosen, metric = self._run.costs_file, self.trials, self.best, self.metric
-        sittings = read_costs(file).get(SITTING, ()) if file.is_file() else ()
+        costs = read_costs(file) if file.is_file() else {}
+        sittings, is_beside = costs.get(SITTING, ()), bool(costs.get(SIDE_BY_SIDE))
         ended = has_ended(self.study)
         try:
-            return script_of(self.path, self._facts, trials, chosen, metric, sittings=sittings, has_ended=ended)
+            return script_of(
+                self.path,
+                self._facts,
+                trials,
+                chosen,
+                metric,
+                sittings=sittings,
+                is_side_by_side=is_beside,
+                has_ended=ended,
+            )
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise self._run.damaged(f"what a search was asked cannot be told from it ({error!r})") from error
 

@@ -138,7 +138,7 @@ def _host_and_port(where: str) -> tuple[str, str]:
 def _port(text: str) -> int | None:
     if not text:
         return None
-    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 2**16):
+    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and 0 < int(text) < 2**16):
         raise _refused("one whose port is no number from 1 to 65535 came; in a password : is written as %3A, @ as %40")
     return int(text)
 

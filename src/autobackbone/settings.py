@@ -62,6 +62,7 @@ class Settings:
     sampler: BaseSampler | None
     costs: Path | None
     warm_start: Path | None = None
+    warm_server: Server | None = None
     stop_early: bool = False
     added: tuple[str, ...] = ()
     workers: int | None = None
@@ -229,6 +230,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
         sampler=sampler,
         costs=None if costs is None else Path(costs).expanduser(),
         warm_start=None if warm_path is None else Path(warm_path).expanduser(),
+        warm_server=getattr(warm_start, "_server", None),
         stop_early=stop_early,
         workers=workers,
         devices_per_trial=devices_per_trial,

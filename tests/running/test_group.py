@@ -121,7 +121,7 @@ def pair(make, logs, lonely, tmp_path_factory):
         None, "lonely:Lonely", ("pytorch_lightning.loggers:CSVLogger", {"save_dir": str(logs), "name": "told"})
     )
     of["local"] = replace(of["local"], handed=handed)
-    with WorkerTuner(**of, folder=tmp_path_factory.mktemp("pair") / ".worker", n_ranks=2) as worker:
+    with WorkerTuner(**of, folder=tmp_path_factory.mktemp("pair") / "a ü%20" / ".worker", n_ranks=2) as worker:
         yield worker
 
 

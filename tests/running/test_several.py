@@ -124,7 +124,7 @@ def test_on_several_gpus_each_has_a_worker_by_itself_and_who_cannot_cross_trains
     lines = Tells()
     search(Budget(n_trials=1), pictures, cache_gb=1e-6, progress=lines, run_dir=None)
     assert asked[1][0] == 0
-    assert any(line.startswith("1 of 4 GPUs trains: worker processes need pictures on the disk") for line in lines.said)
+    assert any(line.startswith("1 of 4 GPUs trains: other processes need pictures on the disk") for line in lines.said)
 
 
 @pytest.mark.slow

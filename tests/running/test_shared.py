@@ -6,7 +6,7 @@ from autobackbone.errors import ArgumentError, TrialError
 from autobackbone.running.shared import SharedFolder
 
 
-@pytest.fixture(params=["{}/seen", "file://{}/seen", "memory://{}"])
+@pytest.fixture(params=["{}/seen", "{}/a::b ü", "file://{}/seen", "memory://{}"])
 def shared(request, tmp_path):
     found = SharedFolder(request.param.format(tmp_path))
     yield found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import threading
 import time
@@ -21,7 +22,7 @@ from torch import nn
 from autobackbone.backbones.source import TimmSource
 from autobackbone.convexhead import Head
 from autobackbone.data import DataBundle, pixels_files
-from autobackbone.errors import ArgumentError, MetricError, TrialError, TrialMemoryError
+from autobackbone.errors import ArgumentError, MetricError, RunError, TrialError, TrialMemoryError
 from autobackbone.metrics import Metric
 from autobackbone.records import Candidate, ImageSize
 from autobackbone.runfolder import remove_unfinished, write_text
@@ -99,6 +100,8 @@ class RayTuner:
     bounds: Bounds = field(default_factory=Bounds)
     _ray: Any = field(default=None, init=False, repr=False)
     _train: Any = field(default=None, init=False, repr=False)
+    _num_gpus: float = field(default=0.0, init=False, repr=False)
+    _way_back_s: float = field(default=0.0, init=False, repr=False)
     _is_ours: bool = field(default=False, init=False, repr=False)
     _has_ended_one: bool = field(default=False, init=False, repr=False)
     _shared: SharedFolder | None = field(default=None, init=False, repr=False)
@@ -234,22 +237,27 @@ class RayTuner:
         """The folder with the files of an attempt; its checkpoint lies where its leg says."""
         if self._shared is None:
             return Path(attempt)
+        begun = time.monotonic()
         for name in self._shared.names(f"{self._token}/jobs/{number}/{attempt}"):
             file = Path(name).name
             if file in JOB_FILES:
                 self._shared.get(name, job / file)
             elif leg is not None:
                 self._shared.get(name, leg.checkpoint)
+        # It went there before, at the other machine, for about as long.
+        self._way_back_s = 2 * (time.monotonic() - begun)
         return job
 
     def _asked(self, order: Mapping[str, Any], until: float | None) -> dict[str, Any]:
         """The answer of a task; one from which none shall come any more is cancelled."""
         self._look_at(None)
-        end_at = None if until is None else time.time() + until - time.monotonic()
-        task = self._train.remote(self._setup, json.dumps({**order, "end_at": end_at}))
+        # What a training writes has to come back in time, too.
+        end_at = None if until is None else time.time() + until - time.monotonic() - self._way_back_s
+        with self._told_of_loss():
+            task = self._train.remote(self._setup, json.dumps({**order, "end_at": end_at}))
         self._running.add(task)
         try:
-            while not self._ray.wait([task], timeout=_LOOK_S)[0]:
+            while not self._has_ended(task):
                 self._look_at(until)
             answer: dict[str, Any] = json.loads(self._answer(task))
         except BaseException:
@@ -260,6 +268,21 @@ class RayTuner:
             self._running.discard(task)
         self._has_ended_one = True
         return answer
+
+    def _has_ended(self, task: Any) -> bool:
+        with self._told_of_loss():
+            return bool(self._ray.wait([task], timeout=_LOOK_S)[0])
+
+    @contextmanager
+    def _told_of_loss(self) -> Iterator[None]:
+        """Raises: RunError: the cluster itself is gone."""
+        try:
+            yield
+        except self._ray.exceptions.RayError as error:
+            raise RunError(
+                f"the cluster cannot be reached any more: {type(error).__name__}: {error}. What had ended is kept: "
+                "with a cluster that answers, or without runner, the same call with this run_dir goes on."
+            ) from error
 
     def _look_at(self, until: float | None) -> None:
         """Raises: TrialError: nothing is to be expected of it any more."""
@@ -277,7 +300,7 @@ class RayTuner:
         except errors.TaskCancelledError as error:
             raise TrialError("its task was cancelled") from error
         except errors.RayError as error:
-            why = str(error).strip().splitlines()[0]
+            why = next(iter(str(error).strip().splitlines()), "no reason is known")
             again = f", and again after each of {self.how.max_retries} retries" if self.how.max_retries else ""
             raise TrialError(f"its task was lost{again}: {type(error).__name__}: {why}") from error
         return text
@@ -295,6 +318,8 @@ class RayTuner:
         self._ray = ray
         if not ray.is_initialized():
             try:
+                # A cluster that is begun here tells nobody that it was.
+                os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
                 ray.init(self.how.address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
             except (ConnectionError, ValueError, RuntimeError, OSError) as error:
                 raise ArgumentError(
@@ -302,6 +327,8 @@ class RayTuner:
                     "--head`, or leave address out to use this machine alone."
                 ) from error
             self._is_ours = True
+        given = self.how.num_gpus
+        self._num_gpus = float(any("GPU" in of for of in self._machines())) if given is None else float(given)
         if self._n_fitting() == 0:
             raise ArgumentError(
                 f"a task of {self._wanted_text()} fits on none of the cluster's machines, which have "
@@ -309,9 +336,11 @@ class RayTuner:
             )
         from autobackbone.running.clustertasks import train
 
-        # GPUs, too, keep their process: its network is warm for the next leg.
-        options: dict[str, Any] = {"max_calls": 0} if self._num_gpus() else {}
-        options |= {"num_cpus": self.how.num_cpus, "num_gpus": self._num_gpus(), "max_retries": self.how.max_retries}
+        options: dict[str, Any] = {
+            "num_cpus": self.how.num_cpus,
+            "num_gpus": self._num_gpus,
+            "max_retries": self.how.max_retries,
+        }
         if self.how.runtime_env is not None:
             options["runtime_env"] = dict(self.how.runtime_env)
         self._train = ray.remote(**options)(train)
@@ -321,20 +350,15 @@ class RayTuner:
         alive = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         return [{kind: of[kind] for kind in ("CPU", "GPU") if of.get(kind)} for of in alive]
 
-    def _num_gpus(self) -> float:
-        if self.how.num_gpus is not None:
-            return self.how.num_gpus
-        return 1.0 if any("GPU" in of for of in self._machines()) else 0.0
-
     def _n_fitting(self) -> int:
-        wanted = {"CPU": float(self.how.num_cpus), "GPU": self._num_gpus()}
+        wanted = {"CPU": float(self.how.num_cpus), "GPU": self._num_gpus}
         return sum(
             int(min(of.get(kind, 0.0) / number for kind, number in wanted.items() if number > 0))
             for of in self._machines()
         )
 
     def _wanted_text(self) -> str:
-        gpus = self._num_gpus()
+        gpus = self._num_gpus
         return f"{self.how.num_cpus} CPUs" + (f" and {gpus:g} GPUs" if gpus else "")
 
     @property
@@ -365,7 +389,7 @@ class RayTuner:
     def _elsewhere(self, facts: dict[str, Any]) -> None:
         """What another machine has that this one may lack."""
         facts["n_threads"] = self.how.num_cpus
-        facts["device"] = "cuda" if self._num_gpus() else "cpu"
+        facts["device"] = "cuda" if self._num_gpus else "cpu"
 
     def _without_paths(self, facts: dict[str, Any]) -> None:
         """Only names that machines put a folder of theirs before."""

@@ -7,6 +7,7 @@ its machine is lost: what it needs stays as it was, and each attempt has a folde
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from autobackbone.data import pixels_files
+from autobackbone.errors import TrialError, WeightsError
 from autobackbone.runfolder import cache_folder, write_text
 from autobackbone.running.crossing import JOB_FILES, SETUP, read_setup, told_of_disk
 from autobackbone.running.failures import facts_of
@@ -54,6 +56,8 @@ def train(setup_text: str, order_text: str) -> str:
         return json.dumps({**answer, "attempt": attempt})
     except Exception as error:  # noqa: BLE001  a bug, too, is for who gave the order
         n_measured = 0 if tuner is None else tuner.stores.record.n_measured
+        if isinstance(error, WeightsError):  # this machine lacks them, and not the one that searches
+            error = TrialError(str(error))
         told = {"is": "failed", "n_measured": n_measured, "attempt": None, "was_ready": tuner is not None}
         return json.dumps({**told, **facts_of(error)})
 
@@ -87,11 +91,13 @@ class _There:
         self._token: str = setup["token"]
         self._cache: Path = cache_folder()
         self._own: Path = self._cache / "cluster" / self._token
+        # Of this process alone: others of this machine fetch it, too, at any time.
+        self._setup: Path = self._own / f"setup-{os.getpid()}"
 
     def setup_folder(self) -> Path:
         """Fetch what is known of the search; paths in it are then this machine's."""
         self._remove_abandoned()
-        folder = self._own / "setup"
+        folder = self._setup
         with told_of_disk(self._own):
             folder.mkdir(parents=True, exist_ok=True)
             for name in self._shared.names(f"{self._token}/setup"):
@@ -106,7 +112,7 @@ class _There:
         return folder
 
     def _fetch_weights(self, backbone: str) -> None:
-        facts = json.loads((self._own / "setup" / SETUP).read_text(encoding="ascii"))
+        facts = json.loads((self._setup / SETUP).read_text(encoding="ascii"))
         path = facts["weights"][backbone]["path"]
         if path is not None and not Path(path).is_file():
             Path(path).parent.mkdir(exist_ok=True)
@@ -118,7 +124,7 @@ class _There:
         number, name = order["number"], f"attempt-{secrets.token_hex(8)}"
         there = f"{self._token}/jobs/{number}"
         here = self._own / f"job-{number}-{name}"
-        leg = None if order["leg"] is None else dict(order["leg"])
+        leg, checkpoint = None if order["leg"] is None else dict(order["leg"]), None
         try:
             with told_of_disk(self._cache):
                 here.mkdir(parents=True)
@@ -138,12 +144,12 @@ class _There:
             for file in JOB_FILES:
                 if (here / file).is_file():
                     self._shared.put(here / file, f"{there}/{name}/{file}")
-            if leg is not None and leg["pause_at"] is not None and Path(leg["checkpoint"]).is_file():
-                self._shared.put(Path(leg["checkpoint"]), f"{there}/{name}/{order['checkpoint']}")
+            if checkpoint is not None and order["leg"]["pause_at"] is not None and checkpoint.is_file():
+                self._shared.put(checkpoint, f"{there}/{name}/{checkpoint.name}")
         finally:
             shutil.rmtree(here, ignore_errors=True)
-            if leg is not None:
-                Path(leg["checkpoint"]).unlink(missing_ok=True)
+            if checkpoint is not None:
+                checkpoint.unlink(missing_ok=True)
 
     def _fetch_pixels(self, order: Mapping[str, Any]) -> None:
         size = order["candidate"]["image_size"]

@@ -40,7 +40,7 @@ _HEAD, _DEALT = "head.safetensors", "dealt.npy"
 WEIGHTS, PREDICTIONS, COSTS = "weights.safetensors", "predictions.npy", "costs.jsonl"
 JOB_FILES = (WEIGHTS, PREDICTIONS, COSTS)
 """What may come out of a training."""
-_REMEDY = "give workers=0, which trains in this process, on one device"
+_REMEDY = "give workers=0, devices_per_trial=1 and no runner, which trains in this process"
 
 
 def require_crossing(metric: Metric) -> None:
@@ -52,7 +52,7 @@ def require_crossing(metric: Metric) -> None:
     module = metric.spec.partition(":")[0]
     if metric.is_own and module == "__main__":
         raise ArgumentError(
-            f"worker processes need a metric that they can import, and {metric.spec!r} is defined in the script "
+            f"other processes need a metric that they can import, and {metric.spec!r} is defined in the script "
             f"or session that was started. Put it into a module of its own, or {_REMEDY}."
         )
 
@@ -67,7 +67,7 @@ def require_pictures(bundle: DataBundle, image_sizes: Sequence[ImageSize]) -> No
     if encoded and _folder_of(bundle.source) is None:
         sizes = ", ".join(f"{height}x{width}" for height, width in encoded)
         raise ArgumentError(
-            f"worker processes need pictures on the disk. These lie in memory, and decoded to {sizes} px they have no "
+            f"other processes need pictures on the disk. These lie in memory, and decoded to {sizes} px they have no "
             f"room. Raise cache_gb, ask for smaller image_sizes, or {_REMEDY}."
         )
 

@@ -6,8 +6,19 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import distributed
+
 from autobackbone import errors
-from autobackbone.errors import AutobackboneError, EpochTooLongError
+from autobackbone.errors import AutobackboneError, EpochTooLongError, TrialError
+
+# A device that has failed, or processes that cannot talk to each other any more.
+_BROKEN = (torch.AcceleratorError, *([distributed.DistBackendError] if distributed.is_available() else []))
+
+
+def is_broken_by(error: Exception) -> bool:
+    """Whether a process in which that was raised can train nothing more."""
+    return isinstance(error, _BROKEN)
 
 
 def facts_of(error: Exception) -> dict[str, Any]:
@@ -17,6 +28,8 @@ def facts_of(error: Exception) -> dict[str, Any]:
         >>> facts_of(EpochTooLongError("one epoch takes 9.0 s", 9.0))
         {'error': 'EpochTooLongError', 'message': 'one epoch takes 9.0 s', 'epoch_s': 9.0}
     """
+    if isinstance(error, (OSError, *_BROKEN)):  # of one machine or one device: others may well go on
+        return {"error": TrialError.__name__, "message": f"{type(error).__name__}: {error}"}
     if not isinstance(error, AutobackboneError):
         return {"error": None, "message": "".join(traceback.format_exception(error))}
     # Of one that a module keeps to itself, what it is to all others.

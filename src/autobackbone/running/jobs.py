@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
 from autobackbone.backbones.source import TimmSource
 from autobackbone.convexhead import Head
+from autobackbone.errors import TrialError
 from autobackbone.records import Candidate
 from autobackbone.running.crossing import (
     COSTS,
@@ -64,7 +66,10 @@ def received(
     if answer["is"] == "failed":
         raise error_of(answer)
     stores.settle(candidate.body, candidate.n_unfrozen, Settled(**answer["settled"]))
-    predictions: NDArray[np.float32] = np.load(folder / PREDICTIONS, allow_pickle=False)
     network = source.network(*candidate.body)
-    network.load_state_dict(load_file(folder / WEIGHTS))
+    try:
+        predictions: NDArray[np.float32] = np.load(folder / PREDICTIONS, allow_pickle=False)
+        network.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, ValueError, EOFError, SafetensorError) as error:
+        raise TrialError(f"what its training wrote could not be read: {type(error).__name__}: {error}") from error
     return network.eval(), outcome_of(answer["outcome"], predictions)

@@ -24,7 +24,7 @@ from autobackbone.running.crossing import (
     read_setup,
     told_of_disk,
 )
-from autobackbone.running.failures import facts_of
+from autobackbone.running.failures import facts_of, is_broken_by
 from autobackbone.running.group import MEETING
 from autobackbone.training.ranks import FollowedError, Ranks, join
 from autobackbone.training.stores import Settled
@@ -57,6 +57,8 @@ def serve(orders: Iterable[Mapping[str, Any]], answer: Callable[[Answer], None])
             n_measured = 0 if tuner is None else tuner.stores.record.n_measured
             follows = isinstance(error, FollowedError)
             answer({"is": "failed", "n_measured": n_measured, "follows": follows, **facts_of(error)})
+            if is_broken_by(error):
+                return  # the parent begins another process
 
 
 def _set_up(order: Mapping[str, Any]) -> Tuner:

@@ -9,8 +9,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from autobackbone.errors import ArgumentError, TrialError
 from autobackbone.runfolder import written_whole
 
@@ -26,8 +24,11 @@ class SharedFolder:
     """
 
     def __init__(self, address: str) -> None:
+        import fsspec  # with the extra alone
+
         try:
-            files, path = fsspec.core.url_to_fs(address)
+            # A path may hold what parts addresses.
+            files, path = fsspec.core.url_to_fs(address) if "://" in address else (fsspec.filesystem("file"), address)
         except (ImportError, ValueError) as error:
             raise ArgumentError(
                 f"shared is a folder that all machines see, and {address!r} cannot be used: {error}. Install what "
@@ -51,7 +52,7 @@ class SharedFolder:
                 self._files.put_file(str(file), aside)
                 self._files.mv(aside, target)
             except BaseException:
-                with suppress(OSError):
+                with suppress(Exception):
                     self._files.rm(aside)
                 raise
 
@@ -80,7 +81,7 @@ class SharedFolder:
 
     def remove(self, folder: str) -> None:
         """Remove a folder with all that is in it, as far as that can be."""
-        with suppress(OSError):
+        with suppress(Exception):
             self._files.rm(self._of(folder), recursive=True)
 
     def _of(self, name: str) -> str:
@@ -90,5 +91,5 @@ class SharedFolder:
     def _told_of_trouble(self, what: str) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except Exception as error:
             raise TrialError(f"a file could not be {what} of {self.address!r}: {error}") from error

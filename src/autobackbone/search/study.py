@@ -190,8 +190,13 @@ def connected(study: optuna.Study) -> Iterator[None]:
 
 
 def is_maximised(study: optuna.Study) -> bool:
-    """Whether more of its score is better."""
-    return study.directions[0] == optuna.study.StudyDirection.MAXIMIZE
+    """Whether more of its score is better.
+
+    Raises:
+        RunError: it says nothing of that.
+    """
+    with _told_of_damage(study):
+        return study.directions[0] == optuna.study.StudyDirection.MAXIMIZE
 
 
 def next_number(study: optuna.Study) -> int:

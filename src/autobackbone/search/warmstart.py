@@ -21,6 +21,8 @@ from autobackbone.search.legs import candidate_of
 from autobackbone.search.soundness import sound
 from autobackbone.search.space import Space
 from autobackbone.search.study import is_maximised, load_study, read_sound_trials
+from autobackbone.search.studyplace import place_of_run
+from autobackbone.servers import Server
 
 _SEARCHED = (*NUMBERS, *WORDS)
 # As many as a front may have; one of a folder from elsewhere may be of any length.
@@ -96,15 +98,19 @@ class WarmStart:
         return cls(path=path, task=cast("Task", task), front=front)
 
 
-def read_warm_start(path: Path) -> WarmStart:
+def read_warm_start(path: Path, server: Server | None = None) -> WarmStart:
     """Read the front of another run; nothing of that run is changed.
+
+    Args:
+        path: of its folder.
+        server: that has its study, as the user has named it now; `None` for a file, or for one named before.
 
     Raises:
         RunError: there is no run, it is damaged, or no trial of it has finished.
     """
     run = RunFolder(path=path)
     facts = run.read_facts()
-    study = load_study(run.study_file)
+    study = load_study(place_of_run(run, facts, server))
     # Which way is better is all that a front needs; the run's own metric may be code.
     metric = metric_for("accuracy" if is_maximised(study) else "log_loss", n_outputs=2)
     front = front_of(read_sound_trials(study), metric)

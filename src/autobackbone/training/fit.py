@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 from pytorch_lightning.callbacks import Callback, WeightAveraging
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
@@ -175,7 +176,13 @@ def fit(
             begun_at = None if leg is None or leg.n_before == 0 else leg.checkpoint
             has_none = len(trainee.validation) == 0
             scored = None if has_none else in_order(trainee.validation, n_at_once, ranks=ranks)
-            trainer.fit(loop, training, scored, ckpt_path=begun_at, weights_only=True)
+            try:
+                trainer.fit(loop, training, scored, ckpt_path=begun_at, weights_only=True)
+            except MisconfigurationException as error:
+                # Whoever wrote it died before that was noted, and the time is shorter now.
+                if "current_epoch" not in str(error):
+                    raise
+                raise TrialError(f"its checkpoint is of a later epoch than it may train to now: {error}") from error
     if not guard.is_scored and trainer.current_epoch > 0:
         # The averaging has put its weights in place.
         rungs.best = _Rung(

@@ -225,7 +225,8 @@ def join(ranks: Ranks, meeting: Path, device: torch.device) -> None:
     try:
         distributed.init_process_group(
             _backend(device),
-            init_method=meeting.absolute().as_uri(),
+            # Not by an address: torch does not read what is written in one for a space.
+            store=distributed.FileStore(str(meeting.absolute()), ranks.n),  # type: ignore[attr-defined]
             rank=ranks.rank,
             world_size=ranks.n,
             timeout=_PATIENCE,

@@ -162,7 +162,7 @@ class Tuner:
         n_views: int,
         leg: Leg | None = None,
     ) -> tuple[nn.Module, Outcome]:
-        bench = None if leg is None else self._warm.get((leg.checkpoint, n_views))
+        bench = None if leg is None or leg.n_before == 0 else self._warm.get((leg.checkpoint, n_views))
         self._warm.clear()
         if bench is None:
             network = self.stores.source.network(*candidate.body).to(self.stores.device)
