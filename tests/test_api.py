@@ -343,6 +343,7 @@ def uneven():
     return pictures[kept], labels[kept]
 
 
+@pytest.mark.slow
 def test_uneven_classes_are_told_scored_and_answered(search, uneven, cache, tmp_path):
     lines = []
     words = ["none", "balanced"]
@@ -376,6 +377,7 @@ def test_uneven_classes_are_told_scored_and_answered(search, uneven, cache, tmp_
     assert re.search(r"score\s+balanced\s+(folds\s+)?test", shown.out)
 
 
+@pytest.mark.slow
 def test_a_weight_that_is_fixed_weighs_heads_and_is_there_when_they_are_fitted_again(search, uneven, cache, tmp_path):
     given = {"image_sizes": 32, "budget": Budget(n_trials=0)}
     plain = search(uneven, **given, space={"n_blocks_kept": 4}, run_dir=tmp_path / "plain")
@@ -625,6 +627,7 @@ def many():
     return make_pictures(n_per_class=250, side=24)
 
 
+@pytest.mark.slow
 def test_recorded_costs_give_the_same_trials_again(search, many, tmp_path, monkeypatch):
     asked = {"image_sizes": 24, "space": {"n_epochs": (2, 4), "n_blocks_kept": 4}}
     first = search(many, Budget(n_trials=3), run_dir=tmp_path / "first", cache_dir=tmp_path / "a", **asked)

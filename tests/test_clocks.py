@@ -24,11 +24,15 @@ from autobackbone.search.study import n_tuned
 
 SOURCE = Path(autobackbone.__file__).parent
 # Where the wall clock may be read, and what for: the age of files that killed processes left, the name of a run folder
-# and when a run began. Nothing that is waited for, measured or budgeted.
+# and when a run began; and when a task of a cluster has to end, of which machines can agree on nothing else. Nothing
+# else that is waited for, measured or budgeted.
 WALL_CLOCK = {
     "_api.py": "datetime.now",
     "runfacts.py": "datetime.now",
     "data/store.py": "time.time",
+    "running/cluster.py": "time.time",
+    "running/clustertasks.py": "time.time",
+    "scratch.py": "time.time",
     "training/activations.py": "time.time",
 }
 DAY_S = 86_400

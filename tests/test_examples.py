@@ -45,6 +45,7 @@ def test_a_folder_of_pictures(photos):
     assert "suggested" in said or "Empty DataFrame" in said
 
 
+@pytest.mark.slow
 def test_labels_in_a_table(photos):
     said = run("labels_in_a_table.py", photos / "labels.csv", "4s", "brightness", folder=photos)
     assert "the knee:" in said

@@ -75,6 +75,7 @@ def begun_beside_little_room(disk, cache, weights):
     return found
 
 
+@pytest.mark.slow
 @needs_small_disk
 def test_a_disk_that_is_full_at_any_moment_of_a_run_is_told_and_nothing_is_lost(random_weights, tmp_path):
     (tmp_path / "disk").mkdir()

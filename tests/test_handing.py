@@ -89,6 +89,7 @@ def test_what_changes_a_training_is_noted_and_nothing_else():
     assert (handed.accumulate, NOTHING.accumulate) == (2, 1)
 
 
+@pytest.mark.slow
 def test_a_run_keeps_what_changes_its_trainings(random_weights, tmp_path):
     images, classes = make_pictures(n_per_class=60)
     given = {"weights": random_weights(TINY), "cache_dir": tmp_path / "cache", "progress": False}

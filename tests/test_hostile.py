@@ -521,6 +521,7 @@ def test_a_head_of_another_shape_is_told(run):
             open_run(run).model(frozen)
 
 
+@pytest.mark.slow
 def test_a_record_of_costs_without_an_end_takes_no_memory(tmp_path):
     file = tmp_path / "costs.jsonl"
     with file.open("wb") as opened:

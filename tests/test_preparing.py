@@ -51,6 +51,7 @@ def test_files_that_the_user_gave_are_read_before_anything_is_made(broken, pictu
     assert not (tmp_path / "run" / "run.json").exists()
 
 
+@pytest.mark.slow
 def test_a_backbone_whose_weights_turn_out_to_be_broken_leaves_and_the_others_go_on(
     pictures, random_weights, tmp_path, monkeypatch, capsys
 ):

@@ -143,6 +143,7 @@ def test_similar_pictures_were_looked_for(run):
     assert found["name"].is_unique
 
 
+@pytest.mark.slow
 def test_several_labels_are_judged_one_by_one(random_weights, tmp_path):
     is_striped = np.column_stack([TRUTH == 0, TRUTH != 1, TRUTH == 2]).astype(np.int64)
     wrong = np.array([5, 80, 150, 205])

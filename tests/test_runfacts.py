@@ -43,6 +43,7 @@ def facts_of(run_dir):
     return json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_copies_lie_in_one_part_and_a_run_that_goes_on_keeps_them_there(search, copied, tmp_path, monkeypatch):
     first = search(copied, tmp_path / "run", NO_TRIALS)
     groups, parts = facts_of(tmp_path / "run")["copies"], parts_of(tmp_path / "run")

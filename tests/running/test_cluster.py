@@ -1,6 +1,7 @@
 """A real cluster of Ray, its machines in processes of their own, one of which is killed in the middle."""
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -106,7 +107,9 @@ def photos(pictures, tmp_path_factory):
 def tuner(request, cluster, made, tmp_path):
     shared = {"the same paths": None, "a folder": tmp_path / "seen", "an address": f"file://{tmp_path}/seen"}
     how = RunnerRay(address=cluster.address, shared=shared[request.param], runtime_env=same_modules())
+    at_sigterm = signal.getsignal(signal.SIGTERM)
     with RayTuner(**made[0], folder=tmp_path / ".worker", how=how) as found:
+        assert signal.getsignal(signal.SIGTERM) is at_sigterm
         yield found
     assert not (tmp_path / ".worker").exists()
 

@@ -284,6 +284,7 @@ def test_one_that_fails_alone_in_the_midst_ends_all_of_them(pair, head, lonely):
     assert pair.local.stores.settled(wanted.body, 3).n_at_once == 4
 
 
+@pytest.mark.slow
 def test_who_fails_alone_is_named_and_the_others_do_not_wait_for_ever(make, tmp_path):
     setup = tmp_path / "setup"
     setup.mkdir()

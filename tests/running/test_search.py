@@ -93,6 +93,7 @@ def test_a_search_in_a_worker_tries_and_finds_the_same(search, tmp_path):
     assert not (there.path / ".worker").exists()
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_fails_one_trial(search, order):
     order.write_text("SIGKILL")
     lines = Tells()
@@ -160,6 +161,7 @@ def test_a_worker_that_is_killed_in_a_fold_costs_that_trial_its_folds(search):
     assert not workers_of(os.getpid())
 
 
+@pytest.mark.slow
 def test_more_trains_in_a_worker_where_that_is_said_again(search, tmp_path, here_alone):
     result = search("run", Budget(n_trials=0), workers=1)
     here_alone()
@@ -183,6 +185,7 @@ def kill_the_next_worker():
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_what_is_trained_again_is_trained_in_a_worker_where_that_is_said(search, tmp_path, here_alone):
     dataset, cache = make_pictures(n_per_class=16), tmp_path / "cache of run"
     result = search("run", Budget(n_trials=1), dataset)

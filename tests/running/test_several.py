@@ -87,7 +87,7 @@ def test_a_search_trains_side_by_side_loses_one_trial_with_a_worker_and_goes_on_
             for worker in workers:
                 os.kill(worker, signal.SIGSTOP)
             for worker, signum in zip(workers, (signal.SIGKILL, signal.SIGCONT), strict=True):
-                threading.Timer(2.0, os.kill, (worker, signum)).start()
+                threading.Timer(5.0, os.kill, (worker, signum)).start()
 
     lines = Tells(look)
     result = search(Budget(n_trials=5), workers=2, progress=lines)
@@ -109,6 +109,7 @@ def test_a_search_trains_side_by_side_loses_one_trial_with_a_worker_and_goes_on_
         result = again
 
 
+@pytest.mark.slow
 def test_on_several_gpus_each_has_a_worker_by_itself_and_who_cannot_cross_trains_here(search, monkeypatch, pictures):
     """The devices are made up; the trainings of what stays in this process are real."""
     asked = []

@@ -107,7 +107,7 @@ def make_search(tmp_path):
             now_s=lambda: 1.0,
             is_higher_better=True,
             n_trials=n_trials,
-            n_at_once=n_at_once,
+            n_at_once=lambda: n_at_once,
         )
 
     return make

@@ -253,6 +253,7 @@ def test_a_server_that_stays_away_is_told_and_the_same_call_goes_on(postgres, pl
     assert len(read_trials(reading)) == 6
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_in_the_midst_of_a_transaction_is_told_and_nothing_is_written_twice(postgres, place):
     """Every one of a trial's writes in turn is cut off; the trial is never there twice, nor half told."""
     study = opened(place)

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -317,6 +318,7 @@ class RayTuner:
 
         self._ray = ray
         if not ray.is_initialized():
+            at_sigterm = signal.getsignal(signal.SIGTERM)
             try:
                 # A cluster that is begun here tells nobody that it was.
                 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -326,6 +328,10 @@ class RayTuner:
                     f"no cluster of Ray could be joined at {self.how.address!r}: {error}. Start one with `ray start "
                     "--head`, or leave address out to use this machine alone."
                 ) from error
+            finally:
+                # Ray takes it for itself; whoever calls this library keeps his own.
+                if threading.current_thread() is threading.main_thread() and at_sigterm is not None:
+                    signal.signal(signal.SIGTERM, at_sigterm)
             self._is_ours = True
         given = self.how.num_gpus
         self._num_gpus = float(any("GPU" in of for of in self._machines())) if given is None else float(given)
