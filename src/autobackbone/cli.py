@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -49,7 +50,8 @@ Ray = Annotated[
     str | None,
     typer.Option(
         metavar="ADDRESS",
-        help="Train on the cluster of Ray at this address, such as 10.0.0.1:6379; 'auto' is the one that runs here.",
+        help="Train on the cluster of Ray at this address, such as 10.0.0.1:6379; 'auto' is the one that runs here, "
+        "'local' a new one of this machine alone.",
     ),
 ]
 StopEarly = Annotated[bool, typer.Option("--stop-early", help="End when more time is hardly worth it.")]
@@ -315,9 +317,8 @@ def _search(call: Callable[[], Selection]) -> None:
         raise typer.Exit(130) from None
     print_selection(selection)
     if not has_ended(selection.study):
-        typer.echo(
-            f"to go on: autobackbone more {selection.path}, or the same with --run-dir {selection.path}", err=True
-        )
+        path = shlex.quote(str(selection.path))
+        typer.echo(f"to go on: autobackbone more {path}, or the same with --run-dir {path}", err=True)
         raise typer.Exit(130)
 
 

@@ -185,7 +185,9 @@ def refit(
     data: Dataset = None,
     metric: OwnMetric = None,
     storage: Storage = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="1 trains in a worker process, 0 in this one.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, max=1, help="1 trains in a worker process, 0 in this one.")
+    ] = None,
     devices_per_trial: Devices = 1,
 ) -> None:
     """Train a trial once more, on the validation pictures, too, and compare both networks on the test part."""

@@ -21,8 +21,9 @@ class RunnerRay:
     which all of it goes. Their clocks agree to a second: a task that waits or is begun again has less time.
 
     Args:
-        address: of the cluster's head, `"host:port"` or `"ray://host:port"`; `"auto"` for the one that runs here, and
-            `None` for that one or, where none runs, one of this machine alone, which ends with the search.
+        address: of the cluster's head, `"host:port"` or `"ray://host:port"`; `"auto"` for the one that runs here,
+            `"local"` for a new one of this machine alone, which ends with the search; `None` for the one that runs
+            here or, where none does, a new one.
         num_cpus: of each task, and its threads.
         num_gpus: of each task; `None` for 1 where the cluster has any when the search begins, else 0.
         max_retries: how often Ray begins a task again whose machine or process was lost: it goes on from the rung that

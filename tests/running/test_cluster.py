@@ -249,6 +249,7 @@ def test_a_cluster_trains_without_a_fold_as_this_process_does(made, tuner):
 def test_what_no_machine_has_is_told_at_once(made, cluster, tmp_path):
     for how, message in (
         (RunnerRay(address=cluster.address, num_gpus=1), "a task of 1 CPUs and 1 GPUs fits on none"),
+        (RunnerRay(address="127.0.0.1:1"), "no cluster of Ray answers at '127.0.0.1:1': .*refused"),
         (RunnerRay(address=cluster.address, num_cpus=7), "a task of 7 CPUs fits on none"),
         (RunnerRay(address=cluster.address, shared="nowhere://x"), "shared is a folder that all machines see"),
     ):

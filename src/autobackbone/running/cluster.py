@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -41,6 +42,8 @@ from autobackbone.training.tuner import Tuner, from_the_start
 _LOOK_S = 0.5
 # Until a first task has ended here: a process on another machine starts, and torch alone takes most of it.
 _USUAL_START_S = 15.0
+# A cluster that is there answers at once.
+_ANSWER_S = 10.0
 
 
 def require_ray() -> None:
@@ -318,6 +321,7 @@ class RayTuner:
 
         self._ray = ray
         if not ray.is_initialized():
+            _require_answer(self.how.address)
             at_sigterm = signal.getsignal(signal.SIGTERM)
             try:
                 # A cluster that is begun here tells nobody that it was.
@@ -325,8 +329,8 @@ class RayTuner:
                 ray.init(self.how.address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
             except (ConnectionError, ValueError, RuntimeError, OSError) as error:
                 raise ArgumentError(
-                    f"no cluster of Ray could be joined at {self.how.address!r}: {error}. Start one with `ray start "
-                    "--head`, or leave address out to use this machine alone."
+                    f"no cluster of Ray could be joined at {self.how.address!r}: {str(error).rstrip('.')}. Start "
+                    "one with `ray start --head`, or give 'local' to use this machine alone."
                 ) from error
             finally:
                 # Ray takes it for itself; whoever calls this library keeps his own.
@@ -406,6 +410,24 @@ class RayTuner:
         facts = json.loads(file.read_text(encoding="ascii"))
         change(facts)
         write_text(file, json.dumps(facts))
+
+
+def _require_answer(address: str | None) -> None:
+    """Make sure that somebody listens where a cluster is said to be: Ray itself asks again and again, for minutes.
+
+    Raises:
+        ArgumentError: nobody does.
+    """
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not (host and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise ArgumentError(
+            f"no cluster of Ray answers at {address!r}: {error}. Start one with `ray start --head`, whose address that "
+            "prints, or give 'local' to use this machine alone."
+        ) from error
 
 
 def _as_argument(error: Exception) -> Exception:

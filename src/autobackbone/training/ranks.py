@@ -199,6 +199,11 @@ def require_devices(n: int, device: torch.device, strategy: Strategy = "ddp") ->
         raise ArgumentError(
             f"devices_per_trial={n} needs {n} GPUs, and {torch.cuda.device_count()} can be seen here. Give fewer."
         )
+    n_cores = os.cpu_count() or 1
+    if device.type == "cpu" and n > n_cores:
+        raise ArgumentError(
+            f"devices_per_trial={n} trains in {n} processes on the CPU, and {n_cores} cores are there. Give fewer."
+        )
     if device.type not in ("cpu", "cuda") or not distributed.is_available():
         raise ArgumentError(
             f"devices_per_trial={n} needs several GPUs of CUDA, or processes on the CPU, and a torch that can connect "
