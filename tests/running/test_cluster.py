@@ -56,11 +56,14 @@ def cluster(order, tmp_path_factory):
         patch.setenv("RAY_DISABLE_IMPORT_WARNING", "1")
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         patch.setenv("AUTOBACKBONE_CACHE", str(tmp_path_factory.mktemp("machine")))
+        at_sigterm = signal.getsignal(signal.SIGTERM)  # which Ray takes for itself
         found = Cluster(initialize_head=True, head_node_args={**ROOM, "num_cpus": 0, "include_dashboard": False})
         found.machines = [found.add_node(num_cpus=1, **ROOM) for _ in range(2)]
+        signal.signal(signal.SIGTERM, at_sigterm)
         yield found
         ray.shutdown()
         found.shutdown()
+        signal.signal(signal.SIGTERM, at_sigterm)
 
 
 def same_modules():

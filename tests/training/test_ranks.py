@@ -139,7 +139,10 @@ def test_each_row_is_one_rank_s_and_counts_the_same(n, n_rows, n_least):
 
 def test_devices_that_are_not_there_are_named(monkeypatch):
     require_devices(1, torch.device("mps"))
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 3)
     require_devices(3, torch.device("cpu"))
+    with pytest.raises(ArgumentError, match=r"4 processes on the CPU, and 3 cores are there\. Give fewer"):
+        require_devices(4, torch.device("cpu"))
     with pytest.raises(ArgumentError, match=r"^devices_per_trial=2 needs 2 GPUs, and 0 can be seen here\. Give fewer"):
         require_devices(2, torch.device("cuda"))
     with pytest.raises(ArgumentError, match=r"trainings run on 'mps' here\. Give devices_per_trial=1"):
