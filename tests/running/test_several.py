@@ -97,7 +97,7 @@ def test_a_search_trains_side_by_side_loses_one_trial_with_a_worker_and_goes_on_
     # Whichever leg it was: a first one fails its trial, a later one ends it where it stood.
     (lost,) = [one for one in trials if "its worker process was killed by signal 9 (SIGKILL)" in one.reason]
     assert lost.state == ("finished" if lost.rung_scores else "failed")
-    assert all(one.rung_scores and one.state == "finished" for one in trials if one is not lost)
+    assert all(one.rung_scores and one.state != "failed" for one in trials if one is not lost)
     assert result.best in result.front
     assert result.study.user_attrs["ledger"]["is_completed"]
     assert not workers_of(os.getpid())
