@@ -132,6 +132,9 @@ def main():
     ranks, folder = Ranks(rank=int(sys.argv[1]), n=int(sys.argv[2])), Path(sys.argv[3])
     join(ranks, folder / "meeting", CPU)
     (folder / f"{ranks.rank}.json").write_text(json.dumps(cases(ranks, folder)))
+    # Whoever ends first must not be missed by the other in the midst of its last training.
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
