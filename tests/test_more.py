@@ -124,6 +124,19 @@ def test_what_is_wanted_of_more_is_checked(copied, weights):
     assert same(open_run(run.path).trials, run.trials)
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [{"arguments": {}}, {"arguments": 3}, {"asked": 3}, {"asked": {"channels": 3}}, {"weights": ...}],
+)
+def test_a_run_that_does_not_say_what_it_was_asked_is_damaged(copied, facts):
+    run, cache = copied
+    noted = json.loads((run.path / "run.json").read_text())
+    noted = {name: value for name, value in (noted | facts).items() if value is not ...}
+    (run.path / "run.json").write_text(json.dumps(noted))
+    with pytest.raises(RunError, match="is damaged"):
+        open_run(run.path).more("1min", dataset=DATASET, cache_dir=cache, progress=False)
+
+
 def test_no_code_that_a_run_names_is_run(copied, tmp_path):
     run, cache = copied
     facts = json.loads((run.path / "run.json").read_text())

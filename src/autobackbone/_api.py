@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from autobackbone.course import run_through
-from autobackbone.errors import ArgumentError
+from autobackbone.errors import ArgumentError, AutobackboneError
 from autobackbone.handing import Strategy, noted
 from autobackbone.planning import Plan
 from autobackbone.preparing import prepare
@@ -241,44 +241,32 @@ def go_on(  # noqa: PLR0913  as the facade
     """Continue a run as it was asked, with further backbones; `Selection.more` tells what each argument means."""
     begun = time.monotonic()
     facts = run.read_facts()
-    arguments, asked = facts["arguments"], facts.get("asked", {})
+    try:
+        noted_then, asked = _asked_then(facts), facts.get("asked", {})
+    except AutobackboneError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise run.damaged(f"what the search was asked cannot be told from it ({error!r})") from error
     given = dataset if dataset is not None else facts.get("dataset")
     if given is None:
         raise ArgumentError("what was searched on lay in memory: give dataset=, as for the search.")
     is_list = isinstance(added, Sequence) and all(isinstance(name, str) for name in added)
     if added is not None and not is_list:
         raise ArgumentError(f"backbones is a name, a glob, or a list of such, not {added!r}.")
-    sizes, value_range, channels = arguments["image_sizes"], asked.get("value_range"), asked.get("channels")
     settings = as_settings(
         given,
         budget,
-        task=facts["task"],
-        label=facts.get("label"),
-        metric=facts["metric"],
-        backbones=arguments["backbones"],
-        image_sizes=None if sizes is None else [tuple(size) for size in sizes],
-        target=Target(**arguments["target"]),
-        limits=Limits(**arguments["limits"]),
-        space=as_space_settings(as_given(arguments["space"])),
+        **noted_then,
         groups=_given_again("groups", groups, asked),
         times=_given_again("times", times, asked),
         run_dir=run.path,
-        seed=arguments["seed"],
-        resize=arguments["resize"],
-        tolerance=asked.get("tolerance"),
-        rare=asked.get("rare", "leave_out"),
-        value_range=None if value_range is None else tuple(value_range),
-        channels=None if channels is None else tuple(channels),
-        weights=facts["weights"],
         max_download_mb=max_download_mb,
         cache_dir=cache_dir,
         cache_gb=cache_gb,
-        batch_norm=arguments["batch_norm"],
         sampler=_given_again("sampler", sampler, asked),
         stop_early=stop_early,
         workers=workers,
         devices_per_trial=devices_per_trial,
-        trainer_kwargs=noted(arguments.get("trainer_kwargs")),
         callbacks=callbacks,
         loggers=loggers,
         runner=runner,
@@ -286,6 +274,31 @@ def go_on(  # noqa: PLR0913  as the facade
     )
     names = () if added is None else (added,) if isinstance(added, str) else tuple(added)
     return _searched(replace(settings, added=names), run, progress, begun)
+
+
+def _asked_then(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that a run has noted and keeps."""
+    arguments, asked = facts["arguments"], facts.get("asked", {})
+    sizes, value_range, channels = arguments["image_sizes"], asked.get("value_range"), asked.get("channels")
+    return {
+        "task": facts["task"],
+        "label": facts.get("label"),
+        "metric": facts["metric"],
+        "backbones": arguments["backbones"],
+        "image_sizes": None if sizes is None else [tuple(size) for size in sizes],
+        "target": Target(**arguments["target"]),
+        "limits": Limits(**arguments["limits"]),
+        "space": as_space_settings(as_given(arguments["space"])),
+        "seed": arguments["seed"],
+        "resize": arguments["resize"],
+        "tolerance": asked.get("tolerance"),
+        "rare": asked.get("rare", "leave_out"),
+        "value_range": None if value_range is None else tuple(value_range),
+        "channels": None if channels is None else tuple(channels),
+        "weights": facts["weights"],
+        "batch_norm": arguments["batch_norm"],
+        "trainer_kwargs": noted(arguments.get("trainer_kwargs")),
+    }
 
 
 def _given_again(name: str, given: Any, asked: Mapping[str, Any]) -> Any:
