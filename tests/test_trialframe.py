@@ -20,3 +20,10 @@ def test_what_was_searched_has_a_column_and_what_the_search_notes_for_itself_has
     assert frame["weight_decay"].iloc[0] == 0.1
     assert np.isnan(frame["weight_decay"].iloc[1])
     assert not {"strength", "scored_share"} & set(frame.columns)
+
+
+def test_of_a_trial_that_waits_at_its_rung_nothing_runs():
+    waiting = replace(trial(0, 0.9, 1.0, state="running"), rung_scores=(0.9,))
+    frame = frame_of([waiting, trial(1, None, 2.0, state="running")])
+    assert frame["state"].tolist() == ["paused", "running"]
+    assert str(waiting).startswith("trial 0, paused: ")

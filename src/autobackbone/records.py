@@ -385,6 +385,11 @@ class Trial:
         """Whether it waits at a rung."""
         return self.state == "running" and bool(self.rung_scores)
 
+    @property
+    def shown_state(self) -> str:
+        """As people are told it: of a trial that waits at a rung, nothing runs."""
+        return "paused" if self.is_paused else self.state
+
     def __str__(self) -> str:
         """The trial in one line."""
         parts = [f"{self.n_unfrozen}/{self.n_blocks} unfrozen"]
@@ -395,7 +400,7 @@ class Trial:
             (self.latency_ms, "{:.2f} ms"),
         ):
             parts += [] if value is None else [text.format(value)]
-        return f"trial {self.number}, {self.state}: {self.body}, {', '.join(parts)}"
+        return f"trial {self.number}, {self.shown_state}: {self.body}, {', '.join(parts)}"
 
 
 def counted(n: int, noun: str) -> str:

@@ -166,7 +166,7 @@ def _facts(trial: Trial, chosen: int | None, *, form: str, has_state: bool) -> d
         "pictures/s": _number(trial.images_per_s, ".0f"),
         "MB": _number(trial.megabytes, ".1f"),
     }
-    state: str = "paused" if trial.is_paused else trial.state
+    state = trial.shown_state
     state = f"{state}: {trial.reason.removeprefix('paused ')}" if trial.reason else state
     return {**facts, "state": state} if has_state else facts
 

@@ -73,7 +73,10 @@ def frame_of(trials: Sequence[Trial]) -> pd.DataFrame:
         >>> frame_of([])["score"].dtype
         dtype('float64')
     """
-    rows = [{name: getattr(trial, name) for name in _COLUMNS} | _searched(trial) for trial in trials]
+    rows = [
+        {name: getattr(trial, name) for name in _COLUMNS} | {"state": trial.shown_state} | _searched(trial)
+        for trial in trials
+    ]
     frame = pd.DataFrame(rows, columns=None if rows else list(_COLUMNS))
     return frame.astype(dict.fromkeys(_NUMERIC, "float64"))
 
