@@ -70,13 +70,14 @@ def command(*arguments, hear=lambda _: None):
 
 @pytest.fixture
 def press_ctrl_c():
-    """A function that presses it in a moment, also where the suite was begun in the background, deaf to it.
+    """A function that presses it in a moment, also where the suite was begun in the background, deaf to it; or that
+    sends another signal.
 
     An interrupt may land inside another library's `open`, between the file and the `with` that would close it.
     """
     warnings.filterwarnings("ignore", "Exception ignored in: <_io", pytest.PytestUnraisableExceptionWarning)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield lambda: threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    yield lambda number=signal.SIGINT: threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
     signal.signal(signal.SIGINT, before)
 
 

@@ -2,6 +2,7 @@ import csv
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -242,17 +243,20 @@ def test_names_and_sizes_may_stand_in_one_list(photos, random_weights):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has another Ctrl-C")
-def test_ctrl_c_prints_what_there_is_and_ends_with_130(photos, tiny, tmp_path, press_ctrl_c):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_print_what_there_is_and_end_with_130(photos, tiny, tmp_path, press_ctrl_c, number):
     def hear(text):
         if text.startswith("trial 0"):
-            press_ctrl_c()
+            press_ctrl_c(number)
 
+    before = signal.getsignal(signal.SIGTERM)
     line = ("select", photos, "--budget", "5min", "--run-dir", tmp_path / "run", *tiny)
     done = command(*line, hear=hear)
     assert done.code == 130
     assert "choose: trial" in done.out
     assert f"--run-dir {tmp_path / 'run'}" in done.err
     assert "Traceback" not in done.err
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize(

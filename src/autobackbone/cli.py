@@ -1,7 +1,7 @@
 """The command line: it parses, calls, and prints.
 
 Results go to standard output, all else to standard error. The exit code is 0, 1 for what a message explains, 2 for a
-command that cannot be read, and 130 after Ctrl-C.
+command that cannot be read, and 130 after Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -306,15 +307,20 @@ def doctor() -> None:
 
 
 def _search(call: Callable[[], Selection]) -> None:
-    """Search and print what came out of it, also after Ctrl-C."""
+    """Search and print what came out of it, also after Ctrl-C, and after the signal by which a machine that is to be
+    free asks programs to end.
+    """
     from autobackbone.search.study import has_ended
     from autobackbone.tables import print_selection
 
+    at_sigterm = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         selection = call()
     except KeyboardInterrupt:
         typer.echo("interrupted before the first trial: only what was read and timed is kept, in the cache", err=True)
         raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, at_sigterm)
     print_selection(selection)
     if not has_ended(selection.study):
         path = shlex.quote(str(selection.path))
