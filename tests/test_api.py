@@ -23,7 +23,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from tests.conftest import TINY, command, make_pictures
 
-from autobackbone import Budget, Limits, Target, open_run, plan, select_backbone
+from autobackbone import Budget, Limits, RunnerRay, Target, open_run, plan, select_backbone
 from autobackbone.costrecord import SITTING, read_costs
 from autobackbone.errors import (
     ArgumentError,
@@ -537,6 +537,8 @@ def test_ctrl_c_in_the_midst_of_a_read_of_the_study_does_not_lock_it(search, pic
         ({"backbones": "resnet50.a1_in1k", "weights": None}, WeightsError, "weights="),
         ({"image_sizes": [0]}, DataError, "image size"),
         ({"target": Target(device="cuda:7")}, TargetError, "cuda"),
+        ({"runner": RunnerRay(address="127.0.0.1:1")}, ArgumentError, "no cluster of Ray answers at '127.0.0.1:1'"),
+        ({"runner": RunnerRay(address="local", shared="/proc/nowhere")}, ArgumentError, "shared is a folder that can"),
     ],
 )
 def test_wrong_arguments_are_named_before_anything_is_made(search, pictures, tmp_path, arguments, error, message):

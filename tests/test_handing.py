@@ -55,6 +55,10 @@ def test_one_or_several_in_any_form_are_the_same(given, made):
         ({"callbacks": "nosuch.module:make"}, "'nosuch.module:make' cannot be imported: No module named 'nosuch'"),
         ({"callbacks": "datetime"}, "'datetime' cannot be imported"),
         ({"loggers": "datetime:MAXYEAR"}, r"'datetime:MAXYEAR' is 9999\. Give the name of a function or a class"),
+        (
+            {"loggers": ("pytorch_lightning.loggers:CSVLogger", {"folder": "here"})},
+            r"'pytorch_lightning.loggers:CSVLogger' takes other arguments .*missing a required argument: 'save_dir'",
+        ),
         ({"loggers": True}, r"loggers takes 'package\.module:factory', .* True came"),
         ({"loggers": (DELTA, {"hours": object()})}, "with arguments by name that JSON can hold"),
         ({"loggers": [[DELTA]]}, "with arguments by name that JSON can hold"),

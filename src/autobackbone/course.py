@@ -37,7 +37,7 @@ from autobackbone.records import Budget, Candidate, Trial, counted
 from autobackbone.runfacts import begin_or_continue, known, known_copies, note_added, note_measured, note_storage
 from autobackbone.runfolder import RunFolder, written_whole
 from autobackbone.running.child import Bounds
-from autobackbone.running.cluster import require_ray, require_shared_pictures, training_in_cluster
+from autobackbone.running.cluster import require_cluster, require_shared_pictures, training_in_cluster
 from autobackbone.running.crossing import require_crossing, require_pictures
 from autobackbone.running.devices import device_groups, idle_line, usual_workers
 from autobackbone.running.pool import training_side_by_side
@@ -89,7 +89,7 @@ def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: f
     """
     require_devices(settings.devices_per_trial, training_device(), settings.handed.strategy)
     if settings.runner is not None:
-        require_ray()
+        require_cluster(settings.runner)
     repeated = _repeated(settings, reporter)
     place = place_for(run, settings.storage)
     place.require_usable()

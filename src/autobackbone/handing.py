@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -61,6 +62,25 @@ class Made:
         except Exception as error:  # whatever a user's code may raise
             raise ArgumentError(
                 f"{self.factory!r} could not be made with {dict(self.arguments)}: {error!r}."
+            ) from error
+
+    def require_fitting(self) -> None:
+        """Make sure that it takes these arguments, without making anything: that may write files, or call a server.
+
+        Raises:
+            ArgumentError: it cannot be imported, or does not take them.
+        """
+        found = self.found()
+        try:
+            takes = inspect.signature(found)
+        except (TypeError, ValueError):  # of some that are written in C, nobody knows before they are called
+            return
+        try:
+            takes.bind(**self.arguments)
+        except TypeError as error:
+            raise ArgumentError(
+                f"{self.factory!r} takes other arguments than {dict(self.arguments)}: {error}. It is "
+                f"{self.factory.partition(':')[2]}{takes}."
             ) from error
 
     def found(self) -> Any:
@@ -246,7 +266,7 @@ def _as_made(name: str, given: Any) -> Any:
             f"{name} takes ('package.module:factory', {{…}}) with arguments by name that JSON can hold; {given!r} came."
         )
     made = Made(factory=given[0], arguments=dict(given[1]))
-    made.found()
+    made.require_fitting()
     return made
 
 

@@ -48,3 +48,14 @@ def test_what_cannot_be_read_or_written_is_told_and_leaves_nothing(shared, tmp_p
 def test_an_address_that_nothing_reads_is_told():
     with pytest.raises(ArgumentError, match="'nowhere://x' cannot be used"):
         SharedFolder("nowhere://x")
+
+
+def test_a_folder_that_can_be_written_is_found_so_and_left_as_it_was(shared):
+    shared.require_writable()
+    assert shared.names("") == []
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ArgumentError, match="shared is a folder that can be written, and a file could not be written"):
+        SharedFolder(str(tmp_path / "file" / "below")).require_writable()

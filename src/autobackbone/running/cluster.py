@@ -46,6 +46,18 @@ _USUAL_START_S = 15.0
 _ANSWER_S = 10.0
 
 
+def require_cluster(how: RunnerRay) -> None:
+    """Make sure, as far as that costs a moment, that a cluster can be used: before pictures are read for it.
+
+    Raises:
+        ArgumentError: Ray is not installed, nobody answers at the address, or the shared folder cannot be written.
+    """
+    require_ray()
+    _require_answer(how.address)
+    if how.shared_address is not None:
+        SharedFolder(how.shared_address).require_writable()
+
+
 def require_ray() -> None:
     """Make sure that Ray can be used.
 

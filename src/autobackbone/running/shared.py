@@ -38,6 +38,21 @@ class SharedFolder:
         self._path: str = path
         self.address = address
 
+    def require_writable(self) -> None:
+        """Write a small file there, and remove it.
+
+        Raises:
+            ArgumentError: that cannot be done.
+        """
+        trace = f".written-{secrets.token_hex(4)}"
+        try:
+            with self._told_of_trouble(f"written to {trace!r}"):
+                self._files.makedirs(self._path, exist_ok=True)
+                self._files.pipe_file(self._of(trace), b"")
+                self._files.rm(self._of(trace))
+        except TrialError as error:
+            raise ArgumentError(f"shared is a folder that can be written, and {error}. Give another one.") from error
+
     def put(self, file: Path, name: str) -> None:
         """Copy a file there, in place of what has its name.
 
