@@ -16,6 +16,7 @@ from torch import nn
 
 from autobackbone.errors import TargetMemoryError
 from autobackbone.latency import measure as measuring
+from autobackbone.latency import passing
 from autobackbone.latency.measure import fastest_ms, measure, measure_together, ties
 from autobackbone.latency.target import resolve
 from autobackbone.records import Latency, Precision, Target
@@ -217,10 +218,10 @@ class OtherWork:
 def test_what_threads_waited_in_every_pass_is_noise(monkeypatch: pytest.MonkeyPatch):
     network = AlwaysHeldUp()
     monkeypatch.setattr(measuring, "_half_width", lambda _: 0.0)
-    monkeypatch.setattr(measuring, "_waited_s", OtherWork(0.008))
+    monkeypatch.setattr(passing, "waited_s", OtherWork(0.008))
     crowded = measure(network, (8, 8), CPU, seconds=0.3)
     assert crowded.noise_ms == pytest.approx(8.0, rel=0.01)
-    monkeypatch.setattr(measuring, "_waited_s", OtherWork(10.0))
+    monkeypatch.setattr(passing, "waited_s", OtherWork(10.0))
     drowned = measure(network, (8, 8), CPU, seconds=0.3)
     assert drowned.noise_ms == drowned.p50_ms
 
@@ -231,12 +232,12 @@ def test_a_thread_that_has_no_core_waits():
         while time.monotonic() < until:
             hashlib.sha256(b"x" * 1_000_000)  # lets go of the lock of Python
 
-    before_s, n_threads = sum(measuring._waited_s().values()), 4 * (os.cpu_count() or 1)
+    before_s, n_threads = sum(passing.waited_s().values()), 4 * (os.cpu_count() or 1)
     workers = [threading.Thread(target=burn, args=(time.monotonic() + 0.5,)) for _ in range(n_threads)]
     for worker in workers:
         worker.start()
     time.sleep(0.4)
-    assert sum(measuring._waited_s().values()) > before_s
+    assert sum(passing.waited_s().values()) > before_s
     for worker in workers:
         worker.join()
 

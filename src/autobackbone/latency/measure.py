@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
 
 from autobackbone.errors import TargetMemoryError, TrialMemoryError
-from autobackbone.latency.target import dtype_of
+from autobackbone.latency.forward import Forward, forward_of
+from autobackbone.latency.passing import Pass
 from autobackbone.memory import memory_errors_translated
 from autobackbone.records import ImageSize, Latency, Target
 
@@ -26,17 +24,11 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-_THREAD_CLOCK_S = time.get_clock_info("thread_time").resolution
 _WARM_UP_SHARE = 0.15
 _STABLE_SHARE = 0.03
 _MIN_REPEATS = 3
 # Fewer passes leave the 95th percentile to one of them.
 _GOOD_REPEATS = 40
-# A pass in which its own thread had a core for less of the time, or any thread waited for one for the rest of it, was
-# held up by other work. One network, six times while others trained on the same two cores: medians 9.6 to 14.7 ms by
-# the clock, 8.4 to 9.5 ms of processor time. Beside two busy loops, 50 ms where 15 are true, 39 of them waiting.
-_OWN_SHARE = 0.95
-_TASKS = Path("/proc/self/task")
 # Medians of one network, minutes apart and undisturbed, differ by more than passes of one measurement tell: standard
 # deviation 2 % (LCNet and EfficientNet-Lite0 on two cores of a server). So no latency is surer than this.
 _DRIFT_SHARE = 0.02
@@ -83,7 +75,7 @@ def measure(network: nn.Module, image_size: ImageSize, target: Target, *, second
     """
     with _threads(target.n_threads), torch.inference_mode():
         with _told_of_memory(network, image_size, target):
-            forward = _Forward.of(network, image_size, target)
+            forward = forward_of(network, image_size, target)
             counted = _repeat(forward, target.batch_size, seconds)
         return _latency(counted, _images_per_s(forward, seconds))
 
@@ -118,15 +110,15 @@ def measure_together(
         forwards = []
         for network, image_size in networks:
             with _told_of_memory(network, image_size, target):
-                forwards.append(_Forward.of(network, image_size, target))
+                forwards.append(forward_of(network, image_size, target))
                 forwards[-1].timed(target.batch_size)()
         passes = _take_turns([one.timed(target.batch_size) for one in forwards], seconds * len(forwards))
     return [_latency(_counted(own), math.nan) for own in passes]
 
 
-def _take_turns(ways: Sequence[Callable[[], _Pass]], seconds: float) -> list[list[_Pass]]:
+def _take_turns(ways: Sequence[Callable[[], Pass]], seconds: float) -> list[list[Pass]]:
     """Passes of each: a turn is a first one that does not count, since another's data lie in the caches, and a few."""
-    passes: list[list[_Pass]] = [[] for _ in ways]
+    passes: list[list[Pass]] = [[] for _ in ways]
     began = time.perf_counter()
     while len(passes[0]) < _MIN_REPEATS or time.perf_counter() - began < seconds:
         for one_pass, own in zip(ways, passes, strict=True):
@@ -135,7 +127,7 @@ def _take_turns(ways: Sequence[Callable[[], _Pass]], seconds: float) -> list[lis
     return passes
 
 
-def _latency(counted: Sequence[_Pass], images_per_s: float) -> Latency:
+def _latency(counted: Sequence[Pass], images_per_s: float) -> Latency:
     times_s, waited_s = _seconds(counted), float(np.median([one.waited_s for one in counted]))
     p50_s, p95_s = np.percentile(times_s, [50, 95])
     return Latency(
@@ -158,7 +150,7 @@ def fastest_ms(network: nn.Module, image_size: ImageSize, target: Target) -> flo
         True
     """
     with _threads(target.n_threads), torch.inference_mode(), _told_of_memory(network, image_size, target):
-        one_pass = _Forward.of(network, image_size, target).timed(target.batch_size)
+        one_pass = forward_of(network, image_size, target).timed(target.batch_size)
         one_pass()
         began, seen_s = time.perf_counter(), [one_pass().seconds]
         while len(seen_s) < _GLANCES and time.perf_counter() - began < _GLANCE_S:
@@ -200,83 +192,14 @@ def _threads(n_threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class _Pass(NamedTuple):
-    seconds: float
-    is_held_up: bool
-    waited_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Forward:
-    """A private copy of a network on its target, ready to be timed."""
-
-    network: nn.Module
-    image_size: ImageSize
-    device: torch.device
-    dtype: torch.dtype
-    autocast_dtype: torch.dtype | None
-
-    @classmethod
-    def of(cls, network: nn.Module, image_size: ImageSize, target: Target) -> _Forward:
-        dtype, device = dtype_of(target.precision), torch.device(target.device)
-        is_autocast = device.type == "cpu" and dtype != torch.float32
-        own_dtype = torch.float32 if is_autocast else dtype
-        # A copy: eval mode, casts and tensors that a network caches inside inference mode must not reach the original.
-        private = copy.deepcopy(network).to(device=device, dtype=own_dtype).eval()
-        return cls(
-            network=private,
-            image_size=image_size,
-            device=device,
-            dtype=own_dtype,
-            autocast_dtype=dtype if is_autocast else None,
-        )
-
-    def timed(self, batch_size: int) -> Callable[[], _Pass]:
-        """One pass on a given batch, as a function that returns its seconds."""
-        pictures = torch.rand((batch_size, 3, *self.image_size), device=self.device, dtype=self.dtype)
-
-        def one_pass() -> _Pass:
-            self._wait()
-            before_s = _waited_s()
-            began, own_began = time.perf_counter(), time.thread_time()
-            with torch.autocast(self.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
-                self.network(pictures)
-            self._wait()
-            seconds, own_s = time.perf_counter() - began, time.thread_time() - own_began
-            if self.device.type != "cpu":
-                return _Pass(seconds, is_held_up=False, waited_s=0.0)
-            # Those who wait for the same cores wait at once: the longest wait is what the pass lost.
-            waited_s = max((s - before_s.get(name, 0.0) for name, s in _waited_s().items()), default=0.0)
-            has_lost = _THREAD_CLOCK_S < 1e-6 and own_s < _OWN_SHARE * seconds
-            return _Pass(seconds, has_lost or waited_s > (1 - _OWN_SHARE) * seconds, waited_s)
-
-        return one_pass
-
-    def _wait(self) -> None:
-        """An accelerator returns before it is done: without this the clock would show how fast work is handed over."""
-        if self.device.type != "cpu":
-            torch.accelerator.synchronize(self.device)
-
-
-def _waited_s() -> dict[str, float]:
-    """Seconds that each thread of this process was ready and had no core, as Linux counts them; elsewhere none."""
-    waited_s = {}
-    with contextlib.suppress(OSError):
-        for task in _TASKS.iterdir():
-            # A thread may end at any time, and some systems have the file and do not count.
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                waited_s[task.name] = int((task / "schedstat").read_text().split()[1]) / 1e9
-    return waited_s
-
-
-def _repeat(forward: _Forward, batch_size: int, seconds: float) -> Sequence[_Pass]:
+def _repeat(forward: Forward, batch_size: int, seconds: float) -> Sequence[Pass]:
     """The passes that count."""
     one_pass = forward.timed(batch_size)
     began = time.perf_counter()
     one_pass()
     while time.perf_counter() - began < seconds * _WARM_UP_SHARE:
         one_pass()
-    passes: list[_Pass] = []
+    passes: list[Pass] = []
     while len(passes) < _MIN_REPEATS or time.perf_counter() - began < seconds:
         passes.append(one_pass())
         if len(passes) % _GOOD_REPEATS == 0 and _is_stable(_seconds(_counted(passes))):
@@ -284,13 +207,13 @@ def _repeat(forward: _Forward, batch_size: int, seconds: float) -> Sequence[_Pas
     return _counted(passes)
 
 
-def _counted(passes: Sequence[_Pass]) -> Sequence[_Pass]:
+def _counted(passes: Sequence[Pass]) -> Sequence[Pass]:
     """The passes that were not held up; all, if too few were not."""
     free = [one for one in passes if not one.is_held_up]
     return free if len(free) >= max(_MIN_REPEATS, len(passes) / 10) else passes
 
 
-def _seconds(passes: Sequence[_Pass]) -> NDArray[np.float64]:
+def _seconds(passes: Sequence[Pass]) -> NDArray[np.float64]:
     return np.asarray([one.seconds for one in passes])
 
 
@@ -306,7 +229,7 @@ def _half_width(times_s: NDArray[np.float64]) -> float:
     return float(ordered[high] - ordered[low]) / 2
 
 
-def _images_per_s(forward: _Forward, seconds: float) -> float:
+def _images_per_s(forward: Forward, seconds: float) -> float:
     """At a batch of 32, from the faster of two passes, or from one where one alone takes more than twice the time."""
     try:
         with memory_errors_translated():
