@@ -104,3 +104,25 @@ def test_what_a_terminal_would_obey_is_shown_as_numbers(is_terminal):
     assert "\x1b]0;" not in shown
     assert "\x1b[2J" not in shown
     assert "\x9b" not in shown
+
+
+def test_a_terminal_shows_the_front_below_and_cuts_what_is_too_long():
+    file, front = io.StringIO(), [f"{number} ms {ODD} {'x' * 300}" for number in range(12)]
+    reporter = Console(file, is_terminal=True)
+    reporter.standing(lambda: pytest.fail("no stage has begun"))
+    reporter.stage("search")
+    reporter.standing(lambda: front)
+    reporter.progress(0.5, "trial 3")
+    reporter.say("a line that stays")
+    reporter.close()
+    shown = file.getvalue()
+    assert f"7 ms {ODD}" in shown
+    assert "8 ms" not in shown
+    assert "and 4 more on the front" in shown
+    assert "x" * 200 not in shown
+
+
+def test_elsewhere_nobody_asks_for_the_front():
+    reporter = Console(io.StringIO(), is_terminal=False)
+    reporter.stage("search")
+    reporter.standing(lambda: pytest.fail("it is not shown"))

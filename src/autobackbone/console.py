@@ -1,19 +1,25 @@
-"""Tells a run to people: a live line on a terminal, plain lines elsewhere."""
+"""Tells a run to people: a live view on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Callable, Sequence
 from typing import IO, Any
 
 from rich.console import Console as RichConsole
+from rich.console import Group
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
+from rich.text import Text
 
 from autobackbone.showing import harmless
 
 # Drawn twice a second: a livelier line would take time from a small network's latency on the other cores.
 _DRAWN_PER_S = 2
+# Of the front, so that a small terminal still shows what was said.
+_MOST_LINES = 8
 
 
 class Console:
@@ -54,8 +60,13 @@ class Console:
             TextColumn("{task.fields[detail]}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
             expand=True,
             console=self._console,
+        )
+        self._front: Sequence[str] = ()
+        self._live = Live(
+            console=self._console,
             transient=True,
             refresh_per_second=_DRAWN_PER_S,
+            get_renderable=self._view,
         )
         self._task: TaskID | None = None
 
@@ -70,7 +81,7 @@ class Console:
             return
         if self._task is None:
             self._task = self._progress.add_task(name, total=1.0, detail="")
-            self._progress.start()
+            self._live.start(refresh=True)
         self._progress.update(self._task, description=name, detail="")
 
     def progress(self, share: float, detail: str) -> None:
@@ -78,10 +89,21 @@ class Console:
         if self._task is not None:
             self._progress.update(self._task, completed=share, detail=harmless(detail))
 
+    def standing(self, front: Callable[[], Sequence[str]]) -> None:
+        """The front so far, a line for each trial, under the live line; asked for only on a terminal."""
+        if self._task is not None:
+            self._front = [harmless(line) for line in front()]
+
     def close(self) -> None:
         """Leave the terminal as it was."""
         if self._task is not None:  # else rich writes an empty line
-            self._progress.stop()
+            self._live.stop()
+
+    def _view(self) -> Group:
+        """What is done, and below it the front."""
+        shown, n_more = self._front[:_MOST_LINES], len(self._front) - _MOST_LINES
+        lines = [*shown, *([f"  and {n_more} more on the front"] if n_more > 0 else [])]
+        return Group(self._progress, *(Text(line, no_wrap=True, overflow="ellipsis") for line in lines))
 
 
 class _Outlet:

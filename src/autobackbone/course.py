@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from autobackbone.choosing import front_of, on_one_scale, trial_line
+from autobackbone.choosing import front_of, on_one_scale
 from autobackbone.clock import Clock
 from autobackbone.confirm import confirm, expected_s
 from autobackbone.costrecord import SIDE_BY_SIDE, SITTING, CostRecord, RecordedCosts, is_one_untimed_sitting, read_costs
@@ -534,7 +534,7 @@ def _let_go_of_what_was_interrupted() -> None:
 
 def _tell_trial(shop: Workshop, trial: Trial) -> None:
     tidy(shop)
-    shop.reporter.say(trial_line(trial, shop.metric))
+    shop.tell(trial)
 
 
 def _chosen_first(shop: Workshop) -> list[Trial]:

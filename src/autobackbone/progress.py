@@ -6,7 +6,10 @@ from typing import Protocol
 
 
 class Reporter(Protocol):
-    """Listens to a run."""
+    """Listens to a run.
+
+    One that has a method `standing` is also given, whenever a trial has ended, a function that says the front in lines.
+    """
 
     def say(self, line: str) -> None:
         """One line that stays."""

@@ -81,7 +81,8 @@ class NetworkEvaluator:
         shop = self.shop
         begun = time.monotonic()
         name = f"{candidate.body}, {candidate.n_unfrozen} unfrozen, lr {candidate.lr:.1e}"
-        shop.reporter.progress(shop.use_share(), f"trial {number}: {name}")
+        rung = "to its end" if pause_at is None else f"to epoch {pause_at}"
+        shop.reporter.progress(shop.use_share(), f"trial {number}, from epoch {n_before} {rung}: {name}")
         checkpoint = trialfiles.checkpoint_file(shop.run, number)
         return NetworkTraining(
             evaluator=self,

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from autobackbone.choosing import comparable, trial_line
+from autobackbone.choosing import comparable
 from autobackbone.convexhead import Floats
 from autobackbone.errors import TrialError
 from autobackbone.metrics import Metric, to_maximised
@@ -42,7 +42,7 @@ def keep(shop: Workshop, priced: Priced, screened: Screened | None) -> Trial | N
     add_screened(shop.study, shop.space, trial)
     shop.heads[priced.body] = (trial.number, screened.head)
     shop.costs.forward_s[priced.body] = screened.seconds_per_image
-    shop.reporter.say(trial_line(trial, shop.metric))
+    shop.tell(trial)
     _keep_out_of_fold(shop, trial, screened.out_of_fold)
     return trial
 

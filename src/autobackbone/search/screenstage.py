@@ -12,7 +12,6 @@ from functools import partial
 import numpy as np
 from torch import nn
 
-from autobackbone.choosing import trial_line
 from autobackbone.convexhead import Floats
 from autobackbone.costrecord import CostEntry
 from autobackbone.errors import DataError, LimitsError, TrialDiskError, TrialError, TrialMemoryError, WeightsError
@@ -207,7 +206,7 @@ def _look(shop: Workshop, body: Body, n: int, seconds: float) -> Curve | None:
     extras = {_N_COMPARED: n, **trial.extras}
     trial = replace(trial, number=next_number(shop.study), state="stopped", reason=reason, extras=extras)
     add_screened(shop.study, shop.space, trial)
-    shop.reporter.say(trial_line(trial, shop.metric))
+    shop.tell(trial)
     return _compared(shop, trial)
 
 

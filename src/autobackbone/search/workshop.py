@@ -15,13 +15,14 @@ from torch import nn
 from autobackbone.backbones.blocks import BatchNormMode
 from autobackbone.backbones.head import set_head
 from autobackbone.backbones.source import TimmSource
+from autobackbone.choosing import front_line, front_of, trial_line
 from autobackbone.clock import Clock
 from autobackbone.convexhead import Head
 from autobackbone.costrecord import CostEntry, CostRecord
 from autobackbone.data import DataBundle, Survey, pooled, preprocess_ms
 from autobackbone.errors import MetricError, RunError
 from autobackbone.latency.remembered import LatencyBook
-from autobackbone.metrics import Metric, score, standard_error
+from autobackbone.metrics import Metric, score, standard_error, to_maximised
 from autobackbone.progress import Reporter
 from autobackbone.records import Body, Candidate, ImageSize, Latency, Limits, Priced, Target, Trial
 from autobackbone.runfolder import RunFolder
@@ -97,6 +98,19 @@ class Workshop:
     def trials(self) -> list[Trial]:
         """All trials so far, in order of number."""
         return read_trials(self.study)
+
+    def tell(self, trial: Trial) -> None:
+        """Say how a trial ended, and show where the front stands to whoever shows it."""
+        self.reporter.say(trial_line(trial, self.metric))
+        standing = getattr(self.reporter, "standing", None)
+        if standing is not None:
+            standing(self._front_lines)
+
+    def _front_lines(self) -> list[str]:
+        """Fastest first, the best score so far marked."""
+        front = front_of(self.trials(), self.metric)
+        top = max(front, key=lambda one: to_maximised(self.metric, one.score or 0.0), default=None)
+        return [front_line(one, self.metric, is_chosen=one is top) for one in front]
 
     def recall(self) -> None:
         """Take up the screened trials of earlier sittings, with their latencies.
