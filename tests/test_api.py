@@ -166,7 +166,9 @@ def test_only_the_front_keeps_weights(selection):
     others = [trial for trial in selection.trials if trial.number not in kept and trial.n_unfrozen]
     for trial in others:
         is_stopped = trial.state == "stopped"
-        with pytest.raises(RunError, match="is stopped and has no model" if is_stopped else "kept for the front alone"):
+        with pytest.raises(
+            RunError, match="is stopped and has no model" if is_stopped else "kept for the front of the search alone"
+        ):
             selection.model(trial)
     with pytest.raises(RunError, match="there is no trial 999"):
         selection.model(999)

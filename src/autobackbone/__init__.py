@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from autobackbone._api import plan, select_backbone
     from autobackbone.backbones.catalogue import catalogue
     from autobackbone.backbones.shortlist import shortlist
+    from autobackbone.kit import Kit, write_kit
     from autobackbone.planning import Plan
     from autobackbone.plots.catalogue import plot_catalogue
     from autobackbone.selection import Selection, open_run
@@ -34,6 +35,8 @@ _HOMES = {
     "open_run": "autobackbone.selection",
     "catalogue": "autobackbone.backbones.catalogue",
     "shortlist": "autobackbone.backbones.shortlist",
+    "Kit": "autobackbone.kit",
+    "write_kit": "autobackbone.kit",
     "plot_catalogue": "autobackbone.plots.catalogue",
 }
 
@@ -41,6 +44,7 @@ __all__ = [
     "AutobackboneError",
     "Budget",
     "Candidate",
+    "Kit",
     "Limits",
     "Plan",
     "RunnerRay",
@@ -54,6 +58,7 @@ __all__ = [
     "plot_catalogue",
     "select_backbone",
     "shortlist",
+    "write_kit",
 ]
 
 

@@ -286,7 +286,7 @@ def _asked_then(facts: Mapping[str, Any]) -> dict[str, Any]:
         "metric": facts["metric"],
         "backbones": arguments["backbones"],
         "image_sizes": None if sizes is None else [tuple(size) for size in sizes],
-        "target": Target(**arguments["target"]),
+        "target": Target.from_json(arguments["target"]),
         "limits": Limits(**arguments["limits"]),
         "space": as_space_settings(as_given(arguments["space"])),
         "seed": arguments["seed"],

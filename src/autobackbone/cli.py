@@ -18,9 +18,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autobackbone.clirun import Dataset, Devices, OwnMetric, Run, Storage, Workers, commands, writing
+from autobackbone.clirun import (
+    Dataset,
+    Devices,
+    OwnMetric,
+    Run,
+    RuntimeOption,
+    Storage,
+    Timings,
+    Workers,
+    commands,
+    target_of,
+    writing,
+)
 from autobackbone.errors import ArgumentError, AutobackboneError
-from autobackbone.records import Budget, Limits, Precision, Resize, Target, Task, as_budget
+from autobackbone.records import Budget, Limits, Precision, Resize, Task, as_budget
 from autobackbone.runners import RunnerRay
 from autobackbone.showing import harmless
 
@@ -119,6 +131,8 @@ def select(  # noqa: PLR0913  one option for each argument of the facade
     batch_size: Annotated[int, typer.Option(help="Pictures in one pass when latency is measured.")] = 1,
     precision: Annotated[Precision, typer.Option(help="Of the model where it runs.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="Threads of one pass on a CPU; all cores if not given.")] = None,
+    runtime: RuntimeOption = "torch",
+    timings: Timings = None,
     max_latency_ms: Annotated[float | None, typer.Option(help="Leave out what is slower.")] = None,
     max_params: Annotated[float | None, typer.Option(help="Leave out what has more parameters.")] = None,
     max_megabytes: Annotated[float | None, typer.Option(help="Leave out what is larger.")] = None,
@@ -177,7 +191,14 @@ def select(  # noqa: PLR0913  one option for each argument of the facade
         times=times,
         backbones=_split(backbones) or None,
         image_sizes=sizes or None,
-        target=Target(device=device, batch_size=batch_size, precision=precision, n_threads=threads),
+        target=target_of(
+            timings,
+            device=device,
+            batch_size=batch_size,
+            precision=precision,
+            n_threads=threads,
+            runtime=runtime,
+        ),
         limits=Limits(latency_ms=max_latency_ms, n_params=max_params, megabytes=max_megabytes),
         run_dir=run_dir,
         seed=seed,
@@ -291,6 +312,31 @@ def shortlist(k: Annotated[int, typer.Argument(help="How many at most.")] = 12) 
     from autobackbone import shortlist as listed
 
     typer.echo(str(listed(k)))
+
+
+@app.command()
+def kit(
+    folder: Annotated[Path, typer.Argument(help="A new folder, to be taken to the other machine.")],
+    *,
+    backbones: Backbones = None,
+    image_sizes: ImageSizes = None,
+    cuts: Annotated[bool, typer.Option("--cuts", help="Also the first blocks alone of each network.")] = False,
+) -> None:
+    """Write networks to be timed on another machine: ONNX files, a script that needs onnxruntime alone, and a table.
+
+    The table, filled in, is a target: --timings latencies.csv.
+    """
+    from autobackbone import write_kit
+
+    sizes = [_image_size(text) for text in _split(image_sizes)]
+    written = write_kit(
+        folder,
+        backbones=_split(backbones) or None,
+        image_sizes=sizes or None,
+        cuts=cuts,
+        say=lambda line: typer.echo(line, err=True),
+    )
+    typer.echo(str(written))
 
 
 @app.command()

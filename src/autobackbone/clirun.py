@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from autobackbone.errors import ArgumentError
-from autobackbone.records import Preference, RefitOn
+from autobackbone.records import Limits, Preference, RefitOn, Runtime, Target
 from autobackbone.showing import harmless
 
 if TYPE_CHECKING:
@@ -45,6 +46,29 @@ Devices = Annotated[
 Dataset = Annotated[
     Path | None, typer.Option("--data", help="The pictures, where they are not any more where the run found them.")
 ]
+RuntimeOption = Annotated[
+    Runtime, typer.Option(help="What runs the model where its latency counts; onnxruntime needs the extra onnx.")
+]
+Timings = Annotated[
+    Path | None,
+    typer.Option(
+        help="A CSV file of latencies that were measured on another machine, which is the target then: backbone, "
+        "height, width, latency_ms."
+    ),
+]
+
+
+def target_of(timings: Path | None, **here: Any) -> Target:
+    """The target that options name: a table of latencies, or something of this machine."""
+    if timings is None:
+        return Target(**here)
+    usual = Target()
+    also = [name for name, value in here.items() if value != getattr(usual, name) and name != "batch_size"]
+    if also:
+        raise ArgumentError(
+            f"--timings are of another machine, of which {', '.join(also)} of this one say nothing. Leave one out."
+        )
+    return replace(Target.from_csv(timings), batch_size=here["batch_size"])
 
 
 @commands.command()
@@ -60,6 +84,30 @@ def show(
     from autobackbone.tables import print_selection
 
     print_selection(open_run(run, metric=metric, storage=storage), all_trials=all_trials)
+
+
+@commands.command()
+def retarget(
+    run: Run,
+    *,
+    device: Annotated[str, typer.Option(help="Where the model would run: auto, cpu, cuda, mps.")] = "auto",
+    runtime: RuntimeOption = "torch",
+    batch_size: Annotated[int, typer.Option(help="Pictures in one pass when latency is measured.", min=1)] = 1,
+    threads: Annotated[int | None, typer.Option(help="Threads of one pass on a CPU; all cores if not given.")] = None,
+    timings: Timings = None,
+    max_latency_ms: Annotated[float | None, typer.Option(help="Leave out what is slower there.")] = None,
+    all_trials: Annotated[bool, typer.Option("--all", help="All trials, not the front alone.")] = False,
+    metric: OwnMetric = None,
+    storage: Storage = None,
+) -> None:
+    """Show a run's front on another target: its networks are timed there, and nothing is trained."""
+    from autobackbone import open_run
+    from autobackbone.tables import print_selection
+
+    target = target_of(timings, device=device, runtime=runtime, batch_size=batch_size, n_threads=threads)
+    selection = open_run(run, metric=metric, storage=storage)
+    moved = selection.retarget(target, limits=Limits(latency_ms=max_latency_ms))
+    print_selection(moved, all_trials=all_trials)
 
 
 @commands.command()

@@ -183,8 +183,8 @@ class RunReader:
         """Frozen: the backbone's own weights, as they came, and the head."""
         if trial.n_unfrozen > 0:
             raise RunError(
-                f"trial {trial.number} has no weights here: they are kept for the front alone, or the file was "
-                "removed. Choose a trial of the front."
+                f"trial {trial.number} has no weights here: they are kept for the front of the search alone, or the "
+                f"file was removed. Choose a trial of the front, or train it again: retrain({trial.number})."
             )
         head = trialfiles.load_head(self.run, trial.number)
         source = find_weights(trial.backbone, self.weights)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from autobackbone.backbones.build import allowed_image_sizes
@@ -15,8 +15,9 @@ from autobackbone.backbones.source import TimmSource
 from autobackbone.backbones.weights import WeightSource, find_weights
 from autobackbone.data import PART_CODES, Survey, excerpt_for_time, restricted, survey, within_time
 from autobackbone.data.store import threads_for
-from autobackbone.errors import BackboneError, MetricError, WeightsError
+from autobackbone.errors import BackboneError, MetricError, TargetError, WeightsError
 from autobackbone.imbalance import balanced_metric, told
+from autobackbone.latency.given import GivenLatencies, resolved_timings
 from autobackbone.latency.measure import measure
 from autobackbone.latency.remembered import LatencyBook
 from autobackbone.latency.target import describe, resolve
@@ -38,6 +39,7 @@ _PASS_SHARE = 0.25
 _ENOUGH_PICTURES = 5_000
 
 # Why a backbone is searched that a run did not begin with.
+_IN_TABLE = "in the target's table"
 _ADDED, _WARM = "added", "on the front of the run that this one starts from"
 
 
@@ -53,7 +55,7 @@ class Prepared:
     image_sizes: Mapping[str, tuple[ImageSize, ...]]
     sources: Mapping[str, WeightSource]
     source: TimmSource
-    book: LatencyBook
+    book: LatencyBook | GivenLatencies
     plan: Plan
     warm_start: WarmStart | None = None
 
@@ -117,7 +119,8 @@ def prepare(settings: Settings, known: Known | None = None, *, begun: float | No
         check_depths(n_blocks, settings.space.get("n_unfrozen"))
         offered_cuts(n_blocks, settings.space.get("n_blocks_kept"))
     book = LatencyBook(settings.cache_dir / "latency.json")
-    seconds_per_gmac = _seconds_per_gmac(source, sizes, target, book, _glance_s(settings.budget))
+    here = resolve(replace(target, runtime="torch", timings=None))  # it is trained by torch, and here
+    seconds_per_gmac = _seconds_per_gmac(source, sizes, here, book, _glance_s(settings.budget))
     if known is None:
         cheapest_s = seconds_per_gmac * min(gmacs(name, size) for name, of in sizes.items() for size in of)
         found = _passable(found, settings, cheapest_s)
@@ -165,7 +168,7 @@ def prepare(settings: Settings, known: Known | None = None, *, begun: float | No
         image_sizes=sizes,
         sources=sources,
         source=source,
-        book=book,
+        book=book if target.timings is None else GivenLatencies(target.timings),
         plan=plan,
         warm_start=warm,
     )
@@ -179,7 +182,9 @@ def _warm_start(settings: Settings, known: Known | None) -> WarmStart | None:
 
 
 def _on_warm_start(warm: WarmStart, task: Task) -> Iterator[str]:
-    yield f"warm start: the {counted(len(warm.front), 'trial')} on the front of {warm.path!r} are tried first"
+    n = len(warm.front)
+    are = "is" if n == 1 else "are"
+    yield f"warm start: the {counted(n, 'trial')} on the front of {warm.path!r} {are} tried first"
     if warm.task != task:
         yield f"warm start: that was a {warm.task}, and this is a {task}: what was good there is tried all the same"
 
@@ -245,6 +250,8 @@ def _backbones(
         return {**dict.fromkeys(added, _ADDED), **dict.fromkeys(known_sizes, "of the run that is continued")}, ()
     if settings.backbones is not None:
         return dict.fromkeys(resolve_names(settings.backbones), "asked for"), ()
+    if settings.target.timings is not None:
+        return dict.fromkeys([one.backbone for one in resolved_timings(settings.target.timings)], _IN_TABLE), ()
     listed = shortlist(target=settings.target, limits=settings.limits, weights=settings.weights)
     if not listed.picks:
         raise BackboneError(
@@ -282,14 +289,28 @@ def _sizes(
     settings: Settings, sources: Mapping[str, WeightSource]
 ) -> tuple[dict[str, tuple[ImageSize, ...]], tuple[str, ...]]:
     """The sizes of each backbone that can take any, small backbones first, and a note on those that cannot."""
-    allowed = {name: allowed_image_sizes(name, settings.image_sizes) for name in sources}
+    allowed = {name: _allowed_sizes(settings, name) for name in sources}
     refused = [name for name, sizes in allowed.items() if not sizes]
     taken = [name for name, sizes in allowed.items() if sizes]
+    if not taken and settings.target.timings is not None:
+        raise TargetError(
+            f"the table of {settings.target.name or 'the target'} has no latency of {', '.join(refused)} whole, at "
+            "sizes that they can take and that are asked for. Add rows, or ask for what it has."
+        )
     if not taken:
         raise BackboneError(f"{', '.join(refused)} cannot take image_sizes={settings.image_sizes}. Allow other sizes.")
     ordered = sorted(taken, key=lambda name: gmacs(name, allowed[name][0]))
     note = f"left out, since they cannot take the image sizes: {', '.join(refused)}"
     return {name: allowed[name] for name in ordered}, (note,) if refused else ()
+
+
+def _allowed_sizes(settings: Settings, name: str) -> tuple[ImageSize, ...]:
+    """As asked for; of a target whose latencies are given, those that it has."""
+    timings = settings.target.timings
+    if timings is None:
+        return allowed_image_sizes(name, settings.image_sizes)
+    given = {one.image_size for one in resolved_timings(timings) if one.backbone == name and one.n_blocks_kept is None}
+    return tuple(size for size in allowed_image_sizes(name, settings.image_sizes or sorted(given)) if size in given)
 
 
 def _within_download(

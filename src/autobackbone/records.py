@@ -9,10 +9,12 @@ from __future__ import annotations
 import numbers
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 from autobackbone.errors import BudgetError, DataError, LimitsError, TargetError
+from autobackbone.timings import Timing, as_timings, read_timings
 
 ImageSize = tuple[int, int]
 """Height and width in pixels."""
@@ -22,6 +24,8 @@ Resize = Literal["squash", "pad", "crop"]
 everything and adds a border, `crop` keeps the aspect ratio and cuts the longer side."""
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Runtime = Literal["torch", "torch.compile", "onnxruntime", "onnxruntime-int8"]
+"""What runs a network where its latency counts: torch, as it is or compiled; onnxruntime, also with 8-bit integers."""
 TrialState = Literal["waiting", "running", "finished", "stopped", "failed"]
 Part = Literal["train", "validation", "test"]
 Task = Literal["classification", "regression", "multilabel"]
@@ -138,14 +142,36 @@ class Target:
         batch_size: pictures in one forward pass when latency is measured, at least 1.
         precision: `"auto"` is float32 on a CPU and float16 on CUDA.
         n_threads: threads of one forward pass on a CPU; `None` takes all cores this process may use.
+        runtime: what runs it there: `"torch"`; `"torch.compile"`, which takes up to minutes for each network before it
+            can be timed; `"onnxruntime"`, or `"onnxruntime-int8"` with weights and activations of 8 bits, which run on
+            the CPU, and need the extra `onnx`. It is trained by torch in any case.
+        timings: latencies that were measured on another machine, see `from_csv`; nothing is timed here then.
+        name: what to call that machine.
     """
 
     device: str = "auto"
     batch_size: int = 1
     precision: Precision = "auto"
     n_threads: int | None = None
+    runtime: Runtime = "torch"
+    timings: tuple[Timing, ...] | None = None
+    name: str | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "timings", as_timings(self.timings))
+        if self.runtime not in get_args(Runtime):
+            raise TargetError(
+                f"target.runtime must be {', '.join(map(repr, get_args(Runtime)))}, not {self.runtime!r}."
+            )
+        if self.runtime.startswith("onnxruntime") and (
+            self.device not in ("auto", "cpu") or self.precision not in ("auto", "float32")
+        ):
+            raise TargetError(
+                f"target.runtime={self.runtime!r} runs on the CPU, from float32; device={self.device!r}, "
+                f"precision={self.precision!r} came. Leave both out."
+            )
+        if self.name is not None and not isinstance(self.name, str):
+            raise TargetError(f"target.name is a text, not {self.name!r}.")
         if re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", str(self.device)) is None:
             raise TargetError(f"target.device must be 'auto', 'cpu', 'mps', 'cuda' or 'cuda:N', not {self.device!r}.")
         if not _is_whole(self.batch_size) or self.batch_size < 1:
@@ -156,6 +182,36 @@ class Target:
             )
         if self.n_threads is not None and (not _is_whole(self.n_threads) or self.n_threads < 1):
             raise TargetError(f"target.n_threads must be a whole number of at least 1, not {self.n_threads!r}.")
+
+    @classmethod
+    def from_csv(cls, path: str | Path, *, name: str | None = None) -> Target:
+        """A target whose latencies were measured there: a phone, a board, any runtime.
+
+        `autobackbone kit` writes networks to be timed, a script that does it, and the table. What has no row is left
+        out of a search.
+
+        Args:
+            path: a CSV file with the columns `backbone`, `height`, `width` and `latency_ms`, median milliseconds; and
+                perhaps `n_blocks_kept`, `latency_p95_ms` (the median stands for it, where it is not there) and
+                `latency_noise_ms` (two per cent, where it is not there).
+            name: what to call the machine; `None` for the name of the file.
+
+        Raises:
+            TargetError: it is no such file.
+        """
+        return cls(timings=read_timings(path), name=Path(path).stem if name is None else name)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `from_json` reads; what is usual, and was not always there, is left out."""
+        timings = self.timings and [asdict(one) | {"image_size": list(one.image_size)} for one in self.timings]
+        noted = asdict(self) | {"timings": timings}
+        usual = {"runtime": "torch", "timings": None, "name": None}
+        return {key: value for key, value in noted.items() if key not in usual or value != usual[key]}
+
+    @classmethod
+    def from_json(cls, noted: Mapping[str, Any]) -> Target:
+        """What `to_json` gave."""
+        return cls(**noted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

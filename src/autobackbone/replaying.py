@@ -102,7 +102,7 @@ def _search(
         "metric": repr(facts["metric"]),
         "backbones": repr([name for name, _ in facts[_SIZES]]),
         _SIZES: None if arguments[_SIZES] is None else repr([tuple(size) for size in arguments[_SIZES]]),
-        "target": repr(Target(**arguments["target"])),
+        "target": repr(Target.from_json(arguments["target"])),
         "limits": repr(Limits(**arguments["limits"])),
         "space": repr(as_given(arguments["space"])) if arguments["space"] else None,
         "seed": repr(arguments["seed"]),

@@ -230,7 +230,7 @@ class Retrainer:
 
     @property
     def _precision(self) -> Precision:
-        return resolve(Target(**self.facts["arguments"]["target"])).precision
+        return resolve(Target.from_json(self.facts["arguments"]["target"])).precision
 
     def _validation_score(self, predictions: NDArray[np.float32]) -> float:
         labels = self.bundle.labels[self.bundle.indices("validation")]

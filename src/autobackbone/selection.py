@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import nn
 
+from autobackbone.backbones.source import TimmSource
 from autobackbone.calibration import Calibration
 from autobackbone.choices import best_within, fastest_at_least, preferred
 from autobackbone.choosing import (
@@ -31,18 +32,20 @@ from autobackbone.crossfitting import ScoredPart
 from autobackbone.ensembling import Ensemble, ensemble_of
 from autobackbone.errors import ArgumentError, RunError
 from autobackbone.judging import Judged, has_folds
+from autobackbone.latency.remembered import LatencyBook
 from autobackbone.loading import RunReader
 from autobackbone.metrics import Metric, is_free_of_code, metric_for, score
 from autobackbone.optimism import Optimism, optimism_of
 from autobackbone.overfitting import advice, mark_overfitting
 from autobackbone.predicting import Predictor
 from autobackbone.progress import Reporter
-from autobackbone.records import Budget, Limits, Preference, RefitOn, Task, Trial, counted
+from autobackbone.records import Body, Budget, Limits, Preference, RefitOn, Target, Task, Trial, counted
 from autobackbone.refitting import Refit, refit, until_of
 from autobackbone.replaying import script_of
+from autobackbone.retargeting import Repriced, repriced, stopped_line
 from autobackbone.retraining import Retrainer
 from autobackbone.reviewing import contradictions, suspects
-from autobackbone.runfolder import RunFolder
+from autobackbone.runfolder import RunFolder, cache_folder
 from autobackbone.runners import RunnerRay
 from autobackbone.search.similar import read_similar
 from autobackbone.search.study import has_ended, load_study, read_sound_trials
@@ -71,6 +74,7 @@ class Selection:
             as it is no code from elsewhere.
         storage: the database server that holds the run's study, where it is not one that was named on this machine
             before; see `select_backbone`.
+        repriced: its trials for another target, as `retarget` makes them.
 
     Example:
         result = select_backbone("photos/", "10min")
@@ -86,8 +90,10 @@ class Selection:
         dataset: Any = None,
         metric: Metric | str | TorchMetric | None = None,
         storage: Server | str | None = None,
+        repriced: Repriced | None = None,
     ) -> None:
         self._dataset = dataset
+        self._repriced = repriced
         self._server = as_server(storage)
         self._run = RunFolder(path=path)
         self._facts = self._run.read_facts()
@@ -132,7 +138,21 @@ class Selection:
     @property
     def target(self) -> str:
         """Where latencies were measured, in one line."""
+        if self._repriced is not None:
+            return harmless(self._repriced.target_line)
         return harmless(self._facts["target_line"])
+
+    @property
+    def is_retargeted(self) -> bool:
+        """Whether latencies are those of another target than the search's, see `retarget`."""
+        return self._repriced is not None
+
+    @property
+    def stopped_before(self) -> str | None:
+        """What the search gave up under its own target, where this is another one; `None` where nothing was."""
+        if not self.is_retargeted:
+            return None
+        return stopped_line(self.trials, harmless(self._facts["target_line"]))
 
     @property
     def task(self) -> Task:
@@ -152,7 +172,8 @@ class Selection:
     @cached_property
     def trials(self) -> list[Trial]:
         """All trials, in order of number."""
-        return mark_overfitting(mark_front(read_sound_trials(self.study), self.metric), self.metric)
+        found = read_sound_trials(self.study) if self._repriced is None else self._repriced.trials
+        return mark_overfitting(mark_front(found, self.metric), self.metric)
 
     @cached_property
     def front(self) -> list[Trial]:
@@ -166,7 +187,8 @@ class Selection:
         Raises:
             RunError: no trial has finished.
         """
-        limit_ms = Limits(**self._facts["limits"]).latency_ms
+        limits = Limits(**self._facts["limits"]) if self._repriced is None else self._repriced.limits
+        limit_ms = limits.latency_ms
         judged = self._judged.choice(self.metric, tolerance=self._facts["tolerance"], limit_ms=limit_ms)
         return replace(judged, trial=self._trial(judged.trial.number))
 
@@ -231,6 +253,60 @@ class Selection:
     def knee(self) -> Trial:
         """The trial of the front from which either way costs most: less accuracy, or more latency."""
         return self.select("balanced")
+
+    def retarget(
+        self,
+        target: Target,
+        *,
+        limits: Limits | None = None,
+        cache_dir: str | Path | None = None,
+        progress: bool = False,
+    ) -> Selection:
+        """The same trials where another target runs them: nothing is trained, and nothing of the run is changed.
+
+        Each network is timed on that target, those of the new front once more side by side. What the search had given
+        up under its own target, it does not know for this one; printing the selection says how much that is. Weights
+        are kept of the front of the search: another trial that is on this one may have to be trained again, see
+        `retrain`.
+
+        Args:
+            target: another device, runtime or number of threads of this machine; or `Target.from_csv(…)`.
+            limits: what deployment allows there; those of the search were for its own target.
+            cache_dir: as for the search.
+            progress: whether each latency is printed.
+
+        Returns:
+            A selection of the same run, whose latencies, front and choice are those of the target.
+
+        Raises:
+            TargetError: the target is not here.
+            RunError: no trial has finished there.
+        """
+        names = {trial.body: trial for trial in self.trials if self._reader.has_network(trial)}
+        source = TimmSource({}, n_classes=len(self.classes))
+
+        def network_of(body: Body) -> nn.Module:
+            kept = names.get(body)
+            return source.skeleton(*body) if kept is None else self._reader.network(kept)
+
+        cache = cache_folder() if cache_dir is None else Path(cache_dir).expanduser()
+        found = repriced(
+            read_sound_trials(self.study),
+            self.metric,
+            target,
+            limits or Limits(),
+            network_of=network_of,
+            book=LatencyBook(cache / "latency.json"),
+            say=print if progress else lambda _: None,
+        )
+        if not front_of(found.trials, self.metric):
+            raise RunError(
+                f"no trial of {str(self.path)!r} can be used on {found.target_line}: "
+                f"{next((one.reason for one in found.trials if one.state == 'failed'), 'none has finished')}."
+            )
+        return Selection(
+            self.path, dataset=self._dataset, metric=self._given_metric, storage=self._server, repriced=found
+        )
 
     @cached_property
     def optimism(self) -> Optimism | None:
@@ -618,6 +694,7 @@ class Selection:
         """The front in a few lines."""
         lines = [f"Selection of {counted(len(self.trials), 'trial')} on {self.target}, in {str(self.path)!r}"]
         lines += [front_line(trial, self.metric, is_chosen=trial.number == self.best.number) for trial in self.front]
+        lines += [self.stopped_before] if self.stopped_before is not None else []
         return "\n".join(lines)
 
     @property

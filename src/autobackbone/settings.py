@@ -81,7 +81,7 @@ class Settings:
         return {
             "backbones": None if self.backbones is None else list(self.backbones),
             "image_sizes": None if self.image_sizes is None else [list(size) for size in self.image_sizes],
-            "target": asdict(self.target),
+            "target": self.target.to_json(),
             "limits": asdict(self.limits),
             "space": {name: list(v) if isinstance(v, tuple) else v for name, v in self.space.items()},
             "seed": self.seed,

@@ -62,7 +62,11 @@ def print_selection(selection: Selection, *, all_trials: bool = False) -> None:
             _say(console, f"advice: {sentence}")
     else:
         _say(console, "choose: nothing yet, since no trial has finished")
+    if selection.stopped_before is not None:
+        _say(console, selection.stopped_before)
     _say(console, f"run folder: {selection.path}")
+    if selection.is_retargeted:  # the picture there is of the search's own target
+        return
     figure = selection.path / "front.png"
     if figure.is_file():
         _say(console, f"picture of the front: {figure}")

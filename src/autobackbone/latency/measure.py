@@ -31,7 +31,7 @@ _MIN_REPEATS = 3
 _GOOD_REPEATS = 40
 # Medians of one network, minutes apart and undisturbed, differ by more than passes of one measurement tell: standard
 # deviation 2 % (LCNet and EfficientNet-Lite0 on two cores of a server). So no latency is surer than this.
-_DRIFT_SHARE = 0.02
+DRIFT_SHARE = 0.02
 # Intervals of this width around two medians touch when the medians differ by less than can be told at the 5 % level
 # (Goldstein and Healy 1995): so "tied" is simply "the intervals touch".
 _Z = 1.39
@@ -60,10 +60,11 @@ def measure(network: nn.Module, image_size: ImageSize, target: Target, *, second
         seconds: time for warm-up and passes together, above 0; a batch of 32 and passes that take longer come on top.
 
     Returns:
-        The latency; `images_per_s` is NaN where a batch of 32 does not fit into memory.
+        The latency; `images_per_s` is NaN where a batch of 32 does not fit into memory, or was to be compiled first.
 
     Raises:
         TargetMemoryError: the network does not fit into the device's memory at the target's batch size.
+        TargetError: the target's runtime cannot run it.
 
     Example:
         >>> from autobackbone.latency.target import resolve
@@ -133,7 +134,7 @@ def _latency(counted: Sequence[Pass], images_per_s: float) -> Latency:
     return Latency(
         p50_ms=float(p50_s) * 1e3,
         p95_ms=float(p95_s) * 1e3,
-        noise_ms=max(_half_width(times_s), _DRIFT_SHARE * float(p50_s), min(waited_s, float(p50_s))) * 1e3,
+        noise_ms=max(_half_width(times_s), DRIFT_SHARE * float(p50_s), min(waited_s, float(p50_s))) * 1e3,
         images_per_s=images_per_s,
         n_repeats=len(times_s),
     )
@@ -231,6 +232,8 @@ def _half_width(times_s: NDArray[np.float64]) -> float:
 
 def _images_per_s(forward: Forward, seconds: float) -> float:
     """At a batch of 32, from the faster of two passes, or from one where one alone takes more than twice the time."""
+    if not forward.is_for_any_batch:
+        return math.nan
     try:
         with memory_errors_translated():
             one_pass = forward.timed(_LARGE_BATCH)

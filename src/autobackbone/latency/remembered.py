@@ -136,4 +136,6 @@ def _key(backbone: str, image_size: ImageSize, target: Target) -> str:
         "precision": settled.precision,
         "timm": version("timm"),
     }
+    if settled.runtime != "torch":
+        facts["runtime"] = settled.runtime
     return json.dumps(facts, sort_keys=True)

@@ -6,12 +6,14 @@ import os
 import platform
 import re
 from dataclasses import replace
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 from autobackbone.errors import TargetError
-from autobackbone.records import Precision, Target
+from autobackbone.records import Precision, Runtime, Target
 
 _DTYPES: dict[Precision, torch.dtype] = {
     "float32": torch.float32,
@@ -38,15 +40,17 @@ def resolve(target: Target | None) -> Target:
         A target with no `"auto"` and no `None` left; resolving it again changes nothing.
 
     Raises:
-        TargetError: the device, or as many cores as threads, are not here.
+        TargetError: the device, as many cores as threads, or the runtime are not here.
 
     Example:
         >>> resolve(Target(device="cpu", n_threads=1))
-        Target(device='cpu', batch_size=1, precision='float32', n_threads=1)
+        Target(device='cpu', batch_size=1, precision='float32', n_threads=1, runtime='torch', timings=None, name=None)
     """
     wanted = target or Target()
     here = _devices()
-    device = here[0] if wanted.device == "auto" else wanted.device
+    _require_runtime(wanted.runtime)
+    first = "cpu" if wanted.runtime.startswith("onnxruntime") else here[0]
+    device = first if wanted.device == "auto" else wanted.device
     if device not in here:
         raise TargetError(f"target.device {device!r} is not on this machine; it has {', '.join(here)}. Choose one.")
     n_cores = _n_cores()
@@ -60,17 +64,34 @@ def resolve(target: Target | None) -> Target:
     return replace(wanted, device=device, precision=precision, n_threads=wanted.n_threads or n_cores)
 
 
+def _require_runtime(runtime: Runtime) -> None:
+    missing = [one for one in ("onnxruntime", "onnx", "onnxscript") if find_spec(one) is None]
+    if runtime.startswith("onnxruntime") and missing:
+        raise TargetError(
+            f"target.runtime={runtime!r} needs {', '.join(missing)}, not installed here: "
+            "pip install 'autobackbone[onnx]'."
+        )
+
+
 def describe(target: Target) -> str:
     """Say in one line what every latency refers to.
 
     Example:
         >>> describe(Target(device="cpu", n_threads=1))  # doctest: +ELLIPSIS
         'cpu (..., 1 thread), float32, batch 1'
+        >>> describe(Target(name="a phone", timings=[{"backbone": "a", "image_size": [8, 8], "latency_ms": 9.0}]))
+        'a phone (1 latency measured there), batch 1'
     """
+    if target.timings is not None:
+        n = len(target.timings)
+        given = f"{n:,} latenc{'y' if n == 1 else 'ies'} measured there"
+        return f"{target.name or 'another machine'} ({given}), batch {target.batch_size}"
     settled = resolve(target)
     threads = f"{settled.n_threads} thread{'s' if settled.n_threads != 1 else ''}"
     place = f"{_chip(settled.device)}, {threads}" if settled.device == "cpu" else _chip(settled.device)
-    return f"{settled.device} ({place}), {settled.precision}, batch {settled.batch_size}"
+    runtime = "" if settled.runtime == "torch" else f"{settled.runtime}, "
+    named = "" if settled.name is None else f"{settled.name}: "
+    return f"{named}{settled.device} ({place}), {runtime}{settled.precision}, batch {settled.batch_size}"
 
 
 def hardware(target: Target) -> dict[str, str | int]:
@@ -80,14 +101,19 @@ def hardware(target: Target) -> dict[str, str | int]:
         >>> sorted(hardware(Target(device="cpu")))
         ['chip', 'n_cores', 'n_threads', 'system', 'torch']
     """
+    if target.timings is not None:
+        return {"chip": target.name or "another machine", "n_timings": len(target.timings)}
     settled = resolve(target)
-    return {
+    facts: dict[str, str | int] = {
         "chip": _chip(settled.device),
         "n_cores": _n_cores(),
         "n_threads": settled.n_threads or _n_cores(),
         "system": platform.system(),
         "torch": str(torch.__version__),
     }
+    if settled.runtime.startswith("onnxruntime"):
+        facts["onnxruntime"] = version("onnxruntime")
+    return facts
 
 
 def _devices() -> list[str]:

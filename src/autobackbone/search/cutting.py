@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from autobackbone.choosing import as_they_stand, is_beaten_for_good
 from autobackbone.convexhead import Floats
 from autobackbone.errors import BackboneError, TrialError
+from autobackbone.latency.forward import preparing_s
 from autobackbone.records import Body
 from autobackbone.screening import Features, fair_order, with_head
 from autobackbone.search.foldheads import gathered, score_frozen
@@ -41,8 +42,9 @@ def screen_cuts(shop: Workshop, whole: Body, of_cuts: Mapping[Body, Floats], unt
     if not of_cuts:
         return
     n_beaten, order, head_s = 0, fair_order(shop.bundle, seed=shop.seed), _head_s(shop, whole)
+    cut_s = _CUT_S + preparing_s(shop.target)
     for body, values in of_cuts.items():
-        if n_beaten == _N_BEATEN or time.monotonic() + head_s + pricing_s(shop) + _CUT_S > until:
+        if n_beaten == _N_BEATEN or time.monotonic() + head_s + pricing_s(shop) + cut_s > until:
             return
         try:
             priced = priced_within_limits(shop, body)

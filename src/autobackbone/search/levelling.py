@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from autobackbone.choosing import as_they_stand, comparable, front_of, is_beaten_for_good
 from autobackbone.errors import TargetMemoryError
+from autobackbone.latency.forward import preparing_s
 from autobackbone.latency.measure import measure_together
 from autobackbone.records import Body, Latency, Trial
 from autobackbone.search import trialfiles
@@ -26,7 +27,8 @@ _SETUP_S = 0.3
 def levelling_s(shop: Workshop, trials: Sequence[Trial]) -> float:
     """Seconds that measuring the bodies of trials side by side takes; none where there is nothing to compare."""
     n = len({trial.body for trial in trials})
-    return n * (_seconds_each(shop, n) + _SETUP_S) if n > 1 and not _is_limited(shop) else 0.0
+    setup_s = _SETUP_S + preparing_s(shop.target)
+    return n * (_seconds_each(shop, n) + setup_s) if n > 1 and not _stands(shop) else 0.0
 
 
 def level(shop: Workshop) -> bool:
@@ -38,6 +40,8 @@ def level(shop: Workshop) -> bool:
     Returns:
         Whether latencies can be compared now.
     """
+    if shop.target.timings is not None:
+        return True
     trials = comparable(shop.trials())
     standing = as_they_stand(trials)
     near = [
@@ -83,6 +87,11 @@ def _with(trial: Trial, found: Mapping[Body, Latency]) -> Trial:
     if latency is None:
         return trial
     return replace(trial, latency_ms=latency.p50_ms, latency_noise_ms=latency.noise_ms)
+
+
+def _stands(shop: Workshop) -> bool:
+    """Whether latencies stay what they were first."""
+    return shop.target.timings is not None or _is_limited(shop)
 
 
 def _is_limited(shop: Workshop) -> bool:

@@ -51,7 +51,7 @@ def price(shop: Workshop, body: Body) -> Priced:
 
 
 def pricing_s(shop: Workshop) -> float:
-    """Seconds that measuring one latency may take."""
+    """Seconds that measuring one latency may take; what its runtime takes to prepare a network comes on top."""
     return max(_LEAST_PRICING_S, min(1.0, _PRICING_SHARE * shop.clock.left_s()))
 
 

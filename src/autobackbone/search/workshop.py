@@ -21,6 +21,7 @@ from autobackbone.convexhead import Head
 from autobackbone.costrecord import CostEntry, CostRecord
 from autobackbone.data import DataBundle, Survey, pooled, preprocess_ms
 from autobackbone.errors import MetricError, RunError
+from autobackbone.latency.given import GivenLatencies
 from autobackbone.latency.remembered import LatencyBook
 from autobackbone.metrics import Metric, score, standard_error, to_maximised
 from autobackbone.progress import Reporter
@@ -55,7 +56,7 @@ class Workshop:
     source: TimmSource
     target: Target
     device: torch.device
-    book: LatencyBook
+    book: LatencyBook | GivenLatencies
     stores: Stores
     study: optuna.Study
     space: Space

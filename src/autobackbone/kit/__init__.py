@@ -1,0 +1,149 @@
+"""Networks to be timed on another machine: ONNX files, a script that needs ONNX Runtime alone, and a table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from autobackbone.backbones.build import allowed_image_sizes
+from autobackbone.backbones.names import resolve_names
+from autobackbone.backbones.shortlist import shortlist
+from autobackbone.backbones.source import TimmSource
+from autobackbone.errors import ArgumentError, BackboneError
+from autobackbone.records import Body, ImageSize, as_image_sizes, counted
+from autobackbone.runfolder import write_text, written_whole
+from autobackbone.search.space import cuts_to_offer
+from autobackbone.timings import COLUMNS
+
+SCRIPT, TABLE = "time_networks.py", "latencies.csv"
+# What a classifier's width changes is far below noise.
+_N_CLASSES = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kit:
+    """What was written.
+
+    Args:
+        folder: that holds all of it.
+        bodies: whose networks are there, in the order of the table.
+        skipped: what could not be written, and why.
+        megabytes: of the networks, 10**6 bytes.
+    """
+
+    folder: Path
+    bodies: tuple[Body, ...]
+    skipped: tuple[str, ...]
+    megabytes: float
+
+    def __str__(self) -> str:
+        """What is there, and what to do with it."""
+        return "\n".join(
+            (
+                f"{counted(len(self.bodies), 'network')}, {self.megabytes:,.0f} MB, in {str(self.folder)!r}",
+                *(f"left out: {line}" for line in self.skipped),
+                f"take the folder to the machine, run `python {SCRIPT}` there, bring {TABLE} back:",
+                f"Target.from_csv({str(self.folder / TABLE)!r}), or --timings on the command line",
+            )
+        )
+
+
+def write_kit(
+    folder: str | Path,
+    *,
+    backbones: str | Sequence[str] | None = None,
+    image_sizes: Sequence[int | Sequence[int]] | int | None = None,
+    cuts: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> Kit:
+    """Write networks to be timed on another machine, with a script that times them and a table to be filled in.
+
+    Weights are random: what a pass takes does not depend on them, and nothing is fetched.
+
+    Args:
+        folder: that is made, or is empty.
+        backbones: names or globs; `None` for the shortlist of this machine.
+        image_sizes: pixels, or (height, width) each; `None` for each backbone's own size and smaller ones.
+        cuts: whether the first blocks alone of each are written, too, as many as a search tries.
+        say: told of each file.
+
+    Raises:
+        ArgumentError: the folder holds something, or cannot be written; or what exports is not installed.
+        BackboneError: there is no such backbone, or none can be written.
+    """
+    from autobackbone.exporting.onnx_graph import network_onnx, require_onnx
+
+    require_onnx()
+    home = Path(folder).expanduser()
+    _require_room(home)
+    names = shortlist().names if backbones is None else resolve_names(backbones)
+    if not names:
+        raise BackboneError("nothing is on the shortlist here: name the networks with backbones=.")
+    sizes = as_image_sizes(image_sizes)
+    source = TimmSource({}, n_classes=_N_CLASSES)
+    written: list[tuple[str, Body]] = []
+    skipped: list[str] = []
+    n_bytes = 0
+    for body in _bodies(names, sizes, source, cuts=cuts):
+        name = f"{_file_name(body)}.onnx"
+        try:
+            content = network_onnx(source.skeleton(*body), body.image_size).SerializeToString()
+        except BackboneError as error:
+            skipped.append(f"{body}: {error}")
+            say(f"left out: {skipped[-1]}")
+            continue
+        with written_whole(home / name) as temporary:
+            temporary.write_bytes(content)
+        n_bytes += len(content)
+        written.append((name, body))
+        say(f"{name}, {len(content) / 1e6:,.0f} MB")
+    if not written:
+        raise BackboneError(f"no network could be written: {'; '.join(skipped) or 'none takes these image sizes'}.")
+    write_text(home / TABLE, _table(written))
+    write_text(home / SCRIPT, files(__package__).joinpath(SCRIPT).read_text(encoding="utf-8"))
+    bodies = tuple(body for _, body in written)
+    return Kit(folder=home, bodies=bodies, skipped=tuple(skipped), megabytes=n_bytes / 1e6)
+
+
+def _require_room(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        is_empty = not any(folder.iterdir())
+    except OSError as error:
+        raise ArgumentError(
+            f"a kit goes to a folder that can be made and written; making it failed: {error}."
+        ) from error
+    if not is_empty:
+        raise ArgumentError(f"a kit goes to an empty folder, and {str(folder)!r} holds something. Name another one.")
+
+
+def _bodies(
+    names: Sequence[str], sizes: Sequence[ImageSize] | None, source: TimmSource, *, cuts: bool
+) -> Iterator[Body]:
+    for name in names:
+        kept = cuts_to_offer(source.n_blocks(name)) if cuts else ()
+        for size in allowed_image_sizes(name, sizes):
+            yield from (Body(name, size, n) for n in (None, *kept))
+
+
+def _file_name(body: Body) -> str:
+    height, width = body.image_size
+    cut = "" if body.n_blocks_kept is None else f"-first{body.n_blocks_kept}"
+    return re.sub(r"[^\w.-]", "_", f"{body.backbone}-{height}x{width}{cut}")
+
+
+def _table(written: Sequence[tuple[str, Body]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for name, body in written:
+        height, width = body.image_size
+        kept = "" if body.n_blocks_kept is None else body.n_blocks_kept
+        row = {"file": name, "backbone": body.backbone, "height": height, "width": width, "n_blocks_kept": kept}
+        writer.writerow(row)
+    return text.getvalue()

@@ -1,0 +1,80 @@
+"""Latencies of a table, in place of those that are measured here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from autobackbone.backbones.names import resolve_names
+from autobackbone.errors import TrialError
+from autobackbone.latency.measure import DRIFT_SHARE
+from autobackbone.records import Body, ImageSize, Latency, Target
+from autobackbone.timings import Timing
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class GivenLatencies:
+    """What a table says of latencies, asked as a `LatencyBook` is.
+
+    Args:
+        timings: of the table.
+
+    Example:
+        >>> timing = Timing(backbone="resnet50", image_size=(32, 32), latency_ms=5.0)
+        >>> GivenLatencies([timing]).find("resnet50.a1_in1k", (32, 32), Target()).p50_ms
+        5.0
+    """
+
+    def __init__(self, timings: Sequence[Timing]) -> None:
+        bodies = {Body(one.backbone, one.image_size, one.n_blocks_kept): one for one in resolved_timings(timings)}
+        self._known: Mapping[tuple[str, ImageSize], Latency] = {
+            (f"{body.backbone}{body.cut}", body.image_size): _latency(one) for body, one in bodies.items()
+        }
+
+    def measure(
+        self, network: nn.Module, backbone: str, image_size: ImageSize, target: Target, *, seconds: float = 1.0
+    ) -> Latency:
+        """What the table says; nothing is measured.
+
+        Raises:
+            TrialError: it says nothing of that network.
+        """
+        del network, seconds
+        found = self.find(backbone, image_size, target)
+        if found is None:
+            raise TrialError(f"the table of {target.name or 'the target'} has no latency of it")
+        return found
+
+    def find(self, backbone: str, image_size: ImageSize, target: Target) -> Latency | None:
+        """What the table says, `None` where it says nothing."""
+        del target
+        return self._known.get((backbone, image_size))
+
+
+def resolved_timings(timings: Sequence[Timing]) -> tuple[Timing, ...]:
+    """The same with full names.
+
+    Raises:
+        BackboneError: there is no backbone of that name.
+    """
+    names = {name: resolve_names([name])[0] for name in dict.fromkeys(one.backbone for one in timings)}
+    return tuple(replace(one, backbone=names[one.backbone]) for one in timings)
+
+
+def has_cut(timings: Sequence[Timing], backbone: str, n_blocks_kept: int) -> bool:
+    """Whether a table has the first blocks of a backbone alone, at any size."""
+    return any((one.backbone, one.n_blocks_kept) == (backbone, n_blocks_kept) for one in resolved_timings(timings))
+
+
+def _latency(one: Timing) -> Latency:
+    p95_ms, noise_ms = one.latency_p95_ms, one.latency_noise_ms
+    return Latency(
+        p50_ms=one.latency_ms,
+        p95_ms=one.latency_ms if p95_ms is None else p95_ms,
+        noise_ms=DRIFT_SHARE * one.latency_ms if noise_ms is None else noise_ms,
+        images_per_s=float("nan"),
+        n_repeats=1,
+    )
