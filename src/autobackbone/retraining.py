@@ -20,8 +20,8 @@ from autobackbone.backbones.weights import find_weights
 from autobackbone.choosing import name_of
 from autobackbone.convexhead import Head, fit_head
 from autobackbone.data import LEFT_OUT, PART_CODES, DataBundle, PartSource, Preparation, Survey, decode, printable
+from autobackbone.data.finding import find
 from autobackbone.data.sources import Found
-from autobackbone.data.surveying import find
 from autobackbone.errors import ArgumentError, EpochTooLongError, RunError, TrialError
 from autobackbone.handing import as_handed, noted
 from autobackbone.latency.target import resolve

@@ -101,7 +101,7 @@ def test_groups_that_leave_nothing_to_train_on_are_refused():
     ("dataset", "message"),
     [
         (PICTURES, "ndarray came"),
-        ({"X": PICTURES}, "a tuple .X, y. .*dict came"),
+        ({"X": PICTURES}, "a dict is a split: .*the key 'X' came"),
         (7, "int came"),
         (torch.zeros(3, 3, 4, 4), "Tensor came"),
         ((PICTURES, LABELS[:-1]), "20 pictures and 19 labels"),

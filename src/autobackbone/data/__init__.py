@@ -7,8 +7,9 @@ the very path from a picture to pixels that the store was filled by.
 from autobackbone.data.bundle import DataBundle, decode
 from autobackbone.data.copies import Copies, codes_of, find_copies, groups_of
 from autobackbone.data.encoded import Pixels
-from autobackbone.data.excerpt import PartSource, excerpt, excerpt_for_time, restricted, within_time
+from autobackbone.data.excerpt import excerpt, excerpt_for_time, restricted, within_time
 from autobackbone.data.folds import FEW_PICTURES, N_FOLDS, folds_of, pooled, wants_folds
+from autobackbone.data.joining import PartSource
 from autobackbone.data.parts import LEFT_OUT, PART_CODES, TEST, TRAIN, VALIDATION, Codes, fair_order
 from autobackbone.data.pictures import Picture
 from autobackbone.data.preparation import Preparation, to_pixels

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from autobackbone.data.bundle import is_decoded
+from autobackbone.data.joining import PartSource
 from autobackbone.data.parts import LEFT_OUT, TRAIN, Codes, fair_order
 from autobackbone.data.pictures import quiet_pillow
 from autobackbone.data.sources import printable
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from pathlib import Path
 
-    from PIL import Image
-
-    from autobackbone.data.sources import Fingerprint, Source
     from autobackbone.data.surveying import Survey
     from autobackbone.records import ImageSize
 
@@ -35,42 +33,6 @@ _LOOKING_SHARE = 0.03
 _TELLING_SHARE = 0.2
 # Threads that decode share memory and Python's lock: two did 1.8 times the work of one.
 _THREAD_YIELD = 0.9
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartSource:
-    """Some pictures of another source, in its order.
-
-    Args:
-        whole: the other source.
-        indices: (n,) int64, ascending: which of its pictures.
-    """
-
-    whole: Source
-    indices: Codes = field(repr=False)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the whole."""
-        names = self.whole.names
-        return tuple(names[index] for index in self.indices.tolist())
-
-    @property
-    def is_thread_safe(self) -> bool:
-        """As the whole."""
-        return self.whole.is_thread_safe
-
-    def read(self, index: int) -> Image.Image | np.ndarray[Any, Any] | str | Path:
-        """As the whole."""
-        return self.whole.read(int(self.indices[index]))
-
-    def fingerprint(self, index: int) -> Fingerprint:
-        """As the whole."""
-        return self.whole.fingerprint(int(self.indices[index]))
-
-    def picture_size(self, index: int) -> ImageSize:
-        """As the whole."""
-        return self.whole.picture_size(int(self.indices[index]))
 
 
 def within_time(

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,7 @@ def from_listing(
         task=read.task,
         given=_parts(table),
         groups=_groups(table),
+        column=partial(column_of, dataset),
     )
 
 

@@ -1,18 +1,21 @@
 """What every source of pictures promises.
 
 To add a source: a class that keeps the promises of `Source`, a function that makes a `Found`, a line in
-`surveying.find`.
+`finding.find`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from PIL import Image
+
+from autobackbone.errors import DataError
 
 if TYPE_CHECKING:
     from autobackbone.data.pictures import Picture
@@ -60,6 +63,8 @@ class Found:
         given: (n,) int8, the codes of `parts` where the dataset brought its own split, else `None`.
         groups: (n,) names of groups where the dataset brought them, else `None`.
         notes: one line for whatever was passed over.
+        column: gives the cells of a column by its name, one a picture, raising `DataError` where there is none of it;
+            `None` where there are no columns.
     """
 
     source: Source
@@ -69,6 +74,11 @@ class Found:
     given: np.ndarray[Any, np.dtype[np.int8]] | None = None
     groups: np.ndarray[Any, Any] | None = None
     notes: tuple[str, ...] = ()
+    column: Callable[[str], list[Any]] | None = None
+
+
+class NoLabelsError(DataError):
+    """None of the pictures has a label, as in the test part of a competition."""
 
 
 UNREADABLE = Fingerprint(digest=hashlib.sha256(b"unreadable").digest(), is_deep=False)

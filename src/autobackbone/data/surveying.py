@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import numpy as np
 import pandas as pd
 
-from autobackbone.data.arrays import from_arrays
 from autobackbone.data.chronology import encode_times, split_by_time
-from autobackbone.data.folders import from_folder
-from autobackbone.data.listings import column_of, from_listing, is_listing
+from autobackbone.data.finding import find
 from autobackbone.data.parts import (
     LEAST_OF_CLASS,
     PART_CODES,
@@ -30,7 +27,6 @@ from autobackbone.data.parts import (
 from autobackbone.data.pictures import quiet_pillow
 from autobackbone.data.preparation import Preparation
 from autobackbone.data.strata import strata_of
-from autobackbone.data.torch_datasets import from_dataset, is_map_style
 from autobackbone.errors import DataError
 from autobackbone.records import counted
 
@@ -40,10 +36,6 @@ if TYPE_CHECKING:
 
 _Coded = TypeVar("_Coded")
 _N_HEADERS = 16
-_FORMS = (
-    "a dataset is a folder with one sub-folder per class, a CSV file or data frame with paths and labels, a tuple "
-    "(X, y) of pictures and labels, or a map-style torch dataset of (picture, label)"
-)
 
 
 class DataWarning(UserWarning):
@@ -119,7 +111,8 @@ def survey(
 
     Args:
         dataset: a folder with one sub-folder per class (with or without train, val and test above them); a CSV file or
-            data frame with paths and labels; `(X, y)`; or a map-style torch dataset of (picture, label).
+            data frame with paths and labels; `(X, y)`; a map-style torch dataset of (picture, label); or a dict of
+            such, by part: `{"train": …, "val": …, "test": …}`.
         task: what the labels are; `None` to read it from them, see `as_labelled`.
         label: the columns of labels in a table; `None` for the one called `label`.
         groups: one entry a picture, a function of a picture's name, or the name of a table's column; a group is kept
@@ -157,12 +150,12 @@ def survey(
         found = _without_rare_labels(found, rare)
     _check_labels(found)
     names = found.source.names
-    coded = _coded(encode_groups, dataset, "groups", found.groups if groups is None else groups, names)
+    coded = _coded(encode_groups, found, "groups", found.groups if groups is None else groups)
     if times is None:
         split = split_parts(found.labels, found.task, given=found.given, groups=coded, seed=seed)
     else:
         _require_free_to_split(found, groups)
-        split = split_by_time(_coded(encode_times, dataset, "times", times, names))
+        split = split_by_time(_coded(encode_times, found, "times", times))
     notes = found.notes + split.notes
     if split.rare:
         notes += (_report_rare(found, split, coded, rare),)
@@ -183,17 +176,15 @@ def survey(
     return replace(checked, skipped=notes + check_parts(checked.counts(), checked.sizes()))
 
 
-def _coded(
-    encode: Callable[[Any, tuple[str, ...]], _Coded], dataset: Any, argument: str, given: Any, names: tuple[str, ...]
-) -> _Coded:
+def _coded(encode: Callable[[Any, tuple[str, ...]], _Coded], found: Found, argument: str, given: Any) -> _Coded:
     """What `groups=` or `times=` says of each picture; a text names a column of a table."""
     if not isinstance(given, str):
-        return encode(given, names)
-    if not is_listing(dataset):
+        return encode(given, found.source.names)
+    if found.column is None:
         raise DataError(f"{argument} has one entry a picture; the name of a column, {given!r}, is for tables alone.")
-    cells = column_of(dataset, given)
+    cells = found.column(given)
     try:
-        return encode(cells, names)
+        return encode(cells, found.source.names)
     except DataError as error:
         raise DataError(f"column {given!r}: {error}") from error
 
@@ -211,33 +202,6 @@ def _require_free_to_split(found: Found, groups: Any) -> None:
     else:
         return
     raise DataError(f"times makes the split, so it cannot go with {other}. {remedy}.")
-
-
-def find(
-    dataset: Any,
-    channels: tuple[int, ...] | None,
-    *,
-    task: Task | None = None,
-    label: str | Sequence[str] | None = None,
-) -> Found:
-    """Find the pictures and labels of any accepted form of dataset."""
-    if is_listing(dataset):
-        return from_listing(dataset, label, task)
-    if label is not None:
-        raise DataError(f"label= names columns of a CSV file or data frame; {type(dataset).__name__} came with it.")
-    if isinstance(dataset, (str, os.PathLike)):
-        if task not in (None, "classification"):
-            raise DataError(
-                f"a folder with one sub-folder per class is a classification; task={task!r} came. Give its labels as a "
-                "CSV file or data frame with the columns 'file' and 'label'."
-            )
-        return from_folder(dataset)
-    if isinstance(dataset, tuple) and len(dataset) == 2:
-        return from_arrays(*dataset, channels, task)
-    is_pictures_alone = isinstance(dataset, (np.ndarray, dict, bytes)) or hasattr(dataset, "detach")
-    if is_map_style(dataset) and not is_pictures_alone:
-        return from_dataset(dataset, task)
-    raise DataError(f"{_FORMS}; {type(dataset).__name__} came.")
 
 
 def part_sizes(parts: Parts) -> dict[Part, int]:
