@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autobackbone.data import hugging_face
 from autobackbone.data.arrays import from_arrays
 from autobackbone.data.folders import from_folder
 from autobackbone.data.listings import from_listing, is_listing
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 _FORMS = (
     "a dataset is a folder with one sub-folder per class, a CSV file or data frame with paths and labels, a tuple "
-    "(X, y) of pictures and labels, a map-style torch dataset of (picture, label) "
-    "such by part"
+    "(X, y) of pictures and labels, a map-style torch dataset of (picture, label), a Hugging Face dataset, or a dict "
+    "of such by part"
 )
 
 
@@ -49,8 +50,13 @@ def find(
         return from_splits(dataset, partial(_part, channels=channels, label=label), task)
     if is_listing(dataset):
         return from_listing(dataset, label, task)
+    if hugging_face.kind_of(dataset) == "Dataset":
+        return hugging_face.from_hugging_face(dataset, label, task)
     if label is not None:
-        raise DataError(f"label= names columns of a CSV file or data frame; {type(dataset).__name__} came with it.")
+        raise DataError(
+            "label= names columns of a CSV file, a data frame or a Hugging Face dataset; "
+            f"{type(dataset).__name__} came with it."
+        )
     if isinstance(dataset, (str, os.PathLike)):
         _require_classes(task)
         return from_folder(dataset)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from autobackbone.data.contents import fingerprint_of
 from autobackbone.data.parts import TEST, TRAIN, VALIDATION
-from autobackbone.data.pictures import header_size, is_deep, open_bytes, open_picture, read_content
+from autobackbone.data.pictures import header_size, open_picture, read_content
 from autobackbone.data.sources import UNREADABLE, Fingerprint, Found, natural_key, printable
 from autobackbone.data.walking import Tally, list_folder, walk_pictures
 from autobackbone.errors import DataError
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 PART_NAMES = {"train": TRAIN, "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION, "test": TEST}
 _LAYOUT = "Expected is one sub-folder per class, root/CLASS/picture.jpg, or root/train/CLASS/picture.jpg and so on"
-
-_JPEG = b"\xff\xd8\xff"
-"""Never above 8 bits, so its header need not be parsed: that would double the time of a digest."""
 
 _Tree = tuple[int, str, list[str]]
 """Part, class and the names of its pictures."""
@@ -53,7 +50,7 @@ class FolderSource:
             content = read_content(self.root / self.names[index])
         except (OSError, ValueError, MemoryError):  # names that no file can have, and files that memory cannot hold
             return UNREADABLE
-        return Fingerprint(digest=hashlib.sha256(content).digest(), is_deep=_is_deep_content(content))
+        return fingerprint_of(content)
 
     def picture_size(self, index: int) -> ImageSize:
         """Read the file's header."""
@@ -155,12 +152,3 @@ def _nothing_found(root: Path, folders: list[str], n_pictures: int) -> str:
     if folders:
         return f"found {len(folders)} sub-folders in '{root}', none with a picture. {_LAYOUT}."
     return f"found neither pictures nor sub-folders in '{root}'. {_LAYOUT}."
-
-
-def _is_deep_content(content: bytes) -> bool:
-    if content.startswith(_JPEG):
-        return False
-    try:
-        return is_deep(open_bytes(content))
-    except Exception:  # noqa: BLE001  # a broken file raises anything; decoding meets it again and reports it
-        return False

@@ -72,7 +72,11 @@ def open_picture(path: str | Path) -> Image.Image:
         DataError: the file is damaged in a way that Pillow passes over.
         OSError: it cannot be read; Pillow raises other kinds too.
     """
-    content = read_content(path)
+    return open_content(read_content(path))
+
+
+def open_content(content: bytes) -> Image.Image:
+    """Open a picture file's content as `open_picture` opens the file, with the same errors."""
     check_content(content)
     image = open_bytes(content)
     check_strips(image)
@@ -106,9 +110,14 @@ def open_bytes(content: bytes) -> Image.Image:
 def header_size(path: str | Path) -> ImageSize:
     """Read (height, width) as seen, EXIF rotation applied, from a file's header alone."""
     with _ordinary(path).open("rb") as file, Image.open(file, formats=picture_formats()) as image:
-        # Of a TIFF, Pillow gives the size as seen already.
-        is_turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-        return (image.width, image.height) if is_turned else (image.height, image.width)
+        return seen_size(image)
+
+
+def seen_size(image: Image.Image) -> ImageSize:
+    """Give (height, width) as seen, EXIF rotation applied, of an image that is open and not decoded."""
+    # Of a TIFF, Pillow gives the size as seen already.
+    is_turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    return (image.width, image.height) if is_turned else (image.height, image.width)
 
 
 def is_deep(picture: Picture) -> bool:
