@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from autobackbone.data import hugging_face
 from autobackbone.data.arrays import from_arrays
+from autobackbone.data.data_modules import NOTE, is_data_module, splits_of
 from autobackbone.data.folders import from_folder
 from autobackbone.data.listings import from_listing, is_listing
 from autobackbone.data.splits import from_splits
 from autobackbone.data.torch_datasets import from_dataset, is_map_style
+from autobackbone.data.torchvision_datasets import from_torchvision, is_torchvision
 from autobackbone.errors import DataError
 
 if TYPE_CHECKING:
@@ -23,9 +25,26 @@ if TYPE_CHECKING:
 
 _FORMS = (
     "a dataset is a folder with one sub-folder per class, a CSV file or data frame with paths and labels, a tuple "
-    "(X, y) of pictures and labels, a map-style torch dataset of (picture, label), a Hugging Face dataset, or a dict "
-    "of such by part"
+    "(X, y) of pictures and labels, a map-style torch dataset of (picture, label), such as torchvision's, a Hugging "
+    "Face dataset, a LightningDataModule, "
+    "or a dict of such by part"
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    channels: tuple[int, ...] | None
+    task: Task | None
+    label: str | Sequence[str] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Way:
+    """One form of datasets: how it is known, how it is taken, and whether `label=` means something in it."""
+
+    accepts: Callable[[Any], bool]
+    take: Callable[[Any, _Asked], Found]
+    has_columns: bool = False
 
 
 def find(
@@ -46,35 +65,67 @@ def find(
     Raises:
         DataError: another form, or one that cannot be used.
     """
-    if isinstance(dataset, Mapping):
-        return from_splits(dataset, partial(_part, channels=channels, label=label), task)
-    if is_listing(dataset):
-        return from_listing(dataset, label, task)
-    if hugging_face.kind_of(dataset) == "Dataset":
-        return hugging_face.from_hugging_face(dataset, label, task)
-    if label is not None:
+    asked = _Asked(channels=channels, task=task, label=label)
+    way = next((way for way in _WAYS if way.accepts(dataset)), None)
+    if way is None:
+        raise DataError(f"{_FORMS}; {type(dataset).__name__} came.")
+    if label is not None and not way.has_columns:
         raise DataError(
-            "label= names columns of a CSV file, a data frame or a Hugging Face dataset; "
+            "label= names columns of a CSV file, a data frame or a Hugging Face dataset, or entries of JSON in shards; "
             f"{type(dataset).__name__} came with it."
         )
-    if isinstance(dataset, (str, os.PathLike)):
-        _require_classes(task)
-        return from_folder(dataset)
-    if isinstance(dataset, tuple) and len(dataset) == 2:
-        return from_arrays(*dataset, channels, task)
-    is_pictures_alone = isinstance(dataset, (np.ndarray, bytes)) or hasattr(dataset, "detach")
-    if is_map_style(dataset) and not is_pictures_alone:
-        return from_dataset(dataset, task)
-    raise DataError(f"{_FORMS}; {type(dataset).__name__} came.")
+    return way.take(dataset, asked)
 
 
-def _part(dataset: Any, task: Task | None, **of_all: Any) -> Found:
-    return find(dataset, of_all["channels"], task=task, label=of_all["label"])
+def _splits(splits: Mapping[Any, Any], asked: _Asked) -> Found:
+    def find_part(dataset: Any, task: Task | None) -> Found:
+        return find(dataset, asked.channels, task=task, label=asked.label)
+
+    return from_splits(splits, find_part, asked.task)
 
 
-def _require_classes(task: Task | None) -> None:
-    if task not in (None, "classification"):
+def _data_module(module: Any, asked: _Asked) -> Found:
+    found = _splits(splits_of(module), asked)
+    return replace(found, notes=(*found.notes, NOTE))
+
+
+def _folder(folder: str | os.PathLike[str], asked: _Asked) -> Found:
+    if asked.task not in (None, "classification"):
         raise DataError(
-            f"a folder with one sub-folder per class is a classification; task={task!r} came. Give its labels as a "
-            "CSV file or data frame with the columns 'file' and 'label'."
+            f"a folder with one sub-folder per class is a classification; task={asked.task!r} came. Give its labels as "
+            "a CSV file or data frame with the columns 'file' and 'label'."
         )
+    return from_folder(folder)
+
+
+def _is_pair(dataset: Any) -> bool:
+    return isinstance(dataset, tuple) and len(dataset) == 2
+
+
+def _has_items(dataset: Any) -> bool:
+    return is_map_style(dataset) and not _is_pictures_alone(dataset)
+
+
+def _is_pictures_alone(dataset: Any) -> bool:
+    return isinstance(dataset, (np.ndarray, bytes)) or hasattr(dataset, "detach")
+
+
+# The first that accepts: what is more special stands before what it looks like, too.
+_WAYS = (
+    _Way(accepts=lambda given: isinstance(given, Mapping), take=_splits, has_columns=True),
+    _Way(accepts=is_data_module, take=_data_module, has_columns=True),
+    _Way(
+        accepts=is_listing,
+        take=lambda given, asked: from_listing(given, asked.label, asked.task),
+        has_columns=True,
+    ),
+    _Way(
+        accepts=lambda given: hugging_face.kind_of(given) == "Dataset",
+        take=lambda given, asked: hugging_face.from_hugging_face(given, asked.label, asked.task),
+        has_columns=True,
+    ),
+    _Way(accepts=lambda given: isinstance(given, (str, os.PathLike)), take=_folder),
+    _Way(accepts=_is_pair, take=lambda given, asked: from_arrays(given[0], given[1], asked.channels, asked.task)),
+    _Way(accepts=is_torchvision, take=lambda given, asked: from_torchvision(given, asked.task)),
+    _Way(accepts=_has_items, take=lambda given, asked: from_dataset(given, asked.task)),
+)

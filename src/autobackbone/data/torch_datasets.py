@@ -35,7 +35,7 @@ class DatasetSource:
 
     def read(self, index: int) -> Image.Image | np.ndarray[Any, Any]:
         """Give the picture, a tensor as an array with its channels last."""
-        return _as_picture(self.dataset[index][0])
+        return as_picture(self.dataset[index][0])
 
     def fingerprint(self, index: int) -> Fingerprint:
         """Digest the pixels."""
@@ -84,8 +84,35 @@ def from_dataset(dataset: Any, task: Task | None = None) -> Found:
     read = as_labelled(list(_labels(dataset, n)) if labels is None else labels, task)
     names = tuple(str(index) for index in range(n))
     source = DatasetSource(dataset=dataset, names=names)
-    classes = _named(read.classes, dataset) if read.task != "regression" else read.classes
-    return Found(source=source, classes=classes, labels=read.labels, task=read.task)
+    classes = named(read.classes, dataset) if read.task != "regression" else read.classes
+    return Found(source=source, classes=classes, labels=read.labels, task=read.task, notes=_oddities(source))
+
+
+def _oddities(source: DatasetSource) -> tuple[str, ...]:
+    """What a transform within a dataset does to pictures, by a few of them; each is read once more."""
+    looks = sorted({0, len(source.names) - 1})
+    try:
+        twice = [(source.read(index), source.read(index)) for index in looks]
+    except Exception:  # noqa: BLE001  # decoding meets it again and reports it
+        return ()
+    notes = []
+    changing = [index for index, two in zip(looks, twice, strict=True) if len(set(map(digest_picture, two))) > 1]
+    if changing:
+        notes.append(
+            f"picture {changing[0]} is another one each time it is read, as by a random transform: it is searched on "
+            "as it came once, and the run cannot be continued. Give a dataset that changes nothing at random"
+        )
+    if any(is_normalised(picture) for picture, _ in twice):
+        notes.append(
+            "pictures have values below 0, as after Normalize: what is black and white is measured, and colours are "
+            "not those that networks know. Give a dataset without that"
+        )
+    return tuple(notes)
+
+
+def is_normalised(picture: Image.Image | np.ndarray[Any, Any]) -> bool:
+    """Whether a picture holds real numbers below 0."""
+    return isinstance(picture, np.ndarray) and picture.dtype.kind == "f" and bool((picture < 0).any())
 
 
 def _label(dataset: Any, index: int) -> Any:
@@ -103,7 +130,7 @@ def _targets(dataset: Any, n: int) -> list[Any] | None:
     targets = getattr(dataset, "targets", None)
     if targets is None or getattr(dataset, "target_transform", None) is not None or len(targets) != n:
         return None
-    plain = list(_as_array(targets)) if hasattr(targets, "detach") else list(targets)
+    plain = list(as_array(targets)) if hasattr(targets, "detach") else list(targets)
     # Trusted only where it says what the items say.
     is_same = all(np.array_equal(plain[index], _label(dataset, index)) for index in {0, n // 2, n - 1})
     return plain if is_same else None
@@ -118,7 +145,12 @@ def _labels(dataset: Any, n: int) -> Iterator[Any]:
         yield label
 
 
-def _named(classes: tuple[str | int, ...], dataset: Any) -> tuple[str | int, ...]:
+def named(classes: tuple[str | int, ...], dataset: Any) -> tuple[str | int, ...]:
+    """Name codes by a dataset's `classes`, if it has such.
+
+    Raises:
+        DataError: there are codes beyond them.
+    """
     names = getattr(dataset, "classes", None)
     if not isinstance(names, (list, tuple)) or not all(isinstance(code, int) for code in classes):
         return classes
@@ -127,15 +159,21 @@ def _named(classes: tuple[str | int, ...], dataset: Any) -> tuple[str | int, ...
     return tuple(str(names[int(code)]) for code in classes)
 
 
-def _as_picture(picture: Any) -> Image.Image | np.ndarray[Any, Any]:
+def as_picture(picture: Any) -> Image.Image | np.ndarray[Any, Any]:
+    """Take a Pillow image or an array as it is, a tensor as an array with its channels last.
+
+    Raises:
+        DataError: it is something else.
+    """
     if isinstance(picture, (Image.Image, np.ndarray)):
         return picture
     if not hasattr(picture, "detach"):
         raise DataError(f"{_FORM}; the picture is {type(picture).__name__}.")
-    array = _as_array(picture)
+    array = as_array(picture)
     return np.moveaxis(array, 0, -1) if array.ndim == 3 else array
 
 
-def _as_array(tensor: Any) -> np.ndarray[Any, Any]:
+def as_array(tensor: Any) -> np.ndarray[Any, Any]:
+    """Give a tensor's values as an array."""
     array: np.ndarray[Any, Any] = tensor.detach().cpu().numpy()
     return array
