@@ -106,7 +106,13 @@ def _version(
 
 @app.command()
 def select(  # noqa: PLR0913  one option for each argument of the facade
-    data: Annotated[Path, typer.Argument(help="A folder with one sub-folder per class, or a CSV file with paths.")],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder with one sub-folder per class, a CSV file with paths, or tar shards: a folder, or a pattern "
+            "in quotes such as 'data/part-*.tar'."
+        ),
+    ],
     budget: Annotated[
         str | None, typer.Option(help="Time, such as 90s, 10min or 1h; 10min if not given, and with --trials no limit.")
     ] = None,

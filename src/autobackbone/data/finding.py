@@ -14,6 +14,7 @@ from autobackbone.data.arrays import from_arrays
 from autobackbone.data.data_modules import NOTE, is_data_module, splits_of
 from autobackbone.data.folders import from_folder
 from autobackbone.data.listings import from_listing, is_listing
+from autobackbone.data.shards import from_shards, is_shards
 from autobackbone.data.splits import from_splits
 from autobackbone.data.torch_datasets import from_dataset, is_map_style
 from autobackbone.data.torchvision_datasets import from_torchvision, is_torchvision
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _FORMS = (
     "a dataset is a folder with one sub-folder per class, a CSV file or data frame with paths and labels, a tuple "
     "(X, y) of pictures and labels, a map-style torch dataset of (picture, label), such as torchvision's, a Hugging "
-    "Face dataset, a LightningDataModule, "
+    "Face dataset, a LightningDataModule, tar shards (a folder, a pattern or a list), "
     "or a dict of such by part"
 )
 
@@ -119,6 +120,7 @@ _WAYS = (
         take=lambda given, asked: from_listing(given, asked.label, asked.task),
         has_columns=True,
     ),
+    _Way(accepts=is_shards, take=lambda given, asked: from_shards(given, asked.label, asked.task), has_columns=True),
     _Way(
         accepts=lambda given: hugging_face.kind_of(given) == "Dataset",
         take=lambda given, asked: hugging_face.from_hugging_face(given, asked.label, asked.task),
