@@ -81,13 +81,17 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
     Args:
         dataset: a folder with one sub-folder per class, with or without `train/`, `val/`, `test/` above them; a CSV
             file or data frame with the columns `file` and `label`, and perhaps `split` and `group`; `(X, y)` arrays, X
-            (n, height, width[, channels]) uint8 or float; or a map-style torch dataset of (picture, label).
+            (n, height, width[, channels]) uint8 or float; a map-style torch dataset of (picture, label), such as
+            torchvision's, which are read past their transforms; a Hugging Face `Dataset` or `DatasetDict`; a
+            `LightningDataModule`; tar shards in WebDataset's layout: a folder of them, a pattern such as
+            `"data/part-*.tar"`, or a list; an iterable of (picture, label), gone through once, or a function that makes
+            one, which a run that is continued needs; or a dict of such by part, `{"train": …, "val": …, "test": …}`.
         budget: seconds, a text such as `"10min"`, or `Budget(wall_clock_s=, n_trials=)`. The run ends within 5 % or 5 s
             of its time, whichever is more, and always with at least one usable network.
         task: `"classification"`, `"regression"`, `"multilabel"`, or `None` to read it from the labels: numbers with a
             fraction are a regression; lists of names, and matrices of 0 and 1, are a multilabel task.
-        label: the columns of a table that hold labels; `None` for the one called `label`. Several are several numbers,
-            or 0 and 1 for each of several labels.
+        label: the columns of a table or a Hugging Face dataset that hold labels, or the entries in the JSON of shards;
+            `None` for the one called `label`. Several are several numbers, or 0 and 1 for each of several labels.
         metric: of classes `"accuracy"` (default), `"balanced_accuracy"`, `"f1_macro"`, `"log_loss"`, `"top5"`,
             `"auroc"`; of numbers `"r2"` (default), `"mae"`, `"rmse"`; of several labels `"map"` (default),
             `"f1_micro"`, `"f1_macro"`, `"auroc"`, `"log_loss"`, `"accuracy"`. Or a metric of torchmetrics, itself or as
@@ -360,7 +364,8 @@ def plan(  # noqa: PLR0913  the facade names every argument
 ) -> Plan:
     """What `select_backbone` would do with the same arguments, and what it would cost.
 
-    Nothing is trained or kept, and no weights are read or fetched.
+    Nothing is trained or kept, and no weights are read or fetched. An iterable is gone through, and may be empty
+    afterwards: give a function that makes one.
     """
     settings = as_settings(
         dataset,

@@ -94,7 +94,9 @@ def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: f
     repeated = _repeated(settings, reporter)
     place = place_for(run, settings.storage)
     place.require_usable()
-    prepared = prepare(settings, known(run, settings) if run.exists() else None, begun=begun)
+    prepared = prepare(
+        settings, known(run, settings) if run.exists() else None, begun=begun, on_streamed=_streaming(reporter)
+    )
     reporter.say(str(prepared.plan))
     prepared.source.check_given()
     if _trains_elsewhere(settings):
@@ -118,6 +120,19 @@ def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: f
         # Last: whoever is killed before goes on with this budget, and is not given another one.
         end_sitting(shop.study, shop.ledger, shop.clock.run_s(), is_completed=not is_interrupted)
     return selection
+
+
+def _streaming(reporter: Reporter) -> Callable[[int], None]:
+    """Tell of pictures that come one after the other; nobody knows how many will."""
+    stages: list[str] = []
+
+    def tell(n: int) -> None:
+        if not stages:
+            stages.append("stream")
+            reporter.stage("stream")
+        reporter.progress(0.0, f"pictures that came: {n:,}")
+
+    return tell
 
 
 def _not_recorded(n: int) -> str:

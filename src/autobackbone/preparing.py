@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -13,7 +13,16 @@ from autobackbone.backbones.names import architecture_of, pretrained_names, reso
 from autobackbone.backbones.shortlist import shortlist
 from autobackbone.backbones.source import TimmSource
 from autobackbone.backbones.weights import WeightSource, find_weights
-from autobackbone.data import PART_CODES, Survey, excerpt_for_time, restricted, survey, within_time
+from autobackbone.data import (
+    PART_CODES,
+    READING_SHARE,
+    Spooling,
+    Survey,
+    excerpt_for_time,
+    restricted,
+    survey,
+    within_time,
+)
 from autobackbone.data.store import threads_for
 from autobackbone.errors import BackboneError, MetricError, TargetError, WeightsError
 from autobackbone.imbalance import balanced_metric, told
@@ -68,20 +77,29 @@ class Known:
         image_sizes: its backbones and their sizes.
         names: its pictures, where it could not read all; else `None`.
         warm_start: the front that it began from.
+        n_streamed: how many pictures it took from an iterable that would have given more; else `None`.
     """
 
     image_sizes: Mapping[str, tuple[ImageSize, ...]]
     names: frozenset[str] | None
     warm_start: WarmStart | None = None
+    n_streamed: int | None = None
 
 
-def prepare(settings: Settings, known: Known | None = None, *, begun: float | None = None) -> Prepared:
+def prepare(
+    settings: Settings,
+    known: Known | None = None,
+    *,
+    begun: float | None = None,
+    on_streamed: Callable[[int], None] | None = None,
+) -> Prepared:
     """Survey the data, find the backbones, and plan.
 
     Args:
         settings: what was asked.
         known: what the run that is continued has settled; `None` for a new run.
         begun: `time.monotonic()` at which the budget's clock began; `None` for now.
+        on_streamed: called with the number of pictures so far, now and then, where they come only once.
     """
     begun = time.monotonic() if begun is None else begun
     known_sizes = None if known is None else known.image_sizes
@@ -97,6 +115,7 @@ def prepare(settings: Settings, known: Known | None = None, *, begun: float | No
         rare=settings.rare,
         value_range=settings.value_range,
         channels=settings.channels,
+        spooling=_spooling(settings, known, begun, on_streamed),
     )
     metric = metric_for(settings.metric, found.task, n_outputs=len(found.classes))
     require_scoring(metric)
@@ -171,6 +190,22 @@ def prepare(settings: Settings, known: Known | None = None, *, begun: float | No
         book=book if target.timings is None else GivenLatencies(target.timings),
         plan=plan,
         warm_start=warm,
+    )
+
+
+def _spooling(
+    settings: Settings, known: Known | None, begun: float, on_streamed: Callable[[int], None] | None
+) -> Spooling:
+    """Where pictures go that come only once, and how many: those of the run, or what comes in a share of the budget."""
+    budget_s = settings.budget.wall_clock_s
+    seconds = None
+    if known is None and budget_s is not None:
+        seconds = READING_SHARE * max(0.0, budget_s - (time.monotonic() - begun))
+    return Spooling(
+        folder=settings.cache_dir / "spool",
+        seconds=seconds,
+        n_most=None if known is None else known.n_streamed,
+        on_progress=on_streamed,
     )
 
 

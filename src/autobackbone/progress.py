@@ -15,7 +15,7 @@ class Reporter(Protocol):
         """One line that stays."""
 
     def stage(self, name: str) -> None:
-        """A stage begins: read, screen, search, folds, confirm."""
+        """A stage begins: stream (of an iterable that takes a while), read, screen, search, folds, confirm."""
 
     def progress(self, share: float, detail: str) -> None:
         """How much of the whole budget is used, from 0 to 1, and what is being done."""

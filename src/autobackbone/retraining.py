@@ -19,7 +19,17 @@ from autobackbone.backbones.source import TimmSource
 from autobackbone.backbones.weights import find_weights
 from autobackbone.choosing import name_of
 from autobackbone.convexhead import Head, fit_head
-from autobackbone.data import LEFT_OUT, PART_CODES, DataBundle, PartSource, Preparation, Survey, decode, printable
+from autobackbone.data import (
+    LEFT_OUT,
+    PART_CODES,
+    DataBundle,
+    PartSource,
+    Preparation,
+    Spooling,
+    Survey,
+    decode,
+    printable,
+)
 from autobackbone.data.finding import find
 from autobackbone.data.sources import Found
 from autobackbone.errors import ArgumentError, EpochTooLongError, RunError, TrialError
@@ -313,7 +323,8 @@ def recorded_bundle(
             "frame or arrays can only be given in Python."
         )
     preparation = Preparation.from_json(facts["preparation"])
-    found = find(given, preparation.channels, task=facts["task"], label=facts.get("label"))
+    spooling = Spooling(folder=cache_dir / "spool", n_most=facts.get("n_streamed"))
+    found = find(given, preparation.channels, task=facts["task"], label=facts.get("label"), spooling=spooling)
     pictures = trialfiles.read_pictures(run)
     place = {printable(name): index for index, name in enumerate(found.source.names)}
     absent = [name for name in pictures["name"] if name not in place]

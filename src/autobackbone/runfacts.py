@@ -15,7 +15,7 @@ import torch
 
 from autobackbone.backbones.weights import GivenWeights
 from autobackbone.choosing import settled_tolerance
-from autobackbone.data import PART_CODES, Codes, DataBundle, PartSource, groups_of, printable
+from autobackbone.data import PART_CODES, Codes, DataBundle, PartSource, groups_of, n_streamed, printable
 from autobackbone.errors import RunError
 from autobackbone.latency.target import hardware
 from autobackbone.preparing import Known, Prepared
@@ -118,6 +118,7 @@ def known(run: RunFolder, settings: Settings) -> Known:
         image_sizes={name: tuple((int(h), int(w)) for h, w in of) for name, of in facts["image_sizes"]},
         names=names,
         warm_start=_known_warm_start(run, facts, settings),
+        n_streamed=facts.get("n_streamed"),
     )
 
 
@@ -177,6 +178,7 @@ def _facts(prepared: Prepared, bundle: DataBundle) -> dict[str, Any]:
         _WARM_START: None if prepared.warm_start is None else prepared.warm_start.to_json(),
         "classes": list(bundle.classes),
         "is_excerpt": isinstance(prepared.survey.source, PartSource),
+        "n_streamed": n_streamed(prepared.survey.source),
         "data_digest": bundle.digest,
         "split_digest": bundle.split_digest,
         "copies": None if bundle.copies is None else groups_of(bundle.copies),
@@ -226,11 +228,18 @@ def _check_facts(run: RunFolder, facts: Mapping[str, Any], prepared: Prepared, b
             )
 
 
-def _path_of(dataset: Any) -> str | None:
-    """Where the pictures are, so that the run can be trained again; `None` for what lies in memory."""
-    if not isinstance(dataset, (str, os.PathLike)):
-        return None
-    return str(Path(dataset).expanduser().absolute())
+def _path_of(dataset: Any) -> Any:
+    """Where the pictures are, so that the run can be trained again: a path, a list of such, or one for each part;
+    `None` for what lies in memory.
+    """
+    if isinstance(dataset, (str, os.PathLike)):
+        return str(Path(dataset).expanduser().absolute())
+    if isinstance(dataset, Mapping):
+        paths = {name: _path_of(of) for name, of in dataset.items()}
+        return None if None in paths.values() else paths
+    if isinstance(dataset, (list, tuple)) and all(isinstance(of, (str, os.PathLike)) for of in dataset):
+        return [_path_of(path) for path in dataset]
+    return None
 
 
 def _plain(weights: GivenWeights) -> Any:

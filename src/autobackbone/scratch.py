@@ -19,13 +19,18 @@ _OLD_S = 60.0
 
 
 @contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """Give a new folder of this process among the temporary ones of the system; removed at the end.
+def scratch_folder(within: Path | None = None) -> Iterator[Path]:
+    """Give a new folder of this process; removed at the end.
 
     It is held under a lock, which the operating system lets go if the process dies.
+
+    Args:
+        within: the folder to make it in, made if need be; `None` for the system's temporary one.
     """
-    _remove_left()
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    base = Path(tempfile.gettempdir()) if within is None else within
+    base.mkdir(parents=True, exist_ok=True)
+    _remove_left(base)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
     lock = FileLock(folder / _LOCK)
     try:
         # Where none can be had, nobody removes the folder but us.
@@ -37,9 +42,9 @@ def scratch_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _remove_left() -> None:
+def _remove_left(base: Path) -> None:
     """Remove old folders of this user that nobody holds."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+    for folder in base.glob(f"{_PREFIX}*"):
         with suppress(OSError, Timeout, NotImplementedError):
             if _is_ours(folder) and time.time() - (folder / _LOCK).stat().st_mtime > _OLD_S:
                 with FileLock(folder / _LOCK, timeout=0):

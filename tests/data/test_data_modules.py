@@ -93,6 +93,12 @@ def test_a_module_made_of_datasets_is_taken():
     assert np.array_equal(np.asarray(found.source.read(9)), noise(1))
 
 
+def test_of_a_data_loader_the_dataset_is_taken():
+    found = find(DataLoader(Own(6), batch_size=2, shuffle=True), None)
+    assert found.labels.tolist() == [0, 1] * 3
+    assert found.notes[-1] == NOTE
+
+
 def loaders(**parts):
     class Module(LightningDataModule):
         pass

@@ -46,14 +46,15 @@ def test_the_split_is_kept_and_what_is_missing_is_made_of_the_training_part():
 def test_validation_may_be_called_as_folders_are_and_parts_come_in_any_order():
     found = find({"Test": arrays(2, ["a", "b"]), "validation": arrays(1, ["b"]), "TRAIN": arrays(2, ["b", "a"])}, None)
     assert found.given is not None
-    assert found.given.tolist() == [TEST, TEST, VALIDATION, TRAIN, TRAIN]
-    assert found.labels.tolist() == [0, 1, 1, 1, 0]
+    # However they are ordered: run.json, too, orders them by name.
+    assert found.given.tolist() == [TRAIN, TRAIN, VALIDATION, TEST, TEST]
+    assert found.labels.tolist() == [1, 0, 1, 0, 1]
 
 
 def test_the_task_is_that_of_the_training_part():
     found = find({"val": arrays(2, [1, 2]), "train": arrays(3, [0.5, 1.5, 2.0])}, None)
     assert found.task == "regression"
-    assert found.labels.ravel().tolist() == [1, 2, 0.5, 1.5, 2.0]
+    assert found.labels.ravel().tolist() == [0.5, 1.5, 2.0, 1, 2]
 
 
 def test_several_labels_a_picture_are_joined_by_name():

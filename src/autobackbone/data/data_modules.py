@@ -1,4 +1,4 @@
-"""Lightning's data modules, known by their type, so that Lightning need not be imported."""
+"""Lightning's data modules and torch's data loaders, known by their type, so that neither need be imported."""
 
 from __future__ import annotations
 
@@ -20,6 +20,14 @@ def is_data_module(dataset: Any) -> bool:
     """Whether it is a data module of either of Lightning's packages."""
     return any(
         base.__name__ == "LightningDataModule" and _is_lightnings(base.__module__) for base in type(dataset).__mro__
+    )
+
+
+def is_data_loader(dataset: Any) -> bool:
+    """Whether it is torch's `DataLoader`, whose items are batches."""
+    return any(
+        base.__name__ == "DataLoader" and base.__module__ == "torch.utils.data.dataloader"
+        for base in type(dataset).__mro__
     )
 
 

@@ -11,11 +11,12 @@ import numpy as np
 
 from autobackbone.data import hugging_face
 from autobackbone.data.arrays import from_arrays
-from autobackbone.data.data_modules import NOTE, is_data_module, splits_of
+from autobackbone.data.data_modules import NOTE, is_data_loader, is_data_module, splits_of
 from autobackbone.data.folders import from_folder
 from autobackbone.data.listings import from_listing, is_listing
 from autobackbone.data.shards import from_shards, is_shards
 from autobackbone.data.splits import from_splits
+from autobackbone.data.spooling import Spooling, from_iterable, is_iterable, is_only_iterable
 from autobackbone.data.torch_datasets import from_dataset, is_map_style
 from autobackbone.data.torchvision_datasets import from_torchvision, is_torchvision
 from autobackbone.errors import DataError
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 _FORMS = (
     "a dataset is a folder with one sub-folder per class, a CSV file or data frame with paths and labels, a tuple "
     "(X, y) of pictures and labels, a map-style torch dataset of (picture, label), such as torchvision's, a Hugging "
-    "Face dataset, a LightningDataModule, tar shards (a folder, a pattern or a list), "
-    "or a dict of such by part"
+    "Face dataset, a LightningDataModule, tar shards (a folder, a pattern or a list), an iterable of (picture, label) "
+    "or a function that makes one, or a dict of such by part"
 )
 
 
@@ -37,6 +38,7 @@ class _Asked:
     channels: tuple[int, ...] | None
     task: Task | None
     label: str | Sequence[str] | None
+    spooling: Spooling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,7 @@ def find(
     *,
     task: Task | None = None,
     label: str | Sequence[str] | None = None,
+    spooling: Spooling | None = None,
 ) -> Found:
     """Find the pictures and labels of any accepted form of dataset.
 
@@ -62,11 +65,12 @@ def find(
         channels: which channels will be taken of each picture.
         task: what the labels are; `None` to read it from them.
         label: the columns of labels in a table; `None` for the usual one.
+        spooling: where pictures are put that come only once; `None` for the system's temporary folder.
 
     Raises:
         DataError: another form, or one that cannot be used.
     """
-    asked = _Asked(channels=channels, task=task, label=label)
+    asked = _Asked(channels=channels, task=task, label=label, spooling=spooling or Spooling())
     way = next((way for way in _WAYS if way.accepts(dataset)), None)
     if way is None:
         raise DataError(f"{_FORMS}; {type(dataset).__name__} came.")
@@ -79,14 +83,22 @@ def find(
 
 
 def _splits(splits: Mapping[Any, Any], asked: _Asked) -> Found:
+    # How much of each part may be taken would depend on the others: all of each is.
+    spooling = replace(asked.spooling, seconds=None, n_most=None)
+
     def find_part(dataset: Any, task: Task | None) -> Found:
-        return find(dataset, asked.channels, task=task, label=asked.label)
+        return find(dataset, asked.channels, task=task, label=asked.label, spooling=spooling)
 
     return from_splits(splits, find_part, asked.task)
 
 
 def _data_module(module: Any, asked: _Asked) -> Found:
     found = _splits(splits_of(module), asked)
+    return replace(found, notes=(*found.notes, NOTE))
+
+
+def _data_loader(loader: Any, asked: _Asked) -> Found:
+    found = find(loader.dataset, asked.channels, task=asked.task, label=asked.label, spooling=asked.spooling)
     return replace(found, notes=(*found.notes, NOTE))
 
 
@@ -104,17 +116,22 @@ def _is_pair(dataset: Any) -> bool:
 
 
 def _has_items(dataset: Any) -> bool:
-    return is_map_style(dataset) and not _is_pictures_alone(dataset)
+    return is_map_style(dataset) and not _is_pictures_alone(dataset) and not is_only_iterable(dataset)
 
 
 def _is_pictures_alone(dataset: Any) -> bool:
     return isinstance(dataset, (np.ndarray, bytes)) or hasattr(dataset, "detach")
 
 
+def _comes_once(dataset: Any) -> bool:
+    return is_iterable(dataset) and not _is_pictures_alone(dataset)
+
+
 # The first that accepts: what is more special stands before what it looks like, too.
 _WAYS = (
     _Way(accepts=lambda given: isinstance(given, Mapping), take=_splits, has_columns=True),
     _Way(accepts=is_data_module, take=_data_module, has_columns=True),
+    _Way(accepts=is_data_loader, take=_data_loader, has_columns=True),
     _Way(
         accepts=is_listing,
         take=lambda given, asked: from_listing(given, asked.label, asked.task),
@@ -126,8 +143,14 @@ _WAYS = (
         take=lambda given, asked: hugging_face.from_hugging_face(given, asked.label, asked.task),
         has_columns=True,
     ),
+    _Way(
+        accepts=lambda given: hugging_face.kind_of(given) == "IterableDataset",
+        take=lambda given, asked: hugging_face.from_stream(given, asked.spooling, asked.label, asked.task),
+        has_columns=True,
+    ),
     _Way(accepts=lambda given: isinstance(given, (str, os.PathLike)), take=_folder),
     _Way(accepts=_is_pair, take=lambda given, asked: from_arrays(given[0], given[1], asked.channels, asked.task)),
     _Way(accepts=is_torchvision, take=lambda given, asked: from_torchvision(given, asked.task)),
     _Way(accepts=_has_items, take=lambda given, asked: from_dataset(given, asked.task)),
+    _Way(accepts=_comes_once, take=lambda given, asked: from_iterable(given, asked.spooling, asked.task)),
 )

@@ -16,6 +16,7 @@ from autobackbone.data.labelling import LabelColumn, labelled
 from autobackbone.data.labels import Labelled, as_labelled
 from autobackbone.data.pictures import open_content, read_content
 from autobackbone.data.sources import UNREADABLE, Fingerprint, Found, digest_picture
+from autobackbone.data.spooling import Spooling, each, notes_on, spool
 from autobackbone.errors import DataError
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def from_hugging_face(dataset: Any, label: str | Sequence[str] | None = None, ta
         raise DataError(f"{_FORM}; an empty one came.")
     picture, columns = columns_of(dataset.features, label)
     feature, plain = dataset.features[picture], dataset.with_format(None)
-    read = _labels(plain, columns, task)
+    read = _labels([_cells(plain, column.name) for column in columns], columns, task)
     encoded = plain.select_columns([picture]).cast_column(picture, datasets.Image(decode=False))
     names = tuple(map(str, range(len(dataset))))
     is_transformed = dataset.format["type"] == "custom"
@@ -122,6 +123,38 @@ def from_hugging_face(dataset: Any, label: str | Sequence[str] | None = None, ta
         if is_transformed
         else (),
         column=partial(_cells, plain),
+    )
+
+
+def from_stream(
+    dataset: Any, spooling: Spooling, label: str | Sequence[str] | None = None, task: Task | None = None
+) -> Found:
+    """Take a `datasets.IterableDataset`, row after row, encoded where it has it so.
+
+    Args:
+        dataset: of the library, that knows its columns.
+        spooling: where pictures are put.
+        label: see `from_hugging_face`.
+        task: see `from_hugging_face`.
+
+    Raises:
+        DataError: columns are missing or cannot be told apart, labels are not of the task, or reading fails.
+    """
+    import datasets
+
+    picture, columns = columns_of(dataset.features, label)
+    feature, names = dataset.features[picture], [column.name for column in columns]
+    rows = dataset.with_format(None).select_columns([picture, *names])
+    rows = rows.cast_column(picture, datasets.Image(decode=False))
+    pairs = ((_streamed(row[picture], feature), [row[name] for name in names]) for row in rows)
+    spooled = spool(each(pairs, "the dataset"), spooling, "the dataset")
+    read = _labels([list(cells) for cells in zip(*spooled.labels, strict=True)], columns, task)
+    return Found(
+        source=spooled.source,
+        classes=read.classes,
+        labels=read.labels,
+        task=read.task,
+        notes=notes_on(spooled, spooling),
     )
 
 
@@ -176,6 +209,18 @@ def content_of(cell: Any) -> bytes | None:
     return None if "://" in cell["path"] else read_content(Path(cell["path"]))
 
 
+def _streamed(cell: Any, feature: Any) -> bytes | Image.Image:
+    """The bytes of a cell, or what the library makes of one that lies elsewhere; none where it is empty."""
+    try:
+        content = content_of(cell)
+    except (DataError, OSError):
+        return b""
+    if content is None:
+        remote: Image.Image = feature.decode_example(cell)
+        return remote
+    return content if feature.mode is None else _in_mode(open_content(content), feature)
+
+
 def _usual(others: dict[str, LabelColumn], features: Any) -> LabelColumn:
     named = [column for column in others.values() if column.classes is not None]
     usual = [column for column in (named or others.values()) if column.name in _USUAL]
@@ -198,12 +243,13 @@ def _described(name: str, feature: Any) -> LabelColumn:
     )
 
 
-def _labels(dataset: Any, columns: tuple[LabelColumn, ...], task: Task | None) -> Labelled:
+def _labels(cells: list[list[Any]], columns: tuple[LabelColumn, ...], task: Task | None) -> Labelled:
+    """Read the cells of columns, a list for each."""
     if len(columns) == 1:
-        return labelled(_cells(dataset, columns[0].name), columns[0], task)
+        return labelled(cells[0], columns[0], task)
     names = [column.name for column in columns]
     try:
-        return as_labelled(pd.DataFrame({name: _cells(dataset, name) for name in names}), task)
+        return as_labelled(pd.DataFrame(dict(zip(names, cells, strict=True))), task)
     except DataError as error:
         raise DataError(f"columns {', '.join(map(repr, names))}: {error}") from error
 

@@ -156,7 +156,7 @@ def as_rgb(
     """
     if isinstance(picture, np.ndarray):
         return _array_as_rgb(picture, value_range, channels)
-    image = _upright(picture if isinstance(picture, Image.Image) else open_picture(picture))
+    image = upright(picture if isinstance(picture, Image.Image) else open_picture(picture))
     if 0 in image.size:
         raise DataError(f"a picture needs at least one pixel; one of {image.width} x {image.height} came.")
     if image.mode in _DEEP_MODES:
@@ -190,7 +190,8 @@ def quiet_pillow() -> Iterator[None]:
         yield
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
+    """Decode an image and turn it as its EXIF block says."""
     image.load()
     try:
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))

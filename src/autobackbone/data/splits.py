@@ -27,8 +27,9 @@ Finder = Callable[[Any, "Task | None"], Found]
 def from_splits(splits: Mapping[Any, Any], find: Finder, task: Task | None = None) -> Found:
     """Take a dict of splits as one dataset whose split is given.
 
-    The labels of the training part say what is to be told apart: classes that only another part has are refused, and
-    the task of all parts is that of the training part. A part without any label is left out.
+    Pictures come in the order train, validation, test, which is that of `groups=` and `times=`. The labels of the
+    training part say what is to be told apart: classes that only another part has are refused, and the task of all
+    parts is that of the training part. A part without any label is left out.
 
     Args:
         splits: datasets by name of part, as a folder's parts are called.
@@ -50,8 +51,8 @@ def from_splits(splits: Mapping[Any, Any], find: Finder, task: Task | None = Non
             founds[name] = _found(name, splits[name], find, founds[train].task)
         except NoLabelsError as error:
             notes.append(f"{name!r} is not used: {error}")
-    # In the order of the dict, which is that of groups= and times=.
-    founds = {name: founds[name] for name in codes if name in founds}
+    # However the dict is ordered: what a run notes of it is ordered by name.
+    founds = {name: founds[name] for name in sorted(founds, key=codes.__getitem__)}
     classes = _classes(founds, train)
     sizes = [len(found.labels) for found in founds.values()]
     return Found(

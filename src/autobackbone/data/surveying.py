@@ -26,6 +26,7 @@ from autobackbone.data.parts import (
 )
 from autobackbone.data.pictures import quiet_pillow
 from autobackbone.data.preparation import Preparation
+from autobackbone.data.spooling import Spooling
 from autobackbone.data.strata import strata_of
 from autobackbone.errors import DataError
 from autobackbone.records import counted
@@ -104,6 +105,7 @@ def survey(
     rare: Rare = "leave_out",
     value_range: tuple[float, float] | None = None,
     channels: tuple[int, ...] | None = None,
+    spooling: Spooling | None = None,
 ) -> Survey:
     """Read what a dataset holds and split it, without decoding pictures where that can be helped.
 
@@ -111,10 +113,13 @@ def survey(
 
     Args:
         dataset: a folder with one sub-folder per class (with or without train, val and test above them); a CSV file or
-            data frame with paths and labels; `(X, y)`; a map-style torch dataset of (picture, label); or a dict of
-            such, by part: `{"train": …, "val": …, "test": …}`.
+            data frame with paths and labels; `(X, y)`; a map-style torch dataset of (picture, label), such as
+            torchvision's; a Hugging Face dataset; a `LightningDataModule`; tar shards, by a folder, a pattern or a
+            list; an iterable of (picture, label), or a function that makes one, gone through once; or a dict of such,
+            by part: `{"train": …, "val": …, "test": …}`.
         task: what the labels are; `None` to read it from them, see `as_labelled`.
-        label: the columns of labels in a table; `None` for the one called `label`.
+        label: the columns of labels in a table or a Hugging Face dataset, or the entries in the JSON of shards; `None`
+            for the one called `label`.
         groups: one entry a picture, a function of a picture's name, or the name of a table's column; a group is kept
             in one part. `None` for those of a table's column `group`.
         times: one entry a picture, a function of its name, or the name of a table's column: the last pictures score,
@@ -126,6 +131,7 @@ def survey(
             groups), unless a given part has pictures of them, too: then they stay, and what is made has none of them.
         value_range: see `Preparation`; `None` measures it when decoding, where it is needed.
         channels: see `Preparation`.
+        spooling: where pictures are put that come only once; `None` for the system's temporary folder.
 
     Returns:
         The survey.
@@ -145,7 +151,7 @@ def survey(
     if rare not in get_args(Rare):
         raise DataError(f"rare is 'leave_out' or 'error'; {rare!r} came.")
     preparation = Preparation(resize=resize, interpolation=interpolation, value_range=value_range, channels=channels)
-    found = find(dataset, preparation.channels, task=task, label=label)
+    found = find(dataset, preparation.channels, task=task, label=label, spooling=spooling)
     if found.task == "multilabel":
         found = _without_rare_labels(found, rare)
     _check_labels(found)

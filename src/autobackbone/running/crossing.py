@@ -67,8 +67,8 @@ def require_pictures(bundle: DataBundle, image_sizes: Sequence[ImageSize]) -> No
     if encoded and _folder_of(bundle.source) is None:
         sizes = ", ".join(f"{height}x{width}" for height, width in encoded)
         raise ArgumentError(
-            f"other processes need pictures on the disk. These lie in memory, and decoded to {sizes} px they have no "
-            f"room. Raise cache_gb, ask for smaller image_sizes, or {_REMEDY}."
+            "other processes need pictures on the disk. These are not the files of one folder, and decoded to "
+            f"{sizes} px they have no room. Raise cache_gb, ask for smaller image_sizes, or {_REMEDY}."
         )
 
 
@@ -191,7 +191,7 @@ class _Elsewhere:
 
 
 def _folder_of(source: Source) -> Path | None:
-    """The folder under which pictures lie by their names; `None` where they lie in memory."""
+    """The folder under which pictures lie by their names; `None` where they lie elsewhere."""
     while isinstance(source, PartSource):
         source = source.whole
     return source.root.absolute() if isinstance(source, FolderSource) else None
