@@ -50,6 +50,7 @@ from autobackbone.search.evaluate import NetworkEvaluator, end_paused, tidy
 from autobackbone.search.levelling import level
 from autobackbone.search.screenstage import screen_all
 from autobackbone.search.space import USUAL, Space, offered_cuts
+from autobackbone.search.stagecosts import StageClock
 from autobackbone.search.steps import Search
 from autobackbone.search.study import (
     adopt_abandoned,
@@ -88,6 +89,7 @@ def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: f
         reporter: told what is done.
         begun: `time.monotonic()` of the call.
     """
+    reporter = stages = StageClock(reporter, begun)
     require_devices(settings.devices_per_trial, training_device(), settings.handed.strategy)
     if settings.runner is not None:
         require_cluster(settings.runner)
@@ -103,6 +105,7 @@ def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: f
         require_crossing(prepared.metric)
     space = _space(prepared)
     shop = _open_workshop(prepared, space, run, place, repeated, reporter, begun)
+    stages.keep_in(shop.study)
     workers = _n_workers(prepared, shop)
     if workers > 1 and settings.costs is not None:
         reporter.say("trainings side by side end in an order that no record can repeat: other trials may come out")
@@ -117,6 +120,7 @@ def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: f
             reporter.say(_not_recorded(shop.record.n_measured))
         selection = Selection(run.path, dataset=settings.dataset, metric=prepared.metric, storage=settings.storage)
         _draw(selection, run, reporter)
+        stages.end()
         # Last: whoever is killed before goes on with this budget, and is not given another one.
         end_sitting(shop.study, shop.ledger, shop.clock.run_s(), is_completed=not is_interrupted)
     return selection

@@ -184,6 +184,7 @@ def _facts(prepared: Prepared, bundle: DataBundle) -> dict[str, Any]:
         "copies": None if bundle.copies is None else groups_of(bundle.copies),
         "preparation": bundle.preparation.to_json(),
         "image_sizes": _image_sizes(prepared),
+        "whys": {name: prepared.plan.whys[name] for name in prepared.image_sizes if name in prepared.plan.whys},
         "notes": [*bundle.skipped, *prepared.plan.notes, *_on_costs(settings)],
     }
 
