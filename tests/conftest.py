@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from safetensors.torch import save_file
+from tests.chromium import chromium  # noqa: F401  a fixture
 from tests.postgres import named_servers, postgres  # noqa: F401  fixtures
 
 # A speed is never a test: a slow or busy machine changes nothing about a law.

@@ -111,6 +111,35 @@ def retarget(
 
 
 @commands.command()
+def report(
+    run: Run,
+    *,
+    out: Annotated[Path, typer.Option("--out", help="The file to write; what is there is replaced.")] = Path(
+        "report.html"
+    ),
+    pictures: Annotated[
+        int, typer.Option(min=0, max=200, help="Of what is wrong, how many are shown at most; 0 for none.")
+    ] = 24,
+    data: Dataset = None,
+    metric: OwnMetric = None,
+    storage: Storage = None,
+) -> None:
+    """Write all that is known of a run into one page that opens anywhere, without a network."""
+    from autobackbone import open_run
+
+    selection = open_run(run, metric=metric, storage=storage)
+    typer.echo(harmless(f"written: {selection.report(out, n_pictures=pictures, dataset=data)}"))
+
+
+@commands.command()
+def explain(run: Run, *, metric: OwnMetric = None, storage: Storage = None) -> None:
+    """Tell in words what a run considered, tried, found and chose, and what more time may bring."""
+    from autobackbone import open_run
+
+    typer.echo(open_run(run, metric=metric, storage=storage).explain())
+
+
+@commands.command()
 def predict(
     run: Run,
     pictures: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],

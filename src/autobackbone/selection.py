@@ -30,7 +30,7 @@ from autobackbone.choosing import (
 from autobackbone.costrecord import SIDE_BY_SIDE, SITTING, read_costs
 from autobackbone.crossfitting import ScoredPart
 from autobackbone.ensembling import Ensemble, ensemble_of
-from autobackbone.errors import ArgumentError, RunError
+from autobackbone.errors import ArgumentError, AutobackboneError, RunError
 from autobackbone.judging import Judged, has_folds
 from autobackbone.latency.remembered import LatencyBook
 from autobackbone.loading import RunReader
@@ -42,12 +42,14 @@ from autobackbone.progress import Reporter
 from autobackbone.records import Body, Budget, Limits, Preference, RefitOn, Target, Task, Trial, counted
 from autobackbone.refitting import Refit, refit, until_of
 from autobackbone.replaying import script_of
+from autobackbone.reports.seen import RunSeen
 from autobackbone.retargeting import Repriced, repriced, stopped_line
 from autobackbone.retraining import Retrainer
 from autobackbone.reviewing import contradictions, suspects
 from autobackbone.runfolder import RunFolder, cache_folder
 from autobackbone.runners import RunnerRay
 from autobackbone.search.similar import read_similar
+from autobackbone.search.stagecosts import read_stages
 from autobackbone.search.study import has_ended, load_study, read_sound_trials
 from autobackbone.search.studyplace import place_of_run
 from autobackbone.servers import Server, as_server
@@ -564,6 +566,53 @@ class Selection:
         chosen = self.best.number if self.front else None
         return draw_front(front_facts(as_they_stand(self.trials), self.target, self.metric, chosen))
 
+    def report(self, path: str | Path = "report.html", *, n_pictures: int = 24, dataset: Any = None) -> Path:
+        """Write all that is known of the run into one page that opens anywhere and fetches nothing.
+
+        The front to look around in, the choice and its reason, learning curves, what is taken for what, the pictures
+        that it gets wrong most surely, suspect labels, what the scores hung on, costs, pictures, versions. It may be
+        written of a run that still goes on, or was cut off.
+
+        Args:
+            path: of the file; what is there is replaced.
+            n_pictures: of what it gets wrong, at most 200; small copies of them are put into the page, `0` for none.
+            dataset: as it was given to the search; `None` for the path that the run has noted.
+
+        Returns:
+            Where the page is.
+
+        Raises:
+            ArgumentError: it cannot be written there.
+            RunError: the run is damaged, or scored by code that nobody has allowed.
+
+        Example:
+            result.report("report.html")
+        """
+        from autobackbone.reports.page import write_report
+
+        given = self._dataset if dataset is None else dataset
+        return write_report(self._seen, path, n_pictures=n_pictures, dataset=given)
+
+    def explain(self) -> str:
+        """The run in words for whoever has not made one before: what was considered, tried, found and chosen, and what
+        more time may bring. Differences stand with their noise.
+
+        Raises:
+            RunError: the run is damaged, or scored by code that nobody has allowed.
+        """
+        from autobackbone.reports.explaining import explanation
+
+        return explanation(self._seen)
+
+    def _repr_html_(self) -> str | None:
+        """The choice and the front, in a notebook; nothing of it is a script."""
+        from autobackbone.reports.page import notebook_html
+
+        try:
+            return notebook_html(self._seen)
+        except AutobackboneError:  # a notebook then shows the plain text, or what is wrong with that
+            return None
+
     def model(self, trial: Trial | int | None = None) -> nn.Module:
         """A trial's network.
 
@@ -696,6 +745,29 @@ class Selection:
         lines += [front_line(trial, self.metric, is_chosen=trial.number == self.best.number) for trial in self.front]
         lines += [self.stopped_before] if self.stopped_before is not None else []
         return "\n".join(lines)
+
+    @property
+    def _seen(self) -> RunSeen:
+        """What is told of the run as it stands."""
+        choice, unchosen = None, ""
+        try:
+            choice = self.choice
+        except AutobackboneError as error:  # none has finished, none is fast enough, or a file is damaged
+            unchosen = str(error)
+        return RunSeen(
+            reader=self._reader,
+            facts=self._facts,
+            target=self.target,
+            metric=self.metric,
+            trials=tuple(self.trials),
+            front=tuple(self.front),
+            choice=choice,
+            unchosen=unchosen,
+            optimism=None if choice is None else self.optimism,
+            advice=self.advice,
+            stage_seconds=read_stages(self.study),
+            has_ended=has_ended(self.study),
+        )
 
     @property
     def _judged(self) -> Judged:

@@ -74,13 +74,14 @@ def frame_of(trials: Sequence[Trial]) -> pd.DataFrame:
         dtype('float64')
     """
     rows = [
-        {name: getattr(trial, name) for name in _COLUMNS} | {"state": trial.shown_state} | _searched(trial)
+        {name: getattr(trial, name) for name in _COLUMNS} | {"state": trial.shown_state} | searched(trial)
         for trial in trials
     ]
     frame = pd.DataFrame(rows, columns=None if rows else list(_COLUMNS))
     return frame.astype(dict.fromkeys(_NUMERIC, "float64"))
 
 
-def _searched(trial: Trial) -> dict[str, Any]:
+def searched(trial: Trial) -> dict[str, Any]:
+    """Parameters beyond backbone, size, depth and rate."""
     extras: Mapping[str, Any] = trial.extras
     return {name: value for name, value in extras.items() if name not in _OWN}

@@ -18,8 +18,8 @@ from autobackbone.records import Trial
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito 2008: told apart by people who do not see all colours. Their black is kept for the front.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
+"""Of Okabe and Ito 2008: told apart by people who do not see all colours. Their black is kept for the front."""
 _OTHER_COLOUR = "#9A9A9A"
 _FRONT_COLOUR = "#222222"
 OTHERS = "other backbones"
@@ -159,7 +159,7 @@ def _groups(finished: Sequence[Trial]) -> tuple[str, ...]:
     n_trials = Counter(trial.backbone for trial in finished)
     on_front = {trial.backbone for trial in finished if trial.on_front}
     ordered = sorted(n_trials, key=lambda name: (name not in on_front, -n_trials[name], name))
-    return tuple(ordered) if len(ordered) <= len(_COLOURS) else (*ordered[: len(_COLOURS)], OTHERS)
+    return tuple(ordered) if len(ordered) <= len(COLOURS) else (*ordered[: len(COLOURS)], OTHERS)
 
 
 def _point(trial: Trial, metric: Metric, floor: float, groups: Sequence[str]) -> FrontPoint:
@@ -222,7 +222,7 @@ def draw_front(facts: FrontFacts, ax: Axes | None = None) -> Figure:
 
 
 def _colour(facts: FrontFacts, group: str) -> str:
-    return _OTHER_COLOUR if group == OTHERS else _COLOURS[facts.groups.index(group)]
+    return _OTHER_COLOUR if group == OTHERS else COLOURS[facts.groups.index(group)]
 
 
 def _draw_points(axes: Axes, facts: FrontFacts) -> None:
@@ -244,16 +244,21 @@ def _draw_points(axes: Axes, facts: FrontFacts) -> None:
         )
 
 
-def _scale(axes: Axes, facts: FrontFacts) -> None:
+def scale_latencies(axes: Axes, latencies_ms: Sequence[float]) -> None:
+    """Give axes a logarithmic scale of latencies with room at both ends, and few enough ticks to be read."""
     axes.set_xscale("log")
-    latencies = [point.latency_ms for point in facts.points] or [1.0, 10.0]
-    low, high = min(latencies) / 1.25, max(latencies) * 1.25
+    known = latencies_ms or [1.0, 10.0]
+    low, high = min(known) / 1.25, max(known) * 1.25
     axes.set_xlim(low, high)
     is_wide = high / low >= _WIDE_SPAN
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)) if is_wide else MaxNLocator(6))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _scale(axes: Axes, facts: FrontFacts) -> None:
+    scale_latencies(axes, [point.latency_ms for point in facts.points])
     best = max if facts.is_higher_better else min
     ends = [end for point in facts.points for end in point.tested or ()]
     top = best([*(point.height for point in facts.points), *ends], default=facts.floor)

@@ -1,0 +1,1 @@
+"""A run told to people: one page, a few lines in a notebook, and in words."""
