@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from autobackbone._api import plan, select_backbone
     from autobackbone.backbones.catalogue import catalogue
     from autobackbone.backbones.shortlist import shortlist
+    from autobackbone.comparing import Comparison, compare
     from autobackbone.kit import Kit, write_kit
     from autobackbone.planning import Plan
     from autobackbone.plots.catalogue import plot_catalogue
@@ -33,6 +34,8 @@ _HOMES = {
     "Plan": "autobackbone.planning",
     "Selection": "autobackbone.selection",
     "open_run": "autobackbone.selection",
+    "compare": "autobackbone.comparing",
+    "Comparison": "autobackbone.comparing",
     "catalogue": "autobackbone.backbones.catalogue",
     "shortlist": "autobackbone.backbones.shortlist",
     "Kit": "autobackbone.kit",
@@ -44,6 +47,7 @@ __all__ = [
     "AutobackboneError",
     "Budget",
     "Candidate",
+    "Comparison",
     "Kit",
     "Limits",
     "Plan",
@@ -53,6 +57,7 @@ __all__ = [
     "Trial",
     "__version__",
     "catalogue",
+    "compare",
     "open_run",
     "plan",
     "plot_catalogue",

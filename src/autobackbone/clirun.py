@@ -140,6 +140,26 @@ def explain(run: Run, *, metric: OwnMetric = None, storage: Storage = None) -> N
 
 
 @commands.command()
+def compare(
+    run: Run,
+    other: Run,
+    *,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture of both fronts, such as fronts.png.")] = None,
+    metric: OwnMetric = None,
+    storage: Storage = None,
+) -> None:
+    """Hold two runs against each other: their fronts, and their chosen trials on the pictures that both kept apart."""
+    from autobackbone import compare as compared
+    from autobackbone import open_run
+
+    found = compared(*(open_run(one, metric=metric, storage=storage) for one in (run, other)))
+    typer.echo(str(found))
+    if plot is not None:
+        with writing(plot):
+            found.plot().savefig(plot, dpi=120)
+
+
+@commands.command()
 def predict(
     run: Run,
     pictures: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
