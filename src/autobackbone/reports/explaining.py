@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from autobackbone.choosing import name_of
-from autobackbone.errors import RunError
+from autobackbone.errors import MetricError, RunError
 from autobackbone.metrics import paired_interval, scale_of, score, shown, to_maximised
 from autobackbone.optimism import unconfirmed
 from autobackbone.records import Trial, counted
@@ -258,9 +258,12 @@ def _difference(seen: RunSeen, first: Trial, second: Trial, what: str) -> str:
     one, other = one.only(is_both[0]), other.only(is_both[1])
     if not len(one.names) or not np.array_equal(one.names, other.names):
         return f"{what}: they were not scored on the same pictures, so that the difference is not told."
-    low, high = paired_interval(seen.metric, one.predictions, other.predictions, one.labels)
+    try:
+        low, high = paired_interval(seen.metric, one.predictions, other.predictions, one.labels)
+        gain = to_maximised(seen.metric, _of(seen, other) - _of(seen, one))
+    except MetricError as error:  # a file from elsewhere may hold anything
+        return f"{what}: what they predicted cannot be scored: {error}"
     scale, unit = scale_of(seen.metric)
-    gain = scale * to_maximised(seen.metric, _of(seen, other) - _of(seen, one))
     ends = [-scale * high, -scale * low]  # of a loss
     verdict = "which may be chance"
     if ends[0] > 0 or ends[1] < 0:
@@ -268,7 +271,7 @@ def _difference(seen: RunSeen, first: Trial, second: Trial, what: str) -> str:
     if not all(map(math.isfinite, (gain, *ends))):
         return f"{what}: so few pictures do not tell by how much it is better, or how sure that is."
     where = "by folds" if part == "folds" else f"on {len(one.names):,} validation pictures"
-    return f"{what}: {gain:+.2g}{unit} (95 %: {ends[0]:+.2g} to {ends[1]:+.2g}) {where}, {verdict}."
+    return f"{what}: {scale * gain:+.2g}{unit} (95 %: {ends[0]:+.2g} to {ends[1]:+.2g}) {where}, {verdict}."
 
 
 def _said(seen: RunSeen, trial: Trial, part: str) -> Said | None:

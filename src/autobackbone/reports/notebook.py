@@ -97,7 +97,12 @@ def reason_of(seen: RunSeen) -> str:
 
 def trial_columns(seen: RunSeen) -> tuple[str, ...]:
     """Of the tables of trials, after its number and backbone."""
-    return "px", "unfrozen", "learning rate", seen.metric.name.replace("_", " "), "by folds", "in test", "ms", "MB", ""
+    folds = ("by folds",) if _has_folds(seen) else ()
+    return "px", "unfrozen", "learning rate", seen.metric.name.replace("_", " "), *folds, "in test", "ms", "MB", ""
+
+
+def _has_folds(seen: RunSeen) -> bool:
+    return any(trial.fold_score is not None for trial in seen.trials)
 
 
 def trial_rows(seen: RunSeen, trials: Sequence[Trial], pictured: Collection[int]) -> tuple[TrialRow, ...]:
@@ -107,12 +112,12 @@ def trial_rows(seen: RunSeen, trials: Sequence[Trial], pictured: Collection[int]
         trials: in the order of the rows.
         pictured: numbers of those that can be picked.
     """
-    chosen = None if seen.chosen is None else seen.chosen.number
+    chosen, has_folds = None if seen.chosen is None else seen.chosen.number, _has_folds(seen)
     return tuple(
         TrialRow(
             number=trial.number,
             backbone=f"{trial.backbone}{trial.body.cut}",
-            cells=_cells(seen, trial),
+            cells=_cells(seen, trial, has_folds=has_folds),
             is_chosen=trial.number == chosen,
             is_picked=trial.number in pictured,
         )
@@ -120,14 +125,14 @@ def trial_rows(seen: RunSeen, trials: Sequence[Trial], pictured: Collection[int]
     )
 
 
-def _cells(seen: RunSeen, trial: Trial) -> tuple[str, ...]:
+def _cells(seen: RunSeen, trial: Trial, *, has_folds: bool) -> tuple[str, ...]:
     height, width = trial.image_size
     return (
         str(height) if height == width else f"{height}×{width}",
         f"{trial.n_unfrozen}/{trial.n_blocks}",
         "" if trial.lr is None else f"{trial.lr:.1e}",
         _with_error(seen, trial.score, trial.score_se) or "",
-        _with_error(seen, trial.fold_score, trial.fold_se) or "",
+        *((_with_error(seen, trial.fold_score, trial.fold_se) or "",) if has_folds else ()),
         tested(trial, seen.metric) or "",
         "" if trial.latency_ms is None else f"{trial.latency_ms:.2f}",
         "" if trial.megabytes is None else f"{trial.megabytes:.1f}",

@@ -17,6 +17,8 @@ from autobackbone.optimism import Optimism
 from autobackbone.records import ImageSize, Trial
 from autobackbone.search import trialfiles
 
+_FILES = {"validation": trialfiles.VALIDATION, "test": trialfiles.TEST, "folds": trialfiles.FOLDS}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSeen:
@@ -49,6 +51,21 @@ class RunSeen:
     advice: tuple[str, ...]
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     has_ended: bool = False
+    # Read once: of a thousand trials the same few columns are needed.
+    _pictures: dict[str, tuple[NDArray[Any], NDArray[Any]]] = field(default_factory=dict, repr=False, compare=False)
+
+    def pictures(self, part: str) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Names and labels of a part, or of `folds`, in the order of predictions; read once.
+
+        Raises:
+            RunError: the table is not there, or is none.
+        """
+        if part not in self._pictures:
+            parts = ("train", "validation") if part == "folds" else (part,)
+            table = trialfiles.read_pictures(self.reader.run)
+            is_in = table["part"].isin(parts).to_numpy()
+            self._pictures[part] = table["name"].to_numpy()[is_in], self.reader.all_labels()[is_in]
+        return self._pictures[part]
 
     @property
     def finished(self) -> list[Trial]:
@@ -126,19 +143,16 @@ def said_part(seen: RunSeen, trial: Trial, part: str) -> Said | None:
     Raises:
         RunError: it is damaged.
     """
-    reader = seen.reader
-    pictures = trialfiles.read_pictures(reader.run)
+    run, n_outputs = seen.reader.run, len(seen.reader.classes)
+    if not trialfiles.is_kept(run, trial.number, _FILES[part]):
+        return None
+    names, labels = seen.pictures(part)
     if part == "folds":
-        repeats = reader.fold_predictions(trial).astype(np.float64)
-        # Of several repeats each picture counts once: the mean of what was said.
-        is_known = ~np.isnan(repeats).any(axis=(0, 2))
-        predictions, labels = repeats.mean(axis=0), reader.pooled_labels()
-        names = pictures["name"][pictures["part"].isin(["train", "validation"])].to_numpy()
+        repeats = trialfiles.load_folds(run, trial.number, (len(names), n_outputs)).astype(np.float64)
+        # Of several repeats each picture counts once: the mean of what was said; NaN where one has not reached it.
+        predictions = repeats.mean(axis=0)
     else:
-        wanted: Any = part
-        if not reader.has_predictions(trial, wanted):
-            return None
-        predictions, labels = reader.predictions(trial, wanted).astype(np.float64), reader.labels(wanted)
-        is_known = ~np.isnan(predictions).any(axis=1)
-        names = pictures["name"][pictures["part"] == part].to_numpy()
-    return Said(part=part, names=names[is_known], predictions=predictions[is_known], labels=labels[is_known])
+        shape = (len(names), n_outputs)
+        predictions = trialfiles.load_predictions(run, trial.number, _FILES[part], shape=shape).astype(np.float64)
+    said = Said(part=part, names=names, predictions=predictions, labels=labels)
+    return said.only(np.isfinite(predictions).all(axis=1))
