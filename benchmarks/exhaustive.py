@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from autobackbone.backbones.head import set_head
-from autobackbone.backbones.source import TimmSource
+from autobackbone.backbones.source import BackboneSource
 from autobackbone.backbones.weights import find_weights
 from autobackbone.convexhead import Head
 from autobackbone.data import DataBundle
@@ -170,7 +170,7 @@ def _runner(wanted: Sequence[Place], bundle: DataBundle, target: Target, folder:
     n_classes = len(bundle.classes)
     stores = Stores(
         bundle=bundle,
-        source=TimmSource({name: find_weights(name) for name in backbones}, n_classes=n_classes, seed=SEED),
+        source=BackboneSource({name: find_weights(name) for name in backbones}, n_classes=n_classes, seed=SEED),
         cache=ActivationCache(folder=folder, max_bytes=10**11),
         device=torch.device(target.device),
         seed=SEED,

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import KFold, StratifiedKFold
 
 from autobackbone.backbones.cut import cut_entries, pooled
-from autobackbone.backbones.source import TimmSource
+from autobackbone.backbones.source import BackboneSource
 from autobackbone.backbones.weights import find_weights
 from autobackbone.convexhead import fit_head
 from autobackbone.data import LEFT_OUT, DataBundle, decode, survey
@@ -130,7 +130,7 @@ def pools(sets: Sequence[str], sizes: Sequence[int], kept: Path) -> Iterator[Poo
 def _pool(name: str, bundle: DataBundle, sizes: Sequence[int], kept: Path) -> Pool:
     rows = np.flatnonzero(bundle.parts != LEFT_OUT)
     labels = bundle.labels[rows]
-    source = TimmSource({name: find_weights(name) for name in BACKBONES}, n_classes=len(bundle.classes), seed=SEED)
+    source = BackboneSource({name: find_weights(name) for name in BACKBONES}, n_classes=len(bundle.classes), seed=SEED)
     options = []
     for backbone in BACKBONES:
         for side in sizes:
@@ -144,7 +144,7 @@ def _pool(name: str, bundle: DataBundle, sizes: Sequence[int], kept: Path) -> Po
 
 
 def _features(
-    whole: Body, bundle: DataBundle, rows: NDArray[np.int64], source: TimmSource, kept: Path
+    whole: Body, bundle: DataBundle, rows: NDArray[np.int64], source: BackboneSource, kept: Path
 ) -> Iterator[tuple[Body, NDArray[np.float32]]]:
     """Of the network and of its cut ones: (n_images, n_features)."""
     n_blocks = source.n_blocks(whole.backbone)
@@ -160,7 +160,7 @@ def _features(
 
 
 def _passed(
-    whole: Body, bundle: DataBundle, rows: NDArray[np.int64], source: TimmSource
+    whole: Body, bundle: DataBundle, rows: NDArray[np.int64], source: BackboneSource
 ) -> dict[int, NDArray[np.float32]]:
     """By the number of kept blocks."""
     network, norm = source.network(*whole), source.normalisation(whole.backbone)

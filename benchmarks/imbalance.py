@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from reporting import machine, write_report
 
 from autobackbone.backbones.head import set_head
-from autobackbone.backbones.source import TimmSource
+from autobackbone.backbones.source import BackboneSource
 from autobackbone.backbones.weights import find_weights
 from autobackbone.convexhead import Head
 from autobackbone.data import LEFT_OUT, TEST, DataBundle, Survey, decode, survey
@@ -67,7 +67,7 @@ def judged(predictions: NDArray[np.float32], labels: NDArray[np.int64], counts: 
 def measured(bundle: DataBundle, folder: Path, asked: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     """All heads and trainings on one thinned dataset."""
     size = (asked.size, asked.size)
-    source = TimmSource({BACKBONE: find_weights(BACKBONE)}, n_classes=len(bundle.classes), seed=seed)
+    source = BackboneSource({BACKBONE: find_weights(BACKBONE)}, n_classes=len(bundle.classes), seed=seed)
     normalisation = source.normalisation(BACKBONE)
     labels = {part: bundle.labels[bundle.indices(part)] for part in ("train", "validation", "test")}
     counts = np.bincount(labels["train"])

@@ -23,7 +23,7 @@ import torch
 from numpy.lib.format import open_memmap
 from reporting import machine, write_report
 
-from autobackbone.backbones.source import TimmSource
+from autobackbone.backbones.source import BackboneSource
 from autobackbone.backbones.weights import find_weights
 from autobackbone.data import decode, survey
 from autobackbone.records import Body, Candidate
@@ -88,7 +88,7 @@ def _peaks(n_pictures: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         pictures, labels = _pictures(Path(folder) / "pictures.npy", n_pictures)
         bundle = decode(survey((pictures, labels)), [SIZE], cache_dir=Path(folder) / "data")
-        source = TimmSource({BACKBONE: find_weights(BACKBONE)}, n_classes=N_CLASSES, seed=0)
+        source = BackboneSource({BACKBONE: find_weights(BACKBONE)}, n_classes=N_CLASSES, seed=0)
         cache = ActivationCache(folder=Path(folder) / "activations", max_bytes=10**12)
         stores = Stores(bundle=bundle, source=source, cache=cache, device=CPU, seed=0)
         with _Watch() as screening:

@@ -24,7 +24,7 @@ from heldout import BACKBONES, SEED, Drawn, Option, Pool, arguments, pools
 from numpy.typing import NDArray
 from reporting import machine, write_report
 
-from autobackbone.backbones.source import TimmSource
+from autobackbone.backbones.source import BackboneSource
 from autobackbone.backbones.weights import find_weights
 from autobackbone.choosing import choose, compared_to_top, front_of, tolerated_loss, top_of
 from autobackbone.latency.measure import measure_together
@@ -108,7 +108,7 @@ def main() -> None:
 
 def _latencies(options: Sequence[Option]) -> dict[Body, float]:
     """Milliseconds of each network, all of them in turns."""
-    source = TimmSource({name: find_weights(name) for name in BACKBONES}, n_classes=10, seed=SEED)
+    source = BackboneSource({name: find_weights(name) for name in BACKBONES}, n_classes=10, seed=SEED)
     networks = [(source.network(*option.body), option.body.image_size) for option in options]
     found = measure_together(networks, resolve(Target()), seconds=1.0)
     return {option.body: latency.p50_ms for option, latency in zip(options, found, strict=True)}

@@ -20,7 +20,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from reporting import machine, write_report
 from sklearn.datasets import load_digits
 
-from autobackbone.backbones.source import TimmSource
+from autobackbone.backbones.source import BackboneSource
 from autobackbone.backbones.weights import find_weights
 from autobackbone.data import Survey, decode, survey
 from autobackbone.data.pictures import as_rgb
@@ -174,7 +174,7 @@ def _features(found: Survey, size: int, *, is_split: bool = True) -> Features:
     """Of training and validation pictures, or of all in their order."""
     with tempfile.TemporaryDirectory() as folder:
         bundle = decode(found, [size], cache_dir=folder)
-        source = TimmSource({BACKBONE: find_weights(BACKBONE)}, n_classes=2, seed=0)
+        source = BackboneSource({BACKBONE: find_weights(BACKBONE)}, n_classes=2, seed=0)
         network = source.network(BACKBONE, (size, size))
         order = fair_order(bundle, seed=0) if is_split else np.arange(len(bundle.names))
         return extract(network, bundle, order, (size, size), source.normalisation(BACKBONE), device=torch.device("cpu"))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from reporting import machine, write_report
 from similar import named_survey
 
-from autobackbone.backbones.source import TimmSource
+from autobackbone.backbones.source import BackboneSource
 from autobackbone.backbones.weights import find_weights
 from autobackbone.data import DataBundle, decode
 from autobackbone.screening import Features, extract, fair_order, with_head
@@ -115,7 +115,7 @@ def _rows(text: str, n_seeds: int) -> list[Row]:
 
 
 def _features(bundle: DataBundle, backbone: str, side: int) -> Features:
-    source = TimmSource({backbone: find_weights(backbone)}, n_classes=len(bundle.classes), seed=0)
+    source = BackboneSource({backbone: find_weights(backbone)}, n_classes=len(bundle.classes), seed=0)
     network, size = source.network(backbone, (side, side)), (side, side)
     order = fair_order(bundle, seed=0)
     return extract(network, bundle, order, size, source.normalisation(backbone), device=torch.device("cpu"))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from autobackbone.backbones.blocks import set_training_mode, unfreeze
 from autobackbone.backbones.head import set_head
-from autobackbone.backbones.source import TimmSource
+from autobackbone.backbones.source import BackboneSource
 from autobackbone.backbones.weights import find_weights
 from autobackbone.data import DataBundle, decode, survey
 from autobackbone.exporting.transform import normalise
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def _rows(bundle: DataBundle, size: tuple[int, int], folder: Path) -> list[str]:
-    source = TimmSource({BACKBONE: find_weights(BACKBONE)}, n_classes=len(bundle.classes))
+    source = BackboneSource({BACKBONE: find_weights(BACKBONE)}, n_classes=len(bundle.classes))
     both = [
         Stores(
             bundle=bundle,

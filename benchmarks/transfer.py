@@ -23,7 +23,7 @@ from torch import nn
 from autobackbone.backbones.blocks import blocks_of
 from autobackbone.backbones.build import build
 from autobackbone.backbones.head import set_head
-from autobackbone.backbones.source import TimmSource
+from autobackbone.backbones.source import BackboneSource
 from autobackbone.backbones.weights import find_weights
 from autobackbone.data import decode, survey
 from autobackbone.metrics import metric_for, score
@@ -41,7 +41,7 @@ LEARNING_RATES = {"from scratch": 2e-3, "all blocks fine-tuned": 2e-4, "2 of 8 b
 class Scratch:
     """The architecture without its weights."""
 
-    def __init__(self, source: TimmSource) -> None:
+    def __init__(self, source: BackboneSource) -> None:
         self.source = source
 
     def network(self, backbone: str, image_size: ImageSize, n_blocks_kept: int | None = None) -> nn.Module:
@@ -72,7 +72,7 @@ def main() -> None:
     found = survey(asked.pictures)
     with tempfile.TemporaryDirectory() as folder:
         bundle = decode(found, [size], cache_dir=Path(folder) / "data")
-        source = TimmSource({BACKBONE: find_weights(BACKBONE)}, n_classes=len(bundle.classes), seed=0)
+        source = BackboneSource({BACKBONE: find_weights(BACKBONE)}, n_classes=len(bundle.classes), seed=0)
         metric = metric_for("accuracy", n_outputs=len(bundle.classes))
         labels = {part: bundle.labels[bundle.indices(part)] for part in ("validation", "test")}
 

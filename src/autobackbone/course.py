@@ -29,7 +29,7 @@ from autobackbone.data import (
 )
 from autobackbone.errors import ArgumentError, RunError, TrialError
 from autobackbone.folding import cross_validate, judged, kept_s
-from autobackbone.latency.given import has_cut
+from autobackbone.latency.given import GivenLatencies
 from autobackbone.metrics import to_maximised
 from autobackbone.planning import FROZEN_SHARE, SCREENING_SHARE
 from autobackbone.preparing import Prepared, n_workers, prepare
@@ -571,9 +571,9 @@ def _space(prepared: Prepared) -> Space:
     n_blocks = {name: prepared.source.n_blocks(name) for name in prepared.image_sizes}
     own = {name: asked.pop(name) for name in ("lr", "n_unfrozen") if name in asked}
     kept = offered_cuts(n_blocks, cuts)
-    timings = prepared.target.timings
-    if timings is not None:
-        kept = {name: tuple(n for n in of if has_cut(timings, name, n)) for name, of in kept.items()}
+    book = prepared.book
+    if isinstance(book, GivenLatencies):
+        kept = {name: tuple(n for n in of if book.has_cut(name, n)) for name, of in kept.items()}
     return Space(image_sizes=prepared.image_sizes, n_blocks=n_blocks, kept=kept, extras=asked, **own)
 
 

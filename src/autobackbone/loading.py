@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -11,9 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from autobackbone.backbones.build import build, normalisation
+from autobackbone.backbones.every import Backbones
 from autobackbone.backbones.head import set_head
-from autobackbone.backbones.weights import find_weights, load_state_dict
 from autobackbone.crossfitting import ScoredPart
 from autobackbone.data import PART_CODES, Preparation
 from autobackbone.data.pictures import quiet_pillow
@@ -39,6 +38,7 @@ class RunReader:
         classes: in the order of the columns of predictions.
         preparation: how a picture becomes pixels.
         weights: where the run found weights, as its facts say.
+        backbones: what the names of its backbones stand for.
     """
 
     run: RunFolder
@@ -46,6 +46,7 @@ class RunReader:
     classes: tuple[str | int, ...]
     preparation: Preparation
     weights: Any
+    backbones: Backbones = field(default_factory=Backbones)
 
     @classmethod
     def from_facts(cls, run: RunFolder, facts: Mapping[str, Any]) -> RunReader:
@@ -60,7 +61,14 @@ class RunReader:
             raise run.damaged(f"'preparation' cannot be read ({error})") from error
         task = cast("Task", facts["task"])
         classes = tuple(facts["classes"])
-        return cls(run=run, task=task, classes=classes, preparation=preparation, weights=facts["weights"])
+        return cls(
+            run=run,
+            task=task,
+            classes=classes,
+            preparation=preparation,
+            weights=facts["weights"],
+            backbones=Backbones(),
+        )
 
     def has_network(self, trial: Trial) -> bool:
         """Whether a trial's network can be had: its weights are kept, or it is frozen and its head is."""
@@ -83,7 +91,7 @@ class RunReader:
         network.transform = Transform(  # type: ignore[assignment]
             image_size=trial.image_size,
             preparation=self.preparation,
-            normalisation=normalisation(trial.backbone),
+            normalisation=self.backbones[trial.backbone].normalisation(),
         )
         network.classes = self.classes  # type: ignore[assignment]
         return network.eval()
@@ -187,14 +195,13 @@ class RunReader:
                 f"file was removed. Choose a trial of the front, or train it again: retrain({trial.number})."
             )
         head = trialfiles.load_head(self.run, trial.number)
-        source = find_weights(trial.backbone, self.weights)
-        network = self._built(trial, load_state_dict(trial.backbone, source))
+        backbone = self.backbones[trial.backbone]
+        network = self._built(trial, backbone.load_state_dict(backbone.find_weights(self.weights)))
         set_head(network, torch.from_numpy(head.weight), torch.from_numpy(head.bias))
         return network
 
     def _built(self, trial: Trial, state_dict: Mapping[str, torch.Tensor] | None) -> nn.Module:
-        return build(
-            trial.backbone,
+        return self.backbones[trial.backbone].build(
             n_classes=len(self.classes),
             image_size=trial.image_size,
             state_dict=state_dict,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from autobackbone.backbones.catalogue import info
 from autobackbone.backbones.weights import WeightSource
 from autobackbone.data import FEW_PICTURES, N_FOLDS, Survey, bytes_of
 from autobackbone.records import Budget, ImageSize, Limits, Part, Task, counted
+
+Gmacs = Callable[[str, ImageSize], float]
+"""Multiply-adds of one picture, 10**9, of a backbone at an image size."""
 
 # Decoding and resizing with Pillow, megapixels of originals a second and thread.
 _DECODED_MEGAPIXELS_PER_S = 25.0
@@ -125,6 +127,7 @@ def forecast(
     image_sizes: Mapping[str, Sequence[ImageSize]],
     budget: Budget,
     *,
+    gmacs: Gmacs,
     seconds_per_gmac: float,
     n_workers: int,
     is_frozen_only: bool = False,
@@ -133,6 +136,7 @@ def forecast(
     """Expected seconds of each stage, from published multiply-adds and one measured speed.
 
     Args:
+        gmacs: of each pair.
         seconds_per_gmac: of a forward pass here.
         n_workers: threads that decode.
         is_frozen_only: whether nothing is fine-tuned.
@@ -142,7 +146,7 @@ def forecast(
     n_screened, n_all = sizes["train"] + sizes["validation"], sum(sizes.values())
     height, width = survey.picture_size_hint or (500, 500)
     read_s = 1.0 + n_all * height * width / 1e6 / _DECODED_MEGAPIXELS_PER_S / n_workers
-    order = screening_order(image_sizes, first)
+    order = screening_order(image_sizes, first, gmacs=gmacs)
     # Few pictures: frozen networks are scored by folds with their pass.
     are_few = "validation" in survey.made and n_screened < FEW_PICTURES
     heads_s = _FOLDED_HEADS_S if are_few else 0.0
@@ -169,7 +173,7 @@ def forecast(
 
 
 def screening_order(
-    image_sizes: Mapping[str, Sequence[ImageSize]], first: Sequence[tuple[str, ImageSize]] = ()
+    image_sizes: Mapping[str, Sequence[ImageSize]], first: Sequence[tuple[str, ImageSize]] = (), *, gmacs: Gmacs
 ) -> list[tuple[str, ImageSize]]:
     """Pairs of backbone and image size in the order in which they are screened: those of `first`; then each backbone at
     a middle size first, then larger sizes, then smaller ones; small backbones first.
@@ -184,14 +188,6 @@ def _ranks(sizes: Sequence[ImageSize]) -> list[int]:
     sides = [max(size) for size in sizes]
     middle = min(range(len(sides)), key=lambda index: abs(sides[index] - _MIDDLE_SHARE * sides[-1]))
     return [index - middle if index >= middle else len(sides) + middle - index for index in range(len(sides))]
-
-
-def gmacs(backbone: str, image_size: ImageSize) -> float:
-    """Multiply-adds of one picture, 10**9; guessed from parameters where nobody has published them."""
-    facts = info(backbone)
-    area_share = image_size[0] * image_size[1] / (facts.image_size[0] * facts.image_size[1])
-    # ConvNets and transformers alike spend some 0.15 to 0.25 GMACs for a million parameters at 224 px.
-    return (facts.gmacs or (facts.n_params or 25e6) / 5e6) * area_share
 
 
 def stored_megabytes(n_pictures: int, image_sizes: Mapping[str, Sequence[ImageSize]]) -> float:

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from autobackbone.backbones.build import allowed_image_sizes
-from autobackbone.backbones.names import architecture_of, pretrained_names, resolve_names
+from autobackbone.backbones.every import Backbones
+from autobackbone.backbones.names import architecture_of, pretrained_names
 from autobackbone.backbones.shortlist import shortlist
-from autobackbone.backbones.source import TimmSource
-from autobackbone.backbones.weights import WeightSource, find_weights
+from autobackbone.backbones.source import BackboneSource
+from autobackbone.backbones.weights import WeightSource
 from autobackbone.data import (
     PART_CODES,
     READING_SHARE,
@@ -26,12 +26,12 @@ from autobackbone.data import (
 from autobackbone.data.store import threads_for
 from autobackbone.errors import BackboneError, MetricError, TargetError, WeightsError
 from autobackbone.imbalance import balanced_metric, told
-from autobackbone.latency.given import GivenLatencies, resolved_timings
+from autobackbone.latency.given import GivenLatencies
 from autobackbone.latency.measure import measure
 from autobackbone.latency.remembered import LatencyBook
 from autobackbone.latency.target import describe, resolve
 from autobackbone.metrics import Metric, is_defined, metric_for, require_scoring
-from autobackbone.planning import Plan, forecast, gmacs, stored_megabytes
+from autobackbone.planning import Plan, forecast, stored_megabytes
 from autobackbone.records import Budget, ImageSize, Target, Task, counted
 from autobackbone.search.extras import WORDS, balancing_notes, check_balancing
 from autobackbone.search.space import check_depths, offered_cuts
@@ -63,7 +63,7 @@ class Prepared:
     target: Target
     image_sizes: Mapping[str, tuple[ImageSize, ...]]
     sources: Mapping[str, WeightSource]
-    source: TimmSource
+    source: BackboneSource
     book: LatencyBook | GivenLatencies
     plan: Plan
     warm_start: WarmStart | None = None
@@ -122,17 +122,18 @@ def prepare(
     _require_defined(metric, found)
     check_balancing(settings.space, found.task)
     target = resolve(settings.target)
+    backbones = Backbones()
     if isinstance(settings.weights, Mapping):
-        resolve_names(tuple(settings.weights))  # a name that nobody knows is told, not passed over
-    whys, notes = _backbones(settings, known_sizes, warm)
+        backbones.resolve(tuple(settings.weights))  # a name that nobody knows is told, not passed over
+    whys, notes = _named(settings, backbones, known_sizes, warm)
     if warm is not None:
         notes = (*_on_warm_start(warm, found.task), *notes)
-    sources, unloadable = _sources(settings, whys)
+    sources, unloadable = _sources(settings, backbones, whys)
     sources, download_mb, dropped = _within_download(settings, sources, known_sizes)
     new = sources if known_sizes is None else {name: of for name, of in sources.items() if name not in known_sizes}
-    sizes, refused = _sizes(settings, new) if new else ({}, ())
+    sizes, refused = _sizes(settings, backbones, new) if new else ({}, ())
     sizes = {**(known_sizes or {}), **sizes}
-    source = TimmSource(sources, n_classes=len(found.classes), seed=settings.seed)
+    source = BackboneSource(sources, n_classes=len(found.classes), seed=settings.seed, backbones=backbones)
     if {"n_unfrozen", "n_blocks_kept"} & settings.space.keys():
         n_blocks = {name: source.n_blocks(name) for name in sizes}
         check_depths(n_blocks, settings.space.get("n_unfrozen"))
@@ -141,12 +142,13 @@ def prepare(
     here = resolve(replace(target, runtime="torch", timings=None))  # it is trained by torch, and here
     seconds_per_gmac = _seconds_per_gmac(source, sizes, here, book, _glance_s(settings.budget))
     if known is None:
-        cheapest_s = seconds_per_gmac * min(gmacs(name, size) for name, of in sizes.items() for size in of)
+        cheapest_s = seconds_per_gmac * min(source.gmacs(name, size) for name, of in sizes.items() for size in of)
         found = _passable(found, settings, cheapest_s)
     foresee = partial(
         forecast,
         image_sizes=sizes,
         budget=settings.budget,
+        gmacs=source.gmacs,
         seconds_per_gmac=seconds_per_gmac,
         n_workers=threads_for(found.source, n_workers()),
         is_frozen_only=settings.is_frozen_only,
@@ -187,7 +189,7 @@ def prepare(
         image_sizes=sizes,
         sources=sources,
         source=source,
-        book=book if target.timings is None else GivenLatencies(target.timings),
+        book=book if target.timings is None else GivenLatencies(target.timings, backbones),
         plan=plan,
         warm_start=warm,
     )
@@ -276,17 +278,20 @@ def n_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _backbones(
-    settings: Settings, known_sizes: Mapping[str, tuple[ImageSize, ...]] | None, warm: WarmStart | None
+def _named(
+    settings: Settings,
+    backbones: Backbones,
+    known_sizes: Mapping[str, tuple[ImageSize, ...]] | None,
+    warm: WarmStart | None,
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """Names with one line each saying why, and notes."""
     if known_sizes is not None:
-        added = resolve_names(settings.added) if settings.added else ()
+        added = backbones.resolve(settings.added) if settings.added else ()
         return {**dict.fromkeys(added, _ADDED), **dict.fromkeys(known_sizes, "of the run that is continued")}, ()
     if settings.backbones is not None:
-        return dict.fromkeys(resolve_names(settings.backbones), "asked for"), ()
+        return dict.fromkeys(backbones.resolve(settings.backbones), "asked for"), ()
     if settings.target.timings is not None:
-        return dict.fromkeys([one.backbone for one in resolved_timings(settings.target.timings)], _IN_TABLE), ()
+        return dict.fromkeys(GivenLatencies(settings.target.timings, backbones).backbones, _IN_TABLE), ()
     listed = shortlist(target=settings.target, limits=settings.limits, weights=settings.weights)
     if not listed.picks:
         raise BackboneError(
@@ -299,7 +304,9 @@ def _backbones(
     return {**whys, **{pick.name: pick.why for pick in listed.picks if pick.name not in whys}}, tuple(listed.notes)
 
 
-def _sources(settings: Settings, names: Mapping[str, str]) -> tuple[dict[str, WeightSource], tuple[str, ...]]:
+def _sources(
+    settings: Settings, backbones: Backbones, names: Mapping[str, str]
+) -> tuple[dict[str, WeightSource], tuple[str, ...]]:
     """Where weights are, of names with why they are wanted; what a glob named along with others may be nowhere, what
     was named itself may not.
     """
@@ -307,7 +314,7 @@ def _sources(settings: Settings, names: Mapping[str, str]) -> tuple[dict[str, We
     errors: dict[str, WeightsError] = {}
     for name in names:
         try:
-            found[name] = find_weights(name, settings.weights)
+            found[name] = backbones[name].find_weights(settings.weights)
         except WeightsError as error:
             unnamed = (name,) if settings.backbones is None and names[name] not in (_ADDED, _WARM) else ()
             if {name, architecture_of(name)} & {*unnamed, *(settings.backbones or ()), *settings.added}:
@@ -321,10 +328,10 @@ def _sources(settings: Settings, names: Mapping[str, str]) -> tuple[dict[str, We
 
 
 def _sizes(
-    settings: Settings, sources: Mapping[str, WeightSource]
+    settings: Settings, backbones: Backbones, sources: Mapping[str, WeightSource]
 ) -> tuple[dict[str, tuple[ImageSize, ...]], tuple[str, ...]]:
     """The sizes of each backbone that can take any, small backbones first, and a note on those that cannot."""
-    allowed = {name: _allowed_sizes(settings, name) for name in sources}
+    allowed = {name: _allowed_sizes(settings, backbones, name) for name in sources}
     refused = [name for name, sizes in allowed.items() if not sizes]
     taken = [name for name, sizes in allowed.items() if sizes]
     if not taken and settings.target.timings is not None:
@@ -334,18 +341,18 @@ def _sizes(
         )
     if not taken:
         raise BackboneError(f"{', '.join(refused)} cannot take image_sizes={settings.image_sizes}. Allow other sizes.")
-    ordered = sorted(taken, key=lambda name: gmacs(name, allowed[name][0]))
+    ordered = sorted(taken, key=lambda name: backbones[name].gmacs(allowed[name][0]))
     note = f"left out, since they cannot take the image sizes: {', '.join(refused)}"
     return {name: allowed[name] for name in ordered}, (note,) if refused else ()
 
 
-def _allowed_sizes(settings: Settings, name: str) -> tuple[ImageSize, ...]:
+def _allowed_sizes(settings: Settings, backbones: Backbones, name: str) -> tuple[ImageSize, ...]:
     """As asked for; of a target whose latencies are given, those that it has."""
-    timings = settings.target.timings
+    timings, backbone = settings.target.timings, backbones[name]
     if timings is None:
-        return allowed_image_sizes(name, settings.image_sizes)
-    given = {one.image_size for one in resolved_timings(timings) if one.backbone == name and one.n_blocks_kept is None}
-    return tuple(size for size in allowed_image_sizes(name, settings.image_sizes or sorted(given)) if size in given)
+        return backbone.image_sizes(settings.image_sizes)
+    given = GivenLatencies(timings, backbones).image_sizes(name)
+    return tuple(size for size in backbone.image_sizes(settings.image_sizes or sorted(given)) if size in given)
 
 
 def _within_download(
@@ -378,7 +385,7 @@ def _glance_s(budget: Budget) -> float:
 
 
 def _seconds_per_gmac(
-    source: TimmSource,
+    source: BackboneSource,
     sizes: Mapping[str, tuple[ImageSize, ...]],
     target: Target,
     book: LatencyBook,
@@ -389,9 +396,9 @@ def _seconds_per_gmac(
     What is measured so is not remembered. Random weights now and then drive activations so near to zero that a
     processor takes longer over them: in 1 of 75 networks tried, 8 % of visformer_tiny's attention.
     """
-    name, size = min(((name, size) for name, of in sizes.items() for size in of), key=lambda pair: gmacs(*pair))
+    name, size = min(((name, size) for name, of in sizes.items() for size in of), key=lambda pair: source.gmacs(*pair))
     network = source.skeleton(name, size)
     latency = book.recall(network, name, size, target) or measure(network, size, target, seconds=seconds)
     # NaN where a batch of 32 does not fit the device.
     speed = latency.images_per_s if latency.images_per_s > 0 else 1000 * target.batch_size / latency.p50_ms
-    return 1 / speed / gmacs(name, size)
+    return 1 / speed / source.gmacs(name, size)

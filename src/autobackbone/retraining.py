@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from autobackbone.backbones.every import Backbones
 from autobackbone.backbones.head import set_head
-from autobackbone.backbones.source import TimmSource
-from autobackbone.backbones.weights import find_weights
+from autobackbone.backbones.source import BackboneSource
 from autobackbone.choosing import name_of
 from autobackbone.convexhead import Head, fit_head
 from autobackbone.data import (
@@ -90,6 +90,7 @@ class Retrainer:
         trials: all of the run.
         metric: of its scores.
         cache_dir: where activations are kept.
+        backbones: what the names of its backbones stand for.
         workers: 0 trains in this process, any other number in one worker process, or one group of them.
         devices_per_trial: worker processes that train together.
     """
@@ -100,6 +101,7 @@ class Retrainer:
     trials: tuple[Trial, ...]
     metric: Metric
     cache_dir: Path
+    backbones: Backbones
     workers: int = 0
     devices_per_trial: int = 1
 
@@ -113,6 +115,7 @@ class Retrainer:
         metric: Metric,
         *,
         dataset: Any,
+        backbones: Backbones,
         cache_dir: str | Path | None,
         workers: int | None,
         devices_per_trial: int,
@@ -138,6 +141,7 @@ class Retrainer:
             trials=tuple(trials),
             metric=metric,
             cache_dir=cache,
+            backbones=backbones,
             workers=n_workers,
             devices_per_trial=devices_per_trial,
         )
@@ -285,9 +289,13 @@ class Retrainer:
             class_weights="balanced" if is_balanced else "none",
         )
 
-    def _source(self, trial: Trial) -> TimmSource:
-        weights = {trial.backbone: find_weights(trial.backbone, self.facts["weights"])}
-        return TimmSource(weights, n_classes=len(self.bundle.classes), seed=int(self.facts["arguments"]["seed"]))
+    def _source(self, trial: Trial) -> BackboneSource:
+        return BackboneSource(
+            {trial.backbone: self.backbones[trial.backbone].find_weights(self.facts["weights"])},
+            n_classes=len(self.bundle.classes),
+            seed=int(self.facts["arguments"]["seed"]),
+            backbones=self.backbones,
+        )
 
     def _stores(self, bundle: DataBundle, trial: Trial) -> Stores:
         return Stores(

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import nn
 
-from autobackbone.backbones.source import TimmSource
+from autobackbone.backbones.source import BackboneSource
 from autobackbone.calibration import Calibration
 from autobackbone.choices import best_within, fastest_at_least, preferred
 from autobackbone.choosing import (
@@ -285,7 +285,7 @@ class Selection:
             RunError: no trial has finished there.
         """
         names = {trial.body: trial for trial in self.trials if self._reader.has_network(trial)}
-        source = TimmSource({}, n_classes=len(self.classes))
+        source = BackboneSource({}, n_classes=len(self.classes), backbones=self._reader.backbones)
 
         def network_of(body: Body) -> nn.Module:
             kept = names.get(body)
@@ -545,7 +545,12 @@ class Selection:
         given = self._dataset if dataset is None else dataset
         of = (self._run, self._facts, self.trials, wanted, self.metric)
         return Retrainer.of(
-            *of, dataset=given, cache_dir=cache_dir, workers=workers, devices_per_trial=devices_per_trial
+            *of,
+            dataset=given,
+            backbones=self._reader.backbones,
+            cache_dir=cache_dir,
+            workers=workers,
+            devices_per_trial=devices_per_trial,
         )
 
     def to_frame(self) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from autobackbone.backbones.blocks import blocks_of, head_parameter_names, set_t
 from autobackbone.backbones.build import build
 from autobackbone.backbones.cut import cut_after, cut_entries, pooled
 from autobackbone.backbones.head import classifier_layers, features, head_weights, n_features, set_head, verify_head
-from autobackbone.backbones.source import TimmSource
+from autobackbone.backbones.source import BackboneSource
 from autobackbone.backbones.split import split_at
 from autobackbone.backbones.weights import find_weights
 from autobackbone.errors import BackboneError
@@ -188,7 +188,7 @@ def test_the_classifier_is_drawn_from_its_seed_and_the_global_state_stays(awake,
 
 
 def test_a_source_cuts_the_pretrained_network(random_weights):
-    source = TimmSource({TINY: find_weights(TINY, random_weights(TINY))}, n_classes=4)
+    source = BackboneSource({TINY: find_weights(TINY, random_weights(TINY))}, n_classes=4)
     whole, short = source.network(TINY, (64, 64)), source.network(TINY, (64, 64), 3)
     own, head = whole.state_dict(), set(head_parameter_names(short))
     assert all(torch.equal(value, own[key]) for key, value in short.state_dict().items() if key not in head)

@@ -18,7 +18,7 @@ from torch import nn
 
 from autobackbone.backbones.blocks import blocks_of, set_training_mode, trainable_names, unfreeze
 from autobackbone.backbones.head import verify_head
-from autobackbone.backbones.source import TimmSource
+from autobackbone.backbones.source import BackboneSource
 
 
 def test_every_family_is_either_shown_or_left_out():
@@ -46,7 +46,7 @@ def test_exactly_the_last_blocks_and_the_head_change_in_every_family(family, dep
 def show(name, side, depth, awake):
     model = awake(name, (side, side))
     n_blocks = len(blocks_of(model))
-    assert TimmSource({}, n_classes=3).n_blocks(name) == n_blocks
+    assert BackboneSource({}, n_classes=3).n_blocks(name) == n_blocks
     n_unfrozen = {"last": 1, "middle": max(1, n_blocks // 2), "all": n_blocks}[depth]
     images = torch.randn(4, 3, side, side, generator=torch.Generator().manual_seed(3))
     # A first pass: ConViT fills its table of positions in it.

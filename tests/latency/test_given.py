@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from autobackbone.errors import BackboneError, TrialError
-from autobackbone.latency.given import GivenLatencies, has_cut, resolved_timings
+from autobackbone.latency.given import GivenLatencies
 from autobackbone.records import Target
 from autobackbone.timings import Timing
 
@@ -24,8 +24,10 @@ def test_each_row_is_found_by_its_full_name_and_cut():
     assert math.isnan(whole.images_per_s)
     cut = given.measure(nn.Identity(), f"{FULL}, first 3 blocks", (96, 96), Target())
     assert (cut.p50_ms, cut.p95_ms, cut.noise_ms) == (4.0, 6.0, 1.0)
-    assert has_cut(TABLE, FULL, 3)
-    assert not has_cut(TABLE, FULL, 4)
+    assert given.has_cut(FULL, 3)
+    assert not given.has_cut(FULL, 4)
+    assert given.image_sizes(FULL) == ((96, 96),)
+    assert given.backbones == (FULL,)
 
 
 def test_what_the_table_lacks_is_told():
@@ -34,4 +36,4 @@ def test_what_the_table_lacks_is_told():
     with pytest.raises(TrialError, match="the table of a phone has no latency of it"):
         given.measure(nn.Identity(), FULL, (96, 128), Target(name="a phone"))
     with pytest.raises(BackboneError, match="resnet5000"):
-        resolved_timings([Timing(backbone="resnet5000", image_size=(8, 8), latency_ms=1.0)])
+        GivenLatencies([Timing(backbone="resnet5000", image_size=(8, 8), latency_ms=1.0)])

@@ -7,7 +7,7 @@ import torchmetrics
 from PIL import Image
 from tests.conftest import TINY, make_pictures
 
-from autobackbone.backbones.source import TimmSource
+from autobackbone.backbones.source import BackboneSource
 from autobackbone.backbones.weights import WeightSource
 from autobackbone.convexhead import Head
 from autobackbone.costrecord import CostRecord
@@ -40,7 +40,7 @@ SIZE = (32, 32)
 
 
 def tuner_on(bundle, folder, **given):
-    source = TimmSource({TINY: WeightSource(kind="file", path=folder / "net.pth")}, n_classes=3, seed=5)
+    source = BackboneSource({TINY: WeightSource(kind="file", path=folder / "net.pth")}, n_classes=3, seed=5)
     cache = ActivationCache(folder=folder / "activations", max_bytes=12345)
     stores = Stores(bundle=bundle, source=source, cache=cache, device=torch.device("cpu"), seed=7, **given)
     return Tuner(stores=stores, score=lambda _: 0.0, batch_norm="batch"), source

@@ -15,7 +15,7 @@ from tests.conftest import TINY
 from tests.running.conftest import HAS_PROC, is_running
 
 from autobackbone.backbones.build import normalisation
-from autobackbone.backbones.source import TimmSource
+from autobackbone.backbones.source import BackboneSource
 from autobackbone.backbones.weights import WeightSource
 from autobackbone.data import decode, survey
 from autobackbone.errors import EpochTooLongError, MetricError, TrialError
@@ -74,7 +74,7 @@ def make(pictures, random_weights, order, tmp_path_factory):
     """A function: a tuner of this process with stores of its own, the source of its networks, and their metric."""
     folder = tmp_path_factory.mktemp("group")
     bundle = decode(survey(pictures), [SIZE], cache_dir=folder / "cache")
-    source = TimmSource({TINY: WeightSource(kind="file", path=random_weights(TINY))}, n_classes=3)
+    source = BackboneSource({TINY: WeightSource(kind="file", path=random_weights(TINY))}, n_classes=3)
     metric = metric_for("obedient:Obedient", n_outputs=3)
     scorers = Scorers(metric=metric, labels=bundle.labels[bundle.indices("validation")])
 

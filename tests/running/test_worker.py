@@ -12,7 +12,7 @@ from tests.conftest import TINY
 from tests.running.conftest import HAS_PROC, is_running
 
 from autobackbone.backbones.build import normalisation
-from autobackbone.backbones.source import TimmSource
+from autobackbone.backbones.source import BackboneSource
 from autobackbone.backbones.weights import WeightSource
 from autobackbone.data import decode, survey
 from autobackbone.errors import EpochTooLongError, MetricError, TrialError, TrialMemoryError
@@ -44,7 +44,7 @@ def made(pictures, random_weights, order, tmp_path_factory):
     """The tuner of this process, the source of its networks, their metric, and a screened head."""
     folder = tmp_path_factory.mktemp("worker")
     bundle = decode(survey(pictures), [SIZE], cache_dir=folder / "cache")
-    source = TimmSource({TINY: WeightSource(kind="file", path=random_weights(TINY))}, n_classes=3)
+    source = BackboneSource({TINY: WeightSource(kind="file", path=random_weights(TINY))}, n_classes=3)
     metric = metric_for("obedient:Obedient", n_outputs=3)
     scorers = Scorers(metric=metric, labels=bundle.labels[bundle.indices("validation")])
     cache = ActivationCache(folder=folder / "activations", max_bytes=10**9)

@@ -1,6 +1,7 @@
 """Steps of depth: which parameters train with `n_unfrozen`, and which modules may move while they do.
 
-A block is one group of timm's `group_matcher(coarse=True)`, with four rules of our own:
+A block is one group of timm's `group_matcher(coarse=True)`, or of `Parts` in a network from elsewhere, with four rules
+of our own:
 
 - the classifier is no block: it always trains;
 - what no group claims but stands before the last block, such as relative positions that all blocks share, is stem;
@@ -19,10 +20,11 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 from autobackbone.backbones.head import classifier_layers
+from autobackbone.backbones.parts import parts_of
 from autobackbone.errors import BackboneError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 BatchNormMode = Literal["fixed", "batch"]
 """`fixed`: running statistics stay as they were loaded; `batch`: those of unfrozen layers follow the data."""
@@ -35,7 +37,7 @@ def blocks_of(model: nn.Module) -> tuple[tuple[str, ...], ...]:
     """The names of the parameters of each block, stem first; the classifier is left out.
 
     Args:
-        model: a timm network.
+        model: a network of `Backbone.build`.
 
     Returns:
         One tuple of parameter names for each block. Together they hold every parameter but the classifier's, once.
@@ -61,7 +63,7 @@ def unfreeze(model: nn.Module, n_unfrozen: int, *, batch_norm: BatchNormMode = "
     """Let exactly the last blocks and the classifier train, and set every module's mode to match.
 
     Args:
-        model: a timm network.
+        model: a network of `Backbone.build`.
         n_unfrozen: trailing blocks that train, from 0 (the classifier alone) to all of them.
         batch_norm: what the running statistics of unfrozen layers do; frozen ones never move.
 
@@ -128,6 +130,9 @@ def head_parameter_names(model: nn.Module) -> tuple[str, ...]:
 
 
 def _groups(model: nn.Module) -> Iterable[list[str]]:
+    parts = parts_of(model)
+    if parts is not None:
+        return _groups_by_name(model, parts.blocks)
     matcher = getattr(model, "group_matcher", None)
     if matcher is None:
         return _groups_by_stage(model)
@@ -146,6 +151,18 @@ def _with_whole_stem(model: nn.Module, groups: list[list[str]]) -> list[list[str
     shared = [name for name in groups[-1] if place[name] < place[groups[-2][0]]]
     rest = [name for name in groups[-1] if name not in shared]
     return [[*groups[0], *shared], *groups[1:-1], rest]
+
+
+def _groups_by_name(model: nn.Module, blocks: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Parameters by the names of modules, and last those that no name claims."""
+    rest = [name for name, _ in model.named_parameters()]
+    groups = []
+    for block in blocks:
+        inside = tuple(f"{name}." for name in block)
+        groups.append([name for name in rest if name in block or name.startswith(inside)])
+        rest = [name for name in rest if name not in groups[-1]]
+    named = [group for group in groups if group]
+    return _with_whole_stem(model, [*named, rest]) if rest else named
 
 
 def _groups_by_stage(model: nn.Module) -> Iterable[list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
 import timm
@@ -12,15 +12,12 @@ from torch import Tensor, nn
 
 from autobackbone.backbones.head import classifier_layers, head_weights, set_head
 from autobackbone.backbones.shorten import shorten
+from autobackbone.backbones.sizes import sizes_to_try
 from autobackbone.errors import BackboneError, WeightsError
 from autobackbone.records import ImageSize, Normalisation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-# Few and shared by all backbones, so that a picture is decoded to few sizes.
-_LADDER: Final = (96, 128, 160, 224, 320, 448)
-_N_SIZES: Final = 4
 
 # Heads that only helped the original training: Inception's auxiliary classifier, VOLO's one over all tokens, whose
 # maximum would also make the logits more than a linear map of the features.
@@ -99,6 +96,18 @@ def normalisation(name: str) -> Normalisation:
     return Normalisation(mean=facts["mean"], std=facts["std"], interpolation=facts["interpolation"])
 
 
+def keep_fixed(model: nn.Module) -> None:
+    """Make buffers of the parameters that do not train, such as MoCo v3's sine-cosine positions in timm.
+
+    So they keep their names and places, and no later unfreezing can wake them.
+    """
+    for module in model.modules():
+        for key, parameter in list(module.named_parameters(recurse=False)):
+            if not parameter.requires_grad:
+                delattr(module, key)
+                module.register_buffer(key, parameter.detach())
+
+
 def allowed_image_sizes(name: str, wanted: Sequence[ImageSize] | None) -> tuple[ImageSize, ...]:
     """The image sizes to try a network at, smallest first.
 
@@ -119,34 +128,7 @@ def allowed_image_sizes(name: str, wanted: Sequence[ImageSize] | None) -> tuple[
         >>> allowed_image_sizes("vit_small_patch14_dinov2.lvd142m", [(128, 160)])
         ((126, 154),)
     """
-    if wanted is not None:
-        found = (_nearest(name, size) for size in wanted)
-        return tuple(sorted({size for size in found if size is not None}))
-    own = own_image_size(name)
-    smaller = [_nearest(name, (side, side)) for side in _LADDER if side < min(own)]
-    sizes = sorted({size for size in smaller if size is not None and max(size) < min(own)})
-    return (*_spread(sizes), own)
-
-
-def _spread(sizes: list[ImageSize]) -> list[ImageSize]:
-    """At most three, evenly apart, the largest among them: tiny pictures lose most."""
-    n_wanted = _N_SIZES - 1
-    if len(sizes) <= n_wanted:
-        return sizes
-    step = (len(sizes) - 1) / n_wanted
-    return [sizes[round(step * (index + 1))] for index in range(n_wanted)]
-
-
-def _nearest(name: str, size: ImageSize) -> ImageSize | None:
-    for step in (1, 32, *_patch_sides(name)):
-        rounded = (_multiple(size[0], step), _multiple(size[1], step))
-        if _takes(name, rounded):
-            return rounded
-    return None
-
-
-def _multiple(side: int, step: int) -> int:
-    return max(step, step * ((2 * side + step) // (2 * step)))
+    return sizes_to_try(own_image_size(name), wanted, partial(_takes, name), _patch_sides(name))
 
 
 def _patch_sides(name: str) -> tuple[int, ...]:
@@ -274,13 +256,7 @@ def _with_plain_head(model: nn.Module) -> nn.Module:
     """Leave one linear map at the end, and only parameters that are meant to train."""
     if getattr(model, "aux_head", None) is not None:
         setattr(model, "aux_head", None)  # noqa: B010  torch types attributes as modules only
-    # Fixed patterns, such as MoCo v3's sine-cosine positions, are parameters in timm that do not train. As buffers they
-    # keep their name and place, and no later unfreezing can wake them.
-    for module in model.modules():
-        for key, parameter in list(module.named_parameters(recurse=False)):
-            if not parameter.requires_grad:
-                delattr(module, key)
-                module.register_buffer(key, parameter.detach())
+    keep_fixed(model)
     for key in ("weights", "weights_dist"):
         if isinstance(getattr(model, key, None), nn.Parameter):
             # EfficientViM mixes its four heads by these; an even mix is what `head` reads and writes.

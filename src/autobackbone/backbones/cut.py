@@ -98,7 +98,7 @@ def cut_after(model: nn.Module, n_blocks_kept: int, sample: Tensor, *, seed: int
     fresh classifier. It has as many blocks as were kept.
 
     Args:
-        model: a timm network; it is the same afterwards.
+        model: a network of `Backbone.build`; it is the same afterwards.
         n_blocks_kept: from 1 to one less than the network has.
         sample: (n_images, 3, height, width), at least 2 real pictures, normalised, on the model's device.
         seed: of the fresh classifier.
@@ -128,7 +128,7 @@ def cut_entries(model: nn.Module, sample: Tensor, wanted: Iterable[int] | None =
     """Where one pass of the whole network gives the features of each cut network.
 
     Args:
-        model: a timm network; it is the same afterwards.
+        model: a network of `Backbone.build`; it is the same afterwards.
         sample: (n_images, 3, height, width), at least 2 real pictures, normalised, on the model's device.
         wanted: numbers of kept blocks to try; `None` for all, from 1 to one less than the network has.
 

@@ -1,4 +1,4 @@
-"""The classifier of a network as one linear map over one feature vector, whatever form timm gives it.
+"""The classifier of a network as one linear map over one feature vector, whatever form its library gives it.
 
 Most networks end in one linear layer or 1×1 convolution. Some end in several whose outputs are averaged: pairs with a
 distillation token (DeiT, LeViT, RepViT, EfficientFormer), one for each branch (CrossViT) or stage (EfficientViM). All
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autobackbone.backbones.doors import read_at_doors
+from autobackbone.backbones.parts import parts_of
 from autobackbone.errors import BackboneError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def features(model: nn.Module, images: Tensor) -> Tensor:
     """What enters the classifier, caught at its door, so that it holds for every architecture.
 
     Args:
-        model: a timm network; put it in eval mode for features that can be used again.
+        model: a network of `Backbone.build`; put it in eval mode for features that can be used again.
         images: (n_images, 3, height, width), normalised.
 
     Returns:
@@ -64,7 +65,7 @@ def set_head(model: nn.Module, weight: Tensor, bias: Tensor) -> None:
     """Write a fitted head into the network's own layers.
 
     Args:
-        model: a timm network.
+        model: a network of `Backbone.build`.
         weight: (n_classes, n_features), of any floating type and device.
         bias: (n_classes,).
 
@@ -100,7 +101,7 @@ def scale_outputs(model: nn.Module, scale: NDArray[np.float64], shift: NDArray[n
     """Change a network, in place, to give `outputs * scale + shift`.
 
     Args:
-        model: a timm network.
+        model: a network of `Backbone.build`.
         scale: (n_outputs,).
         shift: (n_outputs,).
 
@@ -156,8 +157,7 @@ def classifier_layers(model: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
     Raises:
         BackboneError: the network has no classifier, or one that is not made of linear layers.
     """
-    listed: str | Sequence[str] = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
-    names = [listed] if isinstance(listed, str) else list(listed)
+    names = _listed(model)
     present = dict(model.named_modules())
     layers = {name: present[name] for name in names if name in present}
     linear = {name: layer for name, layer in layers.items() if isinstance(layer, (nn.Linear, nn.Conv2d))}
@@ -168,6 +168,14 @@ def classifier_layers(model: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
             "Choose another backbone."
         )
     return linear
+
+
+def _listed(model: nn.Module) -> Sequence[str]:
+    parts = parts_of(model)
+    if parts is not None:
+        return parts.classifier
+    listed: str | Sequence[str] = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
+    return [listed] if isinstance(listed, str) else listed
 
 
 def _flat(entering: Tensor) -> Tensor:

@@ -125,7 +125,7 @@ def shorten(
     """End a network after its first blocks.
 
     Args:
-        model: a timm network; it is the same afterwards.
+        model: a network of `Backbone.build`; it is the same afterwards.
         n_blocks_kept: from 1 to one less than the network has.
         image_size: height and width of the pictures that it was built for.
         seed: of the fresh classifier.
@@ -176,7 +176,7 @@ def calls_of(model: nn.Module, image_size: ImageSize) -> list[Call]:
     """Every call of a module in one pass of one picture of noise, in eval mode, in the order in which they began.
 
     Args:
-        model: a timm network; it is the same afterwards.
+        model: a network of `Backbone.build`; it is the same afterwards.
         image_size: height and width of the pictures that it was built for.
     """
     calls: list[Call] = []

@@ -140,7 +140,7 @@ def split_at(model: nn.Module, n_unfrozen: int, sample: Tensor, *, verified: str
     """Cut as late as possible before the first trainable parameter, and prove that nothing changes by it.
 
     Args:
-        model: a timm network; it is the same afterwards.
+        model: a network of `Backbone.build`; it is the same afterwards.
         n_unfrozen: trailing blocks that train, at least 1.
         sample: (n_images, 3, height, width), at least 2 real pictures, normalised, on the model's device.
         verified: the entry of a split of this very network, with the same weights and depth, that was proven before:

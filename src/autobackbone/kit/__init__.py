@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from autobackbone.backbones.build import allowed_image_sizes
-from autobackbone.backbones.names import resolve_names
+from autobackbone.backbones.every import Backbones
 from autobackbone.backbones.shortlist import shortlist
-from autobackbone.backbones.source import TimmSource
+from autobackbone.backbones.source import BackboneSource
 from autobackbone.errors import ArgumentError, BackboneError
 from autobackbone.records import Body, ImageSize, as_image_sizes, counted
 from autobackbone.runfolder import write_text, written_whole
@@ -81,11 +80,11 @@ def write_kit(
     require_onnx()
     home = Path(folder).expanduser()
     _require_room(home)
-    names = shortlist().names if backbones is None else resolve_names(backbones)
+    names = shortlist().names if backbones is None else Backbones().resolve(backbones)
     if not names:
         raise BackboneError("nothing is on the shortlist here: name the networks with backbones=.")
     sizes = as_image_sizes(image_sizes)
-    source = TimmSource({}, n_classes=_N_CLASSES)
+    source = BackboneSource({}, n_classes=_N_CLASSES)
     written: list[tuple[str, Body]] = []
     skipped: list[str] = []
     n_bytes = 0
@@ -123,11 +122,11 @@ def _require_room(folder: Path) -> None:
 
 
 def _bodies(
-    names: Sequence[str], sizes: Sequence[ImageSize] | None, source: TimmSource, *, cuts: bool
+    names: Sequence[str], sizes: Sequence[ImageSize] | None, source: BackboneSource, *, cuts: bool
 ) -> Iterator[Body]:
     for name in names:
         kept = cuts_to_offer(source.n_blocks(name)) if cuts else ()
-        for size in allowed_image_sizes(name, sizes):
+        for size in Backbones()[name].image_sizes(sizes):
             yield from (Body(name, size, n) for n in (None, *kept))
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from autobackbone.backbones.names import resolve_names
+from autobackbone.backbones.every import Backbones
 from autobackbone.errors import TrialError
 from autobackbone.latency.measure import DRIFT_SHARE
 from autobackbone.records import Body, ImageSize, Latency, Target
@@ -21,6 +20,10 @@ class GivenLatencies:
 
     Args:
         timings: of the table.
+        backbones: what their names stand for.
+
+    Raises:
+        BackboneError: there is no backbone of a name.
 
     Example:
         >>> timing = Timing(backbone="resnet50", image_size=(32, 32), latency_ms=5.0)
@@ -28,11 +31,26 @@ class GivenLatencies:
         5.0
     """
 
-    def __init__(self, timings: Sequence[Timing]) -> None:
-        bodies = {Body(one.backbone, one.image_size, one.n_blocks_kept): one for one in resolved_timings(timings)}
-        self._known: Mapping[tuple[str, ImageSize], Latency] = {
-            (f"{body.backbone}{body.cut}", body.image_size): _latency(one) for body, one in bodies.items()
+    def __init__(self, timings: Sequence[Timing], backbones: Backbones | None = None) -> None:
+        known = backbones or Backbones()
+        names = {name: known.resolve(name)[0] for name in dict.fromkeys(one.backbone for one in timings)}
+        self._timings = {Body(names[one.backbone], one.image_size, one.n_blocks_kept): one for one in timings}
+        self._latencies = {
+            (f"{body.backbone}{body.cut}", body.image_size): _latency(one) for body, one in self._timings.items()
         }
+
+    @property
+    def backbones(self) -> tuple[str, ...]:
+        """Full names, in the order of the table."""
+        return tuple(dict.fromkeys(body.backbone for body in self._timings))
+
+    def image_sizes(self, backbone: str) -> tuple[ImageSize, ...]:
+        """At which a whole backbone is in the table, in its order."""
+        return tuple(body.image_size for body in self._timings if body[::2] == (backbone, None))
+
+    def has_cut(self, backbone: str, n_blocks_kept: int) -> bool:
+        """Whether the first blocks of a backbone alone are in the table, at any size."""
+        return any(body[::2] == (backbone, n_blocks_kept) for body in self._timings)
 
     def measure(
         self, network: nn.Module, backbone: str, image_size: ImageSize, target: Target, *, seconds: float = 1.0
@@ -51,22 +69,7 @@ class GivenLatencies:
     def find(self, backbone: str, image_size: ImageSize, target: Target) -> Latency | None:
         """What the table says, `None` where it says nothing."""
         del target
-        return self._known.get((backbone, image_size))
-
-
-def resolved_timings(timings: Sequence[Timing]) -> tuple[Timing, ...]:
-    """The same with full names.
-
-    Raises:
-        BackboneError: there is no backbone of that name.
-    """
-    names = {name: resolve_names([name])[0] for name in dict.fromkeys(one.backbone for one in timings)}
-    return tuple(replace(one, backbone=names[one.backbone]) for one in timings)
-
-
-def has_cut(timings: Sequence[Timing], backbone: str, n_blocks_kept: int) -> bool:
-    """Whether a table has the first blocks of a backbone alone, at any size."""
-    return any((one.backbone, one.n_blocks_kept) == (backbone, n_blocks_kept) for one in resolved_timings(timings))
+        return self._latencies.get((backbone, image_size))
 
 
 def _latency(one: Timing) -> Latency:

@@ -21,7 +21,7 @@ from uuid import uuid4
 
 from torch import nn
 
-from autobackbone.backbones.source import TimmSource
+from autobackbone.backbones.source import BackboneSource
 from autobackbone.convexhead import Head
 from autobackbone.data import DataBundle, pixels_files
 from autobackbone.errors import ArgumentError, MetricError, RunError, TrialError, TrialMemoryError
@@ -85,7 +85,7 @@ def require_shared_pictures(bundle: DataBundle, image_sizes: list[ImageSize], ho
 
 @contextmanager
 def training_in_cluster(
-    how: RunnerRay, local: Tuner, source: TimmSource, metric: Metric, folder: Path, *, bounds: Bounds
+    how: RunnerRay, local: Tuner, source: BackboneSource, metric: Metric, folder: Path, *, bounds: Bounds
 ) -> Iterator[RayTuner]:
     """Who trains in a cluster, as `RayTuner` says."""
     with RayTuner(how=how, local=local, source=source, metric=metric, folder=folder, bounds=bounds) as tuner:
@@ -109,7 +109,7 @@ class RayTuner:
     """
 
     local: Tuner
-    source: TimmSource
+    source: BackboneSource
     metric: Metric
     folder: Path
     how: RunnerRay

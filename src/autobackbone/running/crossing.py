@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 
-from autobackbone.backbones.source import TimmSource
+from autobackbone.backbones.source import BackboneSource
 from autobackbone.backbones.weights import WeightSource
 from autobackbone.convexhead import Head
 from autobackbone.costrecord import CostRecord
@@ -73,7 +73,7 @@ def require_pictures(bundle: DataBundle, image_sizes: Sequence[ImageSize]) -> No
 
 
 def write_setup(
-    folder: Path, tuner: Tuner, metric: Metric, source: TimmSource, *, n_threads: int | None = None
+    folder: Path, tuner: Tuner, metric: Metric, source: BackboneSource, *, n_threads: int | None = None
 ) -> None:
     """Write all that a worker process has to know of a search.
 
@@ -132,7 +132,7 @@ def read_setup(folder: Path, ranks: Ranks = ALONE) -> Tuner:
     }
     stores = Stores(
         bundle=bundle,
-        source=TimmSource(weights, **facts["source"]),
+        source=BackboneSource(weights, **facts["source"]),
         cache=ActivationCache(folder=Path(facts["cache"]["folder"]), max_bytes=facts["cache"]["max_bytes"]),
         device=ranks.device(torch.device(facts["device"])),
         record=CostRecord(repeated=facts["costs"]),

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from autobackbone.backbones.source import TimmSource
+from autobackbone.backbones.source import BackboneSource
 from autobackbone.convexhead import Head
 from autobackbone.errors import TrialError
 from autobackbone.records import Candidate
@@ -54,7 +54,7 @@ def take_costs(folder: Path, local: Tuner) -> None:
 
 
 def received(
-    folder: Path, local: Tuner, source: TimmSource, candidate: Candidate, answer: Mapping[str, Any]
+    folder: Path, local: Tuner, source: BackboneSource, candidate: Candidate, answer: Mapping[str, Any]
 ) -> tuple[nn.Module, Outcome]:
     """The network, in eval mode on the CPU, and what training gave, of files in a folder and the answer to the order.
 

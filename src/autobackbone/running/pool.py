@@ -16,7 +16,7 @@ from typing import Self
 import torch
 from torch import nn
 
-from autobackbone.backbones.source import TimmSource
+from autobackbone.backbones.source import BackboneSource
 from autobackbone.convexhead import Head
 from autobackbone.data import DataBundle
 from autobackbone.metrics import Metric
@@ -37,7 +37,7 @@ _VISIBLE = "CUDA_VISIBLE_DEVICES"
 def training_side_by_side(
     workers: int,
     local: Tuner,
-    source: TimmSource,
+    source: BackboneSource,
     metric: Metric,
     folder: Path,
     *,
@@ -97,7 +97,7 @@ class WorkerPool:
     """
 
     local: Tuner
-    source: TimmSource
+    source: BackboneSource
     metric: Metric
     folder: Path
     n_workers: int

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from torch import nn
 
-from autobackbone.backbones.source import TimmSource
+from autobackbone.backbones.source import BackboneSource
 from autobackbone.convexhead import Head
 from autobackbone.data import DataBundle
 from autobackbone.errors import ArgumentError, MetricError, TrialError, TrialMemoryError
@@ -45,7 +45,7 @@ _SLEPT_S = 5.0
 def training_with(
     workers: int,
     local: Tuner,
-    source: TimmSource,
+    source: BackboneSource,
     metric: Metric,
     folder: Path,
     *,
@@ -93,7 +93,7 @@ class WorkerTuner:
     """
 
     local: Tuner
-    source: TimmSource
+    source: BackboneSource
     metric: Metric
     folder: Path
     bounds: Bounds = field(default_factory=Bounds)

@@ -9,7 +9,6 @@ from dataclasses import replace
 from autobackbone.backbones.blocks import blocks_of
 from autobackbone.data.store import threads_for
 from autobackbone.latency.remembered import is_disturbed
-from autobackbone.planning import gmacs
 from autobackbone.records import Body, ImageSize, Latency, Limits, Priced, Target
 from autobackbone.search.costs import Costs
 from autobackbone.search.workshop import Workshop
@@ -147,9 +146,9 @@ def rough_pass_seconds(shop: Workshop, body: Body) -> float:
     if body in shop.priced:
         return pass_seconds(shop, shop.priced[body].latency)
     known = next(body for body in shop.priced if body.n_blocks_kept is None)
-    return pass_seconds(shop, shop.priced[known].latency) * gmacs_of(body) / gmacs_of(known)
+    return pass_seconds(shop, shop.priced[known].latency) * gmacs_of(shop, body) / gmacs_of(shop, known)
 
 
-def gmacs_of(body: Body) -> float:
+def gmacs_of(shop: Workshop, body: Body) -> float:
     """Multiply-adds of one picture in a whole body, 10**9."""
-    return gmacs(body.backbone, body.image_size)
+    return shop.source.gmacs(body.backbone, body.image_size)

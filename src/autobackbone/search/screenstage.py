@@ -253,8 +253,8 @@ def _is_beyond_limits(shop: Workshop, body: Body) -> bool:
 
 def _order(shop: Workshop) -> list[Body]:
     """As planned; a budget that is short for the first pair begins with the cheapest of all."""
-    order = [Body(*pair) for pair in screening_order(shop.space.image_sizes, shop.first_pairs)]
-    cheapest = min(order, key=gmacs_of)
+    order = [Body(*pair) for pair in screening_order(shop.space.image_sizes, shop.first_pairs, gmacs=shop.source.gmacs)]
+    cheapest = min(order, key=partial(gmacs_of, shop))
     try:
         # A clock that is short anyway does not pay for the price of a pair that it cannot screen.
         price(shop, cheapest if shop.clock.left_s() < _SHORT_CLOCK_S else order[0])

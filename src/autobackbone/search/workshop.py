@@ -14,7 +14,7 @@ from torch import nn
 
 from autobackbone.backbones.blocks import BatchNormMode
 from autobackbone.backbones.head import set_head
-from autobackbone.backbones.source import TimmSource
+from autobackbone.backbones.source import BackboneSource
 from autobackbone.choosing import front_line, front_of, trial_line
 from autobackbone.clock import Clock
 from autobackbone.convexhead import Head
@@ -53,7 +53,7 @@ class Workshop:
 
     run: RunFolder
     bundle: DataBundle
-    source: TimmSource
+    source: BackboneSource
     target: Target
     device: torch.device
     book: LatencyBook | GivenLatencies
