@@ -8,6 +8,7 @@ from functools import lru_cache
 import pytest
 import torch
 from benchmarks.families import wake
+from torchvision import models
 
 from autobackbone.backbones.build import build
 
@@ -35,3 +36,18 @@ def pictures():
         return torch.randn(n, 3, *image_size, generator=torch.Generator().manual_seed(seed))
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def torchvision_weights(tmp_path_factory):
+    """A function: an architecture of torchvision to a file of random weights, as torchvision saves them."""
+    folder = tmp_path_factory.mktemp("torchvision")
+
+    def make(architecture, **arguments):
+        file = folder / f"{architecture}.pth"
+        if not file.exists():
+            torch.manual_seed(0)
+            torch.save(models.get_model(architecture, weights=None, **arguments).state_dict(), file)
+        return file
+
+    return make

@@ -30,7 +30,16 @@ def is_hub_reachable() -> bool:
         >>> is_hub_reachable() in (True, False)
         True
     """
-    return not constants.HF_HUB_OFFLINE and _is_answering(constants.ENDPOINT)
+    return is_answering(constants.ENDPOINT)
+
+
+def is_answering(server: str) -> bool:
+    """Whether a server answers; with `HF_HUB_OFFLINE=1` none is asked.
+
+    Args:
+        server: its address, such as `https://download.pytorch.org`.
+    """
+    return not constants.HF_HUB_OFFLINE and _is_answering(server)
 
 
 def cached_file(name: str) -> Path | None:

@@ -23,7 +23,7 @@ class BackboneSource:
         weights: where the weights of each backbone are.
         n_classes: outputs of the fresh classifier.
         seed: of the fresh classifier, which the screened head replaces.
-        backbones: what the names stand for; timm's where not given.
+        backbones: what the names stand for; timm's and torchvision's where not given.
     """
 
     def __init__(

@@ -37,7 +37,8 @@ class WeightSource:
     """Where the weights of one backbone are.
 
     Args:
-        kind: `file` was given by the user; `package` is an installed one; `cache` and `hub` are Hugging Face's.
+        kind: `file` was given by the user; `package` is an installed one; `cache` and `hub` are Hugging Face's, or of
+            a network of torchvision those of torch.
         path: the weight file, `None` while it is on the hub.
         download_megabytes: what will be fetched, 10**6 bytes; 0 if it is here, `None` if nobody has published a size.
     """
@@ -63,7 +64,7 @@ def find_weights(name: str, given: GivenWeights = None, *, allow_hub: bool = Tru
         >>> find_weights("tf_efficientnet_lite0.in1k").kind
         'package'
     """
-    path = _given_file(name, given) or _single_file(given)
+    path = _given_file(name, given) or single_file(given)
     if path is not None:
         return WeightSource(kind="file", path=path)
     path = _package_file(name)
@@ -88,7 +89,7 @@ def loadable(names: Sequence[str], given: GivenWeights = None) -> dict[str, Sour
         {'tf_efficientnet_lite0.in1k': 'package'}
     """
     files = {name for name in names if _given_file(name, given, is_listing=True) is not None}
-    if len(names) == 1 and _single_file(given) is not None:
+    if len(names) == 1 and single_file(given) is not None:
         files.update(names)
     packages = {name for name in _PACKAGES if _package_file(name) is not None}
     cached = hub.cached_names(names)
@@ -141,6 +142,19 @@ def _given_file(name: str, given: GivenWeights, *, is_listing: bool = False) -> 
     architecture = architecture_of(name)
     # Listed, an architecture's file stands for one backbone, or a folder with resnet50.pth would offer it 19 times.
     stems = (name,) if is_listing and default_names().get(architecture) != name else (name, architecture)
+    return given_file(stems, given)
+
+
+def given_file(stems: Sequence[str], given: GivenWeights) -> Path | None:
+    """The file that a user gave for a backbone.
+
+    Args:
+        stems: what the backbone may be called there.
+        given: see `find_weights`.
+
+    Raises:
+        WeightsError: it does not exist.
+    """
     if isinstance(given, Mapping):
         return next((_existing(Path(given[stem])) for stem in stems if stem in given), None)
     if given is None:
@@ -154,7 +168,8 @@ def _given_file(name: str, given: GivenWeights, *, is_listing: bool = False) -> 
     return next((file for file in (*named, *nested, *own) if file.is_file()), None)
 
 
-def _single_file(given: GivenWeights) -> Path | None:
+def single_file(given: GivenWeights) -> Path | None:
+    """The file, where a user gave one alone."""
     is_path = given is not None and not isinstance(given, Mapping)
     return Path(given) if is_path and Path(given).is_file() else None  # type: ignore[arg-type]
 

@@ -46,11 +46,11 @@ class GivenLatencies:
 
     def image_sizes(self, backbone: str) -> tuple[ImageSize, ...]:
         """At which a whole backbone is in the table, in its order."""
-        return tuple(body.image_size for body in self._timings if body[::2] == (backbone, None))
+        return tuple(body.image_size for body in self._timings if (body.backbone, body.n_blocks_kept) == (backbone, None))
 
     def has_cut(self, backbone: str, n_blocks_kept: int) -> bool:
         """Whether the first blocks of a backbone alone are in the table, at any size."""
-        return any(body[::2] == (backbone, n_blocks_kept) for body in self._timings)
+        return any((body.backbone, body.n_blocks_kept) == (backbone, n_blocks_kept) for body in self._timings)
 
     def measure(
         self, network: nn.Module, backbone: str, image_size: ImageSize, target: Target, *, seconds: float = 1.0
