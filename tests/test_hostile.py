@@ -20,9 +20,10 @@ import torch
 from PIL import Image
 from tests.conftest import TINY, command, make_pictures
 
-from autobackbone import Budget, open_run, select_backbone
+from autobackbone import Budget, OwnBackbone, open_run, select_backbone
 from autobackbone.costrecord import CostRecord, read_costs
 from autobackbone.errors import ArgumentError, AutobackboneError, RunError, WeightsError
+from autobackbone.loading import OWN_BACKBONES
 from autobackbone.metrics import is_free_of_code
 from autobackbone.progress import Silent
 from autobackbone.runfolder import RunFolder
@@ -214,6 +215,29 @@ def test_no_metric_that_a_run_names_is_imported_or_called(run, marker, monkeypat
         assert shown.code == 1
         assert "a run folder does not start it by itself" in shown.err
     assert "evil_metric" not in sys.modules
+
+
+@pytest.mark.parametrize("name", ["evil_backbone:made", TINY])
+def test_no_backbone_that_a_run_names_is_imported(run, marker, monkeypatch, name):
+    """Neither by its name, nor as one of the user's own, be it in the place of one of timm's."""
+    (run / "evil_backbone.py").write_text(f"open({str(marker)!r}, 'w')\ndef made(): pass\n")
+    monkeypatch.syspath_prepend(run)
+    monkeypatch.chdir(run)
+    sizes = [[name, of] for _, of in json.loads((run / "run.json").read_text())["image_sizes"]]
+    noted = {name: OwnBackbone(factory="evil_backbone:made", name=name).to_json()}
+    for facts in ({OWN_BACKBONES: noted}, {OWN_BACKBONES: noted, "image_sizes": sizes}):
+        edit(run, **facts)
+        with pytest.raises(RunError, match=r"is code, and may do anything.*open_run\(…, backbones=…\)"):
+            open_run(run).more(Budget(n_trials=1), dataset=make_pictures(), progress=False)
+    if name == TINY:
+        with pytest.raises(RunError, match="is code, and may do anything"):
+            open_run(run).model(0)
+    lines = open_run(run).reproduce().splitlines()
+    assert all(line.startswith("#") for line in lines if "evil_backbone" in line)
+    edit(run, **{OWN_BACKBONES: [name]})
+    with pytest.raises(RunError, match="'own_backbones' must be a mapping of names to mappings"):
+        open_run(run)
+    assert "evil_backbone" not in sys.modules
 
 
 def test_a_metric_that_the_user_vouches_for_is_run(run, tmp_path, monkeypatch):

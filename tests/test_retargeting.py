@@ -98,7 +98,7 @@ def test_limits_are_of_the_other_target(run, tmp_path):
     moved = selection.retarget(target, limits=Limits(latency_ms=10), cache_dir=tmp_path)
     assert {trial.latency_ms for trial in moved.front} == {5.0}
     assert any("latency_ms 50 is above the limit of 10" in trial.reason for trial in moved.trials)
-    with pytest.raises(RunError, match="no trial of .* can be used on a phone.*above the limit of 1"):
+    with pytest.raises(RunError, match=r"no trial of .* can be used on a phone.*above the limit of 1"):
         selection.retarget(target, limits=Limits(latency_ms=1), cache_dir=tmp_path)
 
 

@@ -65,7 +65,7 @@ def test_what_is_wrong_is_named_with_its_row(tmp_path, rows, message):
 
 
 def test_what_is_no_such_file_is_told(tmp_path):
-    with pytest.raises(TargetError, match="cannot be read: .*No such file"):
+    with pytest.raises(TargetError, match=r"cannot be read: .*No such file"):
         read_timings(tmp_path / "nowhere.csv")
     (tmp_path / "zeros").write_bytes(b"\xff\xfe\x00" * 50)
     with pytest.raises(TargetError, match="cannot be read"):

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from autobackbone.errors import AutobackboneError
+from autobackbone.ownbackbone import OwnBackbone
 from autobackbone.records import Budget, Candidate, Limits, Target, Trial
 from autobackbone.runners import RunnerRay
 
@@ -50,6 +51,7 @@ __all__ = [
     "Comparison",
     "Kit",
     "Limits",
+    "OwnBackbone",
     "Plan",
     "RunnerRay",
     "Selection",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from autobackbone.course import run_through
 from autobackbone.errors import ArgumentError, AutobackboneError
 from autobackbone.handing import Strategy, noted
+from autobackbone.ownbackbone import OwnBackbone, split_own
 from autobackbone.planning import Plan
 from autobackbone.preparing import prepare
 from autobackbone.progress import Reporter, Silent
@@ -40,7 +41,7 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
     task: Task | None = None,
     label: str | Sequence[str] | None = None,
     metric: str | TorchMetric | None = None,
-    backbones: str | Sequence[str] | None = None,
+    backbones: str | OwnBackbone | Sequence[str | OwnBackbone] | None = None,
     image_sizes: Sequence[int | Sequence[int]] | int | None = None,
     target: Target | None = None,
     limits: Limits | None = None,
@@ -96,7 +97,8 @@ def select_backbone(  # noqa: PLR0913  the facade names every argument
             `"auroc"`; of numbers `"r2"` (default), `"mae"`, `"rmse"`; of several labels `"map"` (default),
             `"f1_micro"`, `"f1_macro"`, `"auroc"`, `"log_loss"`, `"accuracy"`. Or a metric of torchmetrics, itself or as
             text `"package.module:Name"`.
-        backbones: names or globs such as `"resnet*"`; `None` for a shortlist of what can be loaded here.
+        backbones: names or globs such as `"resnet*"`, or `"torchvision:resnet*"` for torchvision's; your own as an
+            `OwnBackbone` or `"package.module:factory"`; `None` for a shortlist of what can be loaded here.
         image_sizes: pixels, or (height, width) each; `None` for each backbone's own size and smaller ones.
         target: where the model will run; latency is measured there.
         limits: what deployment allows; candidates beyond it are left out before any training.
@@ -225,7 +227,7 @@ def go_on(  # noqa: PLR0913  as the facade
     run: RunFolder,
     budget: Budget | float | str,
     *,
-    added: str | Sequence[str] | None,
+    added: Any,
     dataset: Any,
     groups: Groups,
     times: Times,
@@ -240,6 +242,7 @@ def go_on(  # noqa: PLR0913  as the facade
     loggers: Any,
     runner: RunnerRay | str | None,
     storage: Server | None,
+    own: Mapping[str, OwnBackbone],
     progress: bool | Reporter,
 ) -> Selection:
     """Continue a run as it was asked, with further backbones; `Selection.more` tells what each argument means."""
@@ -254,9 +257,11 @@ def go_on(  # noqa: PLR0913  as the facade
     given = dataset if dataset is not None else facts.get("dataset")
     if given is None:
         raise ArgumentError("what was searched on lay in memory: give dataset=, as for the search.")
-    is_list = isinstance(added, Sequence) and all(isinstance(name, str) for name in added)
+    each = (added,) if isinstance(added, OwnBackbone) else added
+    is_list = isinstance(each, Sequence) and all(isinstance(name, (str, OwnBackbone)) for name in each)
     if added is not None and not is_list:
-        raise ArgumentError(f"backbones is a name, a glob, or a list of such, not {added!r}.")
+        raise ArgumentError(f"backbones is a name, a glob, an OwnBackbone, or a list of such, not {added!r}.")
+    names, every_own = split_own(added, own)
     settings = as_settings(
         given,
         budget,
@@ -275,9 +280,9 @@ def go_on(  # noqa: PLR0913  as the facade
         loggers=loggers,
         runner=runner,
         storage=storage,
+        own=every_own,
     )
-    names = () if added is None else (added,) if isinstance(added, str) else tuple(added)
-    return _searched(replace(settings, added=names), run, progress, begun)
+    return _searched(replace(settings, added=names or ()), run, progress, begun)
 
 
 def _asked_then(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -329,7 +334,7 @@ def plan(  # noqa: PLR0913  the facade names every argument
     task: Task | None = None,
     label: str | Sequence[str] | None = None,
     metric: str | TorchMetric | None = None,
-    backbones: str | Sequence[str] | None = None,
+    backbones: str | OwnBackbone | Sequence[str | OwnBackbone] | None = None,
     image_sizes: Sequence[int | Sequence[int]] | int | None = None,
     target: Target | None = None,
     limits: Limits | None = None,

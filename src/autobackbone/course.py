@@ -102,7 +102,7 @@ def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: f
     reporter.say(str(prepared.plan))
     prepared.source.check_given()
     if _trains_elsewhere(settings):
-        require_crossing(prepared.metric)
+        require_crossing(prepared.metric, settings.own.values())
     space = _space(prepared)
     shop = _open_workshop(prepared, space, run, place, repeated, reporter, begun)
     stages.keep_in(shop.study)
@@ -118,7 +118,13 @@ def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: f
             is_interrupted = _is_ending_interrupted(shop, runner, is_confirming=not is_interrupted) or is_interrupted
         if settings.costs is not None and shop.record.n_measured:
             reporter.say(_not_recorded(shop.record.n_measured))
-        selection = Selection(run.path, dataset=settings.dataset, metric=prepared.metric, storage=settings.storage)
+        selection = Selection(
+            run.path,
+            dataset=settings.dataset,
+            metric=prepared.metric,
+            storage=settings.storage,
+            backbones=settings.own.values(),
+        )
         _draw(selection, run, reporter)
         stages.end()
         # Last: whoever is killed before goes on with this budget, and is not given another one.
@@ -366,7 +372,7 @@ def _n_workers(prepared: Prepared, shop: Workshop) -> int:
     try:
         if n:
             settings.handed.require_crossing("one worker process a GPU trains")
-            require_crossing(prepared.metric)
+            require_crossing(prepared.metric, settings.own.values())
             require_pictures(shop.bundle, [size for of in prepared.image_sizes.values() for size in of])
     except ArgumentError as error:
         if settings.devices_per_trial > 1:

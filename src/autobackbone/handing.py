@@ -145,7 +145,7 @@ class Handed:
                         f"and {why} in others. Put it into a module of its own, or give workers=0 and no runner."
                     )
         for name, value in self.trainer.items():
-            if not _is_plain(value):
+            if not is_plain(value):
                 raise ArgumentError(
                     f"trainer_kwargs has {name}={value!r}: {_LIVE.format(why=why)}{_REMEDY}; or a plain value."
                 )
@@ -217,7 +217,7 @@ def _require_free(trainer: Mapping[str, Any]) -> None:
             "on what, and what is kept of it, the search decides itself; loggers and callbacks are arguments of their "
             "own."
         )
-    foreign = {name: value for name, value in trainer.items() if name in _DECISIVE and not _is_plain(value)}
+    foreign = {name: value for name, value in trainer.items() if name in _DECISIVE and not is_plain(value)}
     if foreign:
         raise ArgumentError(
             f"{', '.join(foreign)} of trainer_kwargs are noted by the run, as plain texts and numbers of Python; "
@@ -261,7 +261,7 @@ def _as_made(name: str, given: Any) -> Any:
             )
         return given
     is_pair = len(given) == 2 and isinstance(given[0], str) and isinstance(given[1], Mapping)
-    if not is_pair or not all(isinstance(key, str) for key in given[1]) or not _is_plain(given[1]):
+    if not is_pair or not all(isinstance(key, str) for key in given[1]) or not is_plain(given[1]):
         raise ArgumentError(
             f"{name} takes ('package.module:factory', {{…}}) with arguments by name that JSON can hold; {given!r} came."
         )
@@ -270,7 +270,8 @@ def _as_made(name: str, given: Any) -> Any:
     return made
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
+    """Whether JSON can hold it, and gives back the same."""
     try:
         return bool(json.loads(json.dumps(value)) == value)
     except (TypeError, ValueError):

@@ -18,12 +18,15 @@ from autobackbone.data import PART_CODES, Preparation
 from autobackbone.data.pictures import quiet_pillow
 from autobackbone.errors import DataError, RunError
 from autobackbone.exporting.transform import Transform, as_pictures, to_input
+from autobackbone.ownbackbone import OwnBackbone
 from autobackbone.records import Part, Task, Trial
 from autobackbone.runfolder import RunFolder
 from autobackbone.search import trialfiles
 from autobackbone.search.trialfiles import copies_noted
 from autobackbone.tasks import predictions_of
 
+OWN_BACKBONES = "own_backbones"
+"""Under which a run notes them."""
 _BATCH_SIZE = 32
 _STORED: Mapping[ScoredPart, str] = {"validation": trialfiles.VALIDATION, "test": trialfiles.TEST}
 
@@ -49,11 +52,18 @@ class RunReader:
     backbones: Backbones = field(default_factory=Backbones)
 
     @classmethod
-    def from_facts(cls, run: RunFolder, facts: Mapping[str, Any]) -> RunReader:
+    def from_facts(
+        cls, run: RunFolder, facts: Mapping[str, Any], own: Mapping[str, OwnBackbone] | None = None
+    ) -> RunReader:
         """Take from a run's facts what reading needs.
 
+        Args:
+            run: the folder.
+            facts: of it.
+            own: backbones of the user's own, that were given in this process.
+
         Raises:
-            RunError: the preparation cannot be read.
+            RunError: the preparation, or what is noted of own backbones, cannot be read.
         """
         try:
             preparation = Preparation.from_json(facts["preparation"])
@@ -67,7 +77,7 @@ class RunReader:
             classes=classes,
             preparation=preparation,
             weights=facts["weights"],
-            backbones=Backbones(),
+            backbones=Backbones(own=own or {}, noted=noted_own(run, facts)),
         )
 
     def has_network(self, trial: Trial) -> bool:
@@ -207,3 +217,15 @@ class RunReader:
             state_dict=state_dict,
             n_blocks_kept=trial.n_blocks_kept,
         )
+
+
+def noted_own(run: RunFolder, facts: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """What a run has noted of backbones of the user's own, by name; runs from before there were any have none.
+
+    Raises:
+        RunError: it is something else.
+    """
+    found = facts.get(OWN_BACKBONES, {})
+    if not isinstance(found, Mapping) or not all(isinstance(one, Mapping) for one in found.values()):
+        raise run.damaged(f"{OWN_BACKBONES!r} must be a mapping of names to mappings")
+    return found

@@ -122,7 +122,7 @@ def prepare(
     _require_defined(metric, found)
     check_balancing(settings.space, found.task)
     target = resolve(settings.target)
-    backbones = Backbones()
+    backbones = Backbones(own=settings.own)
     if isinstance(settings.weights, Mapping):
         backbones.resolve(tuple(settings.weights))  # a name that nobody knows is told, not passed over
     whys, notes = _named(settings, backbones, known_sizes, warm)
@@ -398,7 +398,9 @@ def _seconds_per_gmac(
     """
     name, size = min(((name, size) for name, of in sizes.items() for size in of), key=lambda pair: source.gmacs(*pair))
     network = source.skeleton(name, size)
-    latency = book.recall(network, name, size, target) or measure(network, size, target, seconds=seconds)
+    latency = book.recall(network, source.known_as(name), size, target) or measure(
+        network, size, target, seconds=seconds
+    )
     # NaN where a batch of 32 does not fit the device.
     speed = latency.images_per_s if latency.images_per_s > 0 else 1000 * target.batch_size / latency.p50_ms
     return 1 / speed / source.gmacs(name, size)

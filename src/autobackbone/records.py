@@ -250,7 +250,7 @@ class BackboneInfo:
     gpu_images_per_s: float | None = None
     licence: str | None = None
     licence_allows_commercial: bool = False
-    source: Literal["file", "package", "cache", "hub"] | None = None
+    source: Literal["file", "package", "cache", "hub", "factory"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from autobackbone.choosing import trial_line
 from autobackbone.costrecord import SIDE_BY_SIDE, SITTING, RecordedCosts, is_one_untimed_sitting
+from autobackbone.loading import OWN_BACKBONES
 from autobackbone.metrics import Metric, is_free_of_code
 from autobackbone.records import Budget, Limits, Target, Trial, counted
 from autobackbone.settings import IN_MEMORY
@@ -55,7 +56,8 @@ def script_of(
         "",
         f"torch.set_num_threads({int(facts['n_torch_threads'])})",
         _dataset_line(facts),
-        f"run = open_run({str(path)!r}{_own_metric(metric)})",
+        f"run = open_run({str(path)!r}{_own_metric(metric)}{_own_backbones(facts)})",
+        *_put_again(facts),
         "",
         "# The decisions of the run, repeated: same pictures, split, heads, legs, views and precisions.",
     ]
@@ -79,6 +81,17 @@ def _heading(facts: Mapping[str, Any]) -> list[str]:
 def _own_metric(metric: Metric) -> str:
     """Whoever has the lines printed has said that its code may run, where it is code."""
     return f", metric={metric.spec!r}" if metric.is_own and not is_free_of_code(metric.spec) else ""
+
+
+def _own_backbones(facts: Mapping[str, Any]) -> str:
+    """Code of the user's own is never named by a run: whoever uses the lines puts it there."""
+    return ", backbones=..." if facts.get(OWN_BACKBONES) else ""
+
+
+def _put_again(facts: Mapping[str, Any]) -> list[str]:
+    return [
+        f"# backbones: put your own there, as it was given: {one!r}" for one in facts.get(OWN_BACKBONES, {}).values()
+    ]
 
 
 def _dataset_line(facts: Mapping[str, Any]) -> str:

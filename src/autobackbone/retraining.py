@@ -129,7 +129,7 @@ class Retrainer:
         n_workers = as_workers(workers, devices_per_trial)
         require_devices(devices_per_trial, training_device())
         if n_workers:
-            require_crossing(metric)
+            require_crossing(metric, backbones.own.values())
         if wanted.state != "finished" and not wanted.rung_scores:
             raise RunError(f"trial {wanted.number} is {wanted.state}: there is no training of it to repeat.")
         cache = cache_folder() if cache_dir is None else Path(cache_dir).expanduser()

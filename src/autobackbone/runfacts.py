@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 
+from autobackbone.backbones.every import Backbones
 from autobackbone.backbones.weights import GivenWeights
 from autobackbone.choosing import settled_tolerance
 from autobackbone.data import PART_CODES, Codes, DataBundle, PartSource, groups_of, n_streamed, printable
 from autobackbone.errors import RunError
 from autobackbone.latency.target import hardware
+from autobackbone.loading import OWN_BACKBONES, noted_own
 from autobackbone.preparing import Known, Prepared
 from autobackbone.runfolder import RunFolder
 from autobackbone.search.trialfiles import copies_noted, read_pictures, write_pictures
@@ -65,7 +67,9 @@ def begin_or_continue(
 
 def note_added(run: RunFolder, prepared: Prepared) -> None:
     """Write down which backbones a run has now: after its study has taken over, so that a refusal changes nothing."""
-    run.write_facts({**run.read_facts(), "image_sizes": _image_sizes(prepared)})
+    facts = run.read_facts()
+    own = {**noted_own(run, facts), **_own(prepared.settings)}
+    run.write_facts({**facts, "image_sizes": _image_sizes(prepared), OWN_BACKBONES: own})
 
 
 def note_storage(run: RunFolder, storage: Mapping[str, str]) -> None:
@@ -111,6 +115,7 @@ def known(run: RunFolder, settings: Settings) -> Known:
             f"the run {str(run.path)!r} was begun with {', '.join(changed)}. Give the same to continue it, or another "
             "run_dir."
         )
+    Backbones(own=settings.own, noted=noted_own(run, facts)).require_given()
     names = None
     if facts.get("is_excerpt"):
         names = frozenset(read_pictures(run)["name"])
@@ -185,6 +190,7 @@ def _facts(prepared: Prepared, bundle: DataBundle) -> dict[str, Any]:
         "preparation": bundle.preparation.to_json(),
         "image_sizes": _image_sizes(prepared),
         "whys": {name: prepared.plan.whys[name] for name in prepared.image_sizes if name in prepared.plan.whys},
+        OWN_BACKBONES: _own(settings),
         "notes": [*bundle.skipped, *prepared.plan.notes, *_on_costs(settings)],
     }
 
@@ -200,6 +206,11 @@ def _on_costs(settings: Settings) -> tuple[str, ...]:
 def _image_sizes(prepared: Prepared) -> list[list[Any]]:
     """Of each backbone, in its order."""
     return [[name, [list(size) for size in of]] for name, of in prepared.image_sizes.items()]
+
+
+def _own(settings: Settings) -> dict[str, Any]:
+    """Backbones of the user's own, as plain data: who opens the run has to give the same."""
+    return {name: one.to_json() for name, one in settings.own.items()}
 
 
 def _check_same(run: RunFolder, prepared: Prepared, bundle: DataBundle) -> None:

@@ -37,6 +37,7 @@ from autobackbone.loading import RunReader
 from autobackbone.metrics import Metric, is_free_of_code, metric_for, score
 from autobackbone.optimism import Optimism, optimism_of
 from autobackbone.overfitting import advice, mark_overfitting
+from autobackbone.ownbackbone import OwnBackbone, own_given
 from autobackbone.predicting import Predictor
 from autobackbone.progress import Reporter
 from autobackbone.records import Body, Budget, Limits, Preference, RefitOn, Target, Task, Trial, counted
@@ -77,6 +78,7 @@ class Selection:
         storage: the database server that holds the run's study, where it is not one that was named on this machine
             before; see `select_backbone`.
         repriced: its trials for another target, as `retarget` makes them.
+        backbones: those of the user's own that the run was given: their code runs only where they are given here, too.
 
     Example:
         result = select_backbone("photos/", "10min")
@@ -93,14 +95,16 @@ class Selection:
         metric: Metric | str | TorchMetric | None = None,
         storage: Server | str | None = None,
         repriced: Repriced | None = None,
+        backbones: Any = None,
     ) -> None:
         self._dataset = dataset
         self._repriced = repriced
+        self._own = own_given(backbones)
         self._server = as_server(storage)
         self._run = RunFolder(path=path)
         self._facts = self._run.read_facts()
         self._given_metric = metric
-        self._reader = RunReader.from_facts(self._run, self._facts)
+        self._reader = RunReader.from_facts(self._run, self._facts, self._own)
         self._predictor = Predictor(self._reader)
 
     @property
@@ -307,7 +311,12 @@ class Selection:
                 f"{next((one.reason for one in found.trials if one.state == 'failed'), 'none has finished')}."
             )
         return Selection(
-            self.path, dataset=self._dataset, metric=self._given_metric, storage=self._server, repriced=found
+            self.path,
+            dataset=self._dataset,
+            metric=self._given_metric,
+            storage=self._server,
+            backbones=tuple(self._own.values()),
+            repriced=found,
         )
 
     @cached_property
@@ -458,7 +467,7 @@ class Selection:
         self,
         budget: Budget | float | str,
         *,
-        backbones: str | Sequence[str] | None = None,
+        backbones: str | OwnBackbone | Sequence[str | OwnBackbone] | None = None,
         dataset: Any = None,
         groups: Groups = None,
         times: Times = None,
@@ -482,7 +491,7 @@ class Selection:
 
         Args:
             budget: as for the search; it comes on top, where the run has spent its own, else it takes its place.
-            backbones: names or globs of further ones; `None` for none.
+            backbones: names or globs of further ones, or your own; `None` for none.
             dataset: as it was given to the search; `None` for the path that the run has noted.
             groups: as for the search, where it was given entries or a function.
             times: the same.
@@ -531,6 +540,7 @@ class Selection:
             loggers=loggers,
             runner=runner,
             storage=self._server,
+            own=self._own,
             progress=progress,
         )
 
@@ -793,7 +803,13 @@ class Selection:
         return self._reader.predictions(trial, "validation")
 
 
-def open_run(path: str | Path, *, metric: str | TorchMetric | None = None, storage: str | None = None) -> Selection:
+def open_run(
+    path: str | Path,
+    *,
+    metric: str | TorchMetric | None = None,
+    storage: str | None = None,
+    backbones: str | OwnBackbone | Sequence[str | OwnBackbone] | None = None,
+) -> Selection:
     """Open a run that was made earlier, here or elsewhere; nothing is written, no code that it brings is run, and no
     server that it names is connected to.
 
@@ -803,11 +819,13 @@ def open_run(path: str | Path, *, metric: str | TorchMetric | None = None, stora
             metrics and classes of torchmetrics.
         storage: the database server that holds the run's study, to say that it may be connected to; not needed where a
             search on this machine has named it before. See `select_backbone`.
+        backbones: those of your own that the run was given, as they were given, to say that their code may run; needed
+            for what makes their networks (`model`, `predict`, `retrain`, `more`) alone.
 
     Raises:
-        ArgumentError: `path` is no path, or `storage` no address.
+        ArgumentError: `path` is no path, `storage` no address, or `backbones` names one that is not your own.
         RunError: there is no run, or it is damaged, or its format is newer than this version.
     """
     if not isinstance(path, (str, os.PathLike)):
         raise ArgumentError(f"open_run takes the path of a run folder, not {path!r}. Give the one that a search made.")
-    return Selection(Path(path).expanduser().absolute(), metric=metric, storage=storage)
+    return Selection(Path(path).expanduser().absolute(), metric=metric, storage=storage, backbones=backbones)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from autobackbone import runfolder
 from autobackbone.errors import ArgumentError
 from autobackbone.handing import NOTHING, Handed, Strategy, as_handed
+from autobackbone.ownbackbone import OwnBackbone, split_own
 from autobackbone.records import Budget, ImageSize, Limits, Resize, Target, Task, as_budget, as_image_sizes, is_number
 from autobackbone.runners import RunnerRay, as_runner
 from autobackbone.servers import Server, as_server
@@ -31,8 +32,8 @@ IN_MEMORY = "in_memory"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Settings:
-    """The arguments of `select_backbone`, whose docstring tells what each means; and the backbones that a run which is
-    continued gets beside those it has (`added`).
+    """The arguments of `select_backbone`, whose docstring tells what each means; the backbones that a run which is
+    continued gets beside those it has (`added`); and which of all of them are the user's own (`own`, by name).
     """
 
     dataset: Any
@@ -70,6 +71,7 @@ class Settings:
     handed: Handed = NOTHING
     runner: RunnerRay | None = None
     storage: Server | None = None
+    own: Mapping[str, OwnBackbone] = field(default_factory=dict)
 
     @property
     def is_frozen_only(self) -> bool:
@@ -116,7 +118,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     task: Task | None,
     label: str | Sequence[str] | None,
     metric: str | TorchMetric | None,
-    backbones: str | Sequence[str] | None,
+    backbones: str | OwnBackbone | Sequence[str | OwnBackbone] | None,
     image_sizes: Sequence[int | Sequence[int]] | int | None,
     target: Target | None,
     limits: Limits | None,
@@ -147,14 +149,20 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     loggers: Any = None,
     runner: RunnerRay | str | None = None,
     storage: Server | str | None = None,
+    own: Mapping[str, OwnBackbone] | None = None,
 ) -> Settings:
     """Check every argument before anything is read or written.
+
+    Args:
+        own: which of the backbones are the user's own, where these are names that a run has noted: what it says is code
+            is not made of its word alone. `None` finds them among the backbones.
 
     Raises:
         AutobackboneError: the one that names the argument which is wrong.
     """
-    is_names = backbones is None or isinstance(backbones, (str, Sequence))
-    _require(is_names, f"backbones is a name, a glob, or a list of such, not {backbones!r}.")
+    is_names = backbones is None or isinstance(backbones, (str, OwnBackbone, Sequence))
+    _require(is_names, f"backbones is a name, a glob, an OwnBackbone, or a list of such, not {backbones!r}.")
+    names, found_own = split_own(backbones) if own is None else (_as_names(backbones), own)
     _require(sampler is None or hasattr(sampler, "sample_relative"), f"sampler is an Optuna sampler, not {sampler!r}.")
     _require(resize in get_args(Resize), f"resize is 'squash', 'pad' or 'crop', not {resize!r}.")
     _require(rare in ("leave_out", "error"), f"rare is 'leave_out' or 'error', not {rare!r}.")
@@ -208,7 +216,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
         task=task,
         label=label if label is None or isinstance(label, str) else tuple(label),
         metric=metric,
-        backbones=(backbones,) if isinstance(backbones, str) else None if backbones is None else tuple(backbones),
+        backbones=names,
         image_sizes=as_image_sizes(image_sizes),
         target=target or Target(),
         limits=limits or Limits(),
@@ -237,7 +245,12 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
         handed=handed,
         runner=cluster,
         storage=as_server(storage),
+        own=found_own,
     )
+
+
+def _as_names(backbones: Any) -> tuple[str, ...] | None:
+    return (backbones,) if isinstance(backbones, str) else None if backbones is None else tuple(backbones)
 
 
 def _as_runner(

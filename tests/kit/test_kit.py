@@ -56,7 +56,7 @@ def test_cuts_are_those_that_a_search_tries(tmp_path):
 
 def test_a_folder_that_holds_something_is_left_as_it_is(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(ArgumentError, match="a kit goes to an empty folder, and .* holds something"):
+    with pytest.raises(ArgumentError, match=r"a kit goes to an empty folder, and .* holds something"):
         write_kit(tmp_path, backbones=TINY, image_sizes=32)
     with pytest.raises(ArgumentError, match="making it failed"):
         write_kit(tmp_path / "mine.txt", backbones=TINY, image_sizes=32)

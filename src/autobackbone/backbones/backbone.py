@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Backbone(Protocol):
-    """One pre-trained network. timm's are one kind (`TimmBackbone`).
+    """One pre-trained network. timm's are one kind (`TimmBackbone`), torchvision's and a user's own others.
 
     Its head and its blocks are told by what `build` gives: a network of timm tells them by itself, any other carries
     `Parts`.

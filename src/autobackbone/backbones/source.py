@@ -89,6 +89,11 @@ class BackboneSource:
         """Multiply-adds of one picture, 10**9."""
         return self.backbones[backbone].gmacs(image_size)
 
+    def known_as(self, backbone: str) -> str:
+        """Under which name latencies are remembered: whose code no version tells is named by it, too."""
+        code = self.backbones[backbone].code_digest()
+        return f"{backbone} {hashlib.sha256(code.encode()).hexdigest()[:8]}" if code else backbone
+
     def weights_digest(self, backbone: str) -> str:
         """Names the weights by their content, and the code that computes with them where no version does."""
         return self._digest(backbone)

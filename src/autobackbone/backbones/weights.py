@@ -19,7 +19,7 @@ from autobackbone.errors import WeightsError
 if TYPE_CHECKING:
     import torch
 
-SourceKind = Literal["file", "package", "cache", "hub"]
+SourceKind = Literal["file", "package", "cache", "hub", "factory"]
 GivenWeights = str | Path | Mapping[str, str | Path] | None
 """What users give: a file for a single backbone, a folder of files, or files by backbone; `None` for nothing."""
 
@@ -38,7 +38,7 @@ class WeightSource:
 
     Args:
         kind: `file` was given by the user; `package` is an installed one; `cache` and `hub` are Hugging Face's, or of
-            a network of torchvision those of torch.
+            a network of torchvision those of torch; `factory` makes the network with its weights.
         path: the weight file, `None` while it is on the hub.
         download_megabytes: what will be fetched, 10**6 bytes; 0 if it is here, `None` if nobody has published a size.
     """

@@ -2,9 +2,9 @@
 
 python time_networks.py --threads 4 --batch-size 1 --provider CPUExecutionProvider
 
-Needs Python 3.8 or newer, numpy and onnxruntime, and nothing else. A row that has a latency is passed over, so that it goes on
-where it was stopped. Any other program may fill in the table as well: median milliseconds of one forward pass of each
-file, whose input has the shape (batch, 3, height, width).
+Needs Python 3.8 or newer, numpy and onnxruntime, and nothing else. A row that has a latency is passed over, so that
+it goes on where it was stopped. Any other program may fill in the table as well: median milliseconds of one forward
+pass of each file, whose input has the shape (batch, 3, height, width).
 """
 
 import argparse

@@ -104,8 +104,8 @@ def _compiled(network: nn.Module, image_size: ImageSize, target: Target) -> Forw
         run()
     except Exception as error:  # whatever a compiler may raise
         raise TargetError(
-            f"torch.compile cannot compile {type(network).__name__} here: {_first_line(error)}. On a CPU it needs a C++ "
-            "compiler; runtime='torch' does without one."
+            f"torch.compile cannot compile {type(network).__name__} here: {_first_line(error)}. On a CPU it needs a "
+            "C++ compiler; runtime='torch' does without one."
         ) from error
     plain.wait()
     return Forward(on_batch=plain.on_batch, device=plain.device, wait=plain.wait, is_for_any_batch=False)

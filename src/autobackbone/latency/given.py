@@ -46,7 +46,9 @@ class GivenLatencies:
 
     def image_sizes(self, backbone: str) -> tuple[ImageSize, ...]:
         """At which a whole backbone is in the table, in its order."""
-        return tuple(body.image_size for body in self._timings if (body.backbone, body.n_blocks_kept) == (backbone, None))
+        return tuple(
+            body.image_size for body in self._timings if (body.backbone, body.n_blocks_kept) == (backbone, None)
+        )
 
     def has_cut(self, backbone: str, n_blocks_kept: int) -> bool:
         """Whether the first blocks of a backbone alone are in the table, at any size."""

@@ -14,7 +14,7 @@ from PIL import Image
 
 from autobackbone.data import Source, printable
 from autobackbone.data.pictures import as_rgb, quiet_pillow
-from autobackbone.data.surveying import find
+from autobackbone.data.finding import find
 from autobackbone.errors import AutobackboneError
 from autobackbone.records import Task, counted
 from autobackbone.reports.seen import RunSeen, Said

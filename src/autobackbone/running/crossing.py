@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 
+from autobackbone.backbones.every import Backbones
 from autobackbone.backbones.source import BackboneSource
 from autobackbone.backbones.weights import WeightSource
 from autobackbone.convexhead import Head
@@ -25,6 +26,7 @@ from autobackbone.data.folders import FolderSource
 from autobackbone.errors import ArgumentError, TrialError
 from autobackbone.handing import Handed
 from autobackbone.metrics import Metric, metric_for
+from autobackbone.ownbackbone import OwnBackbone
 from autobackbone.records import Candidate, ImageSize
 from autobackbone.runfolder import FULL
 from autobackbone.training.activations import ActivationCache
@@ -43,12 +45,14 @@ JOB_FILES = (WEIGHTS, PREDICTIONS, COSTS)
 _REMEDY = "give workers=0, devices_per_trial=1 and no runner, which trains in this process"
 
 
-def require_crossing(metric: Metric) -> None:
-    """Make sure that a worker process can make the metric of a search.
+def require_crossing(metric: Metric, own: Iterable[OwnBackbone] = ()) -> None:
+    """Make sure that a worker process can make the metric of a search, and the user's own backbones.
 
     Raises:
-        ArgumentError: it is defined where the search was called, and there alone.
+        ArgumentError: one of them is defined where the search was called, and there alone.
     """
+    for one in own:
+        one.require_crossing()
     module = metric.spec.partition(":")[0]
     if metric.is_own and module == "__main__":
         raise ArgumentError(
@@ -101,6 +105,7 @@ def write_setup(
         "preparation": bundle.preparation.to_json(),
         "pictures": _text_or_none(_folder_of(bundle.source)),
         "weights": {name: asdict(one) | {"path": _text_or_none(one.path)} for name, one in source.weights.items()},
+        "own_backbones": [one.to_json() for one in source.backbones.own.values()],
         "source": {"n_classes": source.n_classes, "seed": source.seed},
         "cache": {"folder": str(stores.cache.folder.absolute()), "max_bytes": stores.cache.max_bytes},
         "stores": {"seed": stores.seed, "precision": stores.precision, "owner": stores.owner},
@@ -130,9 +135,10 @@ def read_setup(folder: Path, ranks: Ranks = ALONE) -> Tuner:
     weights = {
         name: WeightSource(**one | {"path": _path_or_none(one["path"])}) for name, one in facts["weights"].items()
     }
+    own = {one["name"]: OwnBackbone.from_json(one) for one in facts["own_backbones"]}
     stores = Stores(
         bundle=bundle,
-        source=BackboneSource(weights, **facts["source"]),
+        source=BackboneSource(weights, **facts["source"], backbones=Backbones(own=own)),
         cache=ActivationCache(folder=Path(facts["cache"]["folder"]), max_bytes=facts["cache"]["max_bytes"]),
         device=ranks.device(torch.device(facts["device"])),
         record=CostRecord(repeated=facts["costs"]),

@@ -29,7 +29,7 @@ def price(shop: Workshop, body: Body) -> Priced:
         n_params = sum(parameter.numel() for parameter in network.parameters())
         n_values = n_params + sum(buffer.numel() for buffer in network.buffers())
         n_blocks = len(blocks_of(network))
-        name, measure = f"{backbone}{body.cut}", shop.book.measure
+        name, measure = f"{shop.source.known_as(backbone)}{body.cut}", shop.book.measure
         (latency,) = shop.record.latencies(
             f"latency of {body}",
             1,
