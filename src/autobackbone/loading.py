@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from autobackbone.backbones.every import Backbones
 from autobackbone.backbones.head import set_head
@@ -183,14 +183,8 @@ class RunReader:
         """What a network of a trial says of pictures in any form that users give, (n_images, n_outputs)."""
         transform = network.transform
         assert isinstance(transform, Transform)
-        pictures = as_pictures(images)
-        chunks = [np.empty((0, len(self.classes)), dtype=np.float32)]
-        with torch.inference_mode(), quiet_pillow():
-            for start in range(0, len(pictures), _BATCH_SIZE):
-                some = pictures[start : start + _BATCH_SIZE]
-                batch = torch.stack([to_input(transform, picture) for picture in some])
-                chunks.append(predictions_of(network(batch), self.task).numpy())
-        return np.concatenate(chunks)
+        said = answered(lambda batch: predictions_of(network(batch), self.task), transform, images)
+        return said if len(said) else np.empty((0, len(self.classes)), dtype=np.float32)
 
     def _from_weights(self, trial: Trial) -> nn.Module:
         network = self._built(trial, None)
@@ -210,7 +204,7 @@ class RunReader:
         set_head(network, torch.from_numpy(head.weight), torch.from_numpy(head.bias))
         return network
 
-    def _built(self, trial: Trial, state_dict: Mapping[str, torch.Tensor] | None) -> nn.Module:
+    def _built(self, trial: Trial, state_dict: Mapping[str, Tensor] | None) -> nn.Module:
         return self.backbones[trial.backbone].build(
             n_classes=len(self.classes),
             image_size=trial.image_size,
@@ -229,3 +223,36 @@ def noted_own(run: RunFolder, facts: Mapping[str, Any]) -> Mapping[str, Mapping[
     if not isinstance(found, Mapping) or not all(isinstance(one, Mapping) for one in found.values()):
         raise run.damaged(f"{OWN_BACKBONES!r} must be a mapping of names to mappings")
     return found
+
+
+def answered(
+    run: Callable[[Tensor], Tensor],
+    transform: Transform,
+    images: Any,
+    *,
+    n_at_once: int = _BATCH_SIZE,
+    device: torch.device | str = "cpu",
+) -> NDArray[np.float32]:
+    """What a network answers to pictures in any form that users give, without a graph.
+
+    Args:
+        run: (n, 3, height, width) on `device` to (n, k).
+        transform: of the network.
+        images: see `as_pictures`.
+        n_at_once: pictures in one pass.
+        device: where `run` computes.
+
+    Returns:
+        (n_images, k); of no pictures (0, 0).
+
+    Raises:
+        DataError: one cannot be read as a picture.
+    """
+    pictures = as_pictures(images)
+    chunks = []
+    with torch.inference_mode(), quiet_pillow():
+        for start in range(0, len(pictures), n_at_once):
+            some = pictures[start : start + n_at_once]
+            batch = torch.stack([to_input(transform, picture) for picture in some])
+            chunks.append(run(batch.to(device)).float().cpu().numpy())
+    return np.concatenate(chunks) if chunks else np.empty((0, 0), dtype=np.float32)
