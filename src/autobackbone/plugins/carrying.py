@@ -1,0 +1,143 @@
+"""Networks that can do without the run that found them: they go wherever they are pickled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from autobackbone.backbones.build import build, normalisation
+from autobackbone.backbones.head import features
+from autobackbone.backbones.tensors import own_tensors
+from autobackbone.backbones.weights import GivenWeights, find_weights, load_state_dict
+from autobackbone.data import Preparation
+from autobackbone.errors import BackboneError
+from autobackbone.exporting.transform import Transform
+from autobackbone.loading import answered
+from autobackbone.records import ImageSize, Task, Trial
+from autobackbone.selection import Selection
+from autobackbone.tasks import predictions_of
+
+
+@dataclass(kw_only=True, eq=False)
+class CarriedNetwork:
+    """A network in eval mode with its preprocessing.
+
+    A pickle of it holds its tensors as safetensors and how it is built, and no code of a module: whoever reads it
+    builds the network anew.
+
+    Args:
+        network: the module.
+        backbone: whose network it is.
+        n_blocks_kept: as `build` takes it.
+        n_outputs: of its classifier.
+        transform: from a picture to its input.
+    """
+
+    network: nn.Module
+    backbone: str
+    n_blocks_kept: int | None
+    n_outputs: int
+    transform: Transform
+
+    @classmethod
+    def of_trial(cls, selection: Selection, trial: Trial) -> CarriedNetwork:
+        """A trial's network.
+
+        Raises:
+            RunError: its weights were not kept.
+        """
+        network = selection.model(trial)
+        transform = network.transform
+        assert isinstance(transform, Transform)
+        return cls(
+            network=network,
+            backbone=trial.backbone,
+            n_blocks_kept=trial.n_blocks_kept,
+            n_outputs=len(selection.classes),
+            transform=transform,
+        )
+
+    @classmethod
+    def of_name(
+        cls, backbone: str, image_size: ImageSize, preparation: Preparation, weights: GivenWeights
+    ) -> CarriedNetwork:
+        """A pre-trained network as it came, with a classifier that nobody asks.
+
+        Args:
+            backbone: its full name.
+            image_size: height and width in pixels.
+            preparation: how pictures become pixels.
+            weights: where they are, see `find_weights`.
+
+        Raises:
+            BackboneError: the weights are nowhere, or the network cannot take this size.
+        """
+        tensors = load_state_dict(backbone, find_weights(backbone, weights))
+        network = build(backbone, n_classes=1, image_size=image_size, state_dict=tensors)
+        transform = Transform(image_size=image_size, preparation=preparation, normalisation=normalisation(backbone))
+        return cls(network=network, backbone=backbone, n_blocks_kept=None, n_outputs=1, transform=transform)
+
+    def predictions(self, images: Any, task: Task) -> NDArray[np.float32]:
+        """What it says of pictures, (n_images, n_outputs): probabilities, or numbers in their own units.
+
+        Raises:
+            DataError: they cannot be read as pictures.
+        """
+        return answered(lambda batch: predictions_of(self.network(batch), task), self.transform, images)
+
+    def features(
+        self, images: Any, *, is_pooled: bool, n_at_once: int, device: torch.device | str
+    ) -> NDArray[np.float32]:
+        """What enters its classifier, (n_images, n_features); or, not pooled, its last map or tokens, flattened.
+
+        Args:
+            images: in any form that users give.
+            is_pooled: whether it is what enters the classifier.
+            n_at_once: pictures in one pass.
+            device: where it computes; the network stays there.
+
+        Raises:
+            BackboneError: it has no single last map.
+            DataError: they cannot be read as pictures.
+        """
+        network = self.network.to(device)
+        read = features if is_pooled else _last_map
+        return answered(lambda batch: read(network, batch), self.transform, images, n_at_once=n_at_once, device=device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "tensors": save(own_tensors(self.network.state_dict())),
+            "backbone": self.backbone,
+            "n_blocks_kept": self.n_blocks_kept,
+            "n_outputs": self.n_outputs,
+            "transform": self.transform.to_json(),
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.backbone = state["backbone"]
+        self.n_blocks_kept = state["n_blocks_kept"]
+        self.n_outputs = state["n_outputs"]
+        self.transform = Transform.from_json(state["transform"])
+        self.network = build(
+            self.backbone,
+            n_classes=self.n_outputs,
+            image_size=self.transform.image_size,
+            n_blocks_kept=self.n_blocks_kept,
+        )
+        self.network.load_state_dict(load(state["tensors"]))
+
+
+def _last_map(network: nn.Module, batch: Tensor) -> Tensor:
+    """What timm gives before pooling: a map (n, c, h, w) or (n, h, w, c), or tokens (n, t, c), flattened."""
+    found = network.forward_features(batch)  # type: ignore[operator]  # torch types attributes as modules
+    if not isinstance(found, Tensor):
+        raise BackboneError(
+            f"{type(network).__name__} ends in {type(found).__name__} in place of one map. Use pooled=True."
+        )
+    return found.flatten(1)
