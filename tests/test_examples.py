@@ -35,7 +35,8 @@ def run(example, *arguments, folder):
 
 
 def test_every_example_is_run_here():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {"folder_of_pictures.py", "labels_in_a_table.py"}
+    names = {"folder_of_pictures.py", "labels_in_a_table.py", "scikit_learn_pipeline.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == names
 
 
 def test_a_folder_of_pictures(photos):
@@ -50,3 +51,11 @@ def test_labels_in_a_table(photos):
     said = run("labels_in_a_table.py", photos / "labels.csv", "4s", "brightness", folder=photos)
     assert "the knee:" in said
     assert "test" in said.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_scikit_learn_pipeline(photos):
+    said = run("scikit_learn_pipeline.py", photos / "photos", "4s", folder=photos)
+    assert "in three folds" in said
+    assert "on pictures kept aside" in said
+    assert (photos / "classifier.joblib").is_file()

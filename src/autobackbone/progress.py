@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 
@@ -38,3 +39,10 @@ class Silent:
 
     def close(self) -> None:
         """Nothing."""
+
+
+def tell_standing(reporter: Reporter, front: Callable[[], Sequence[str]]) -> None:
+    """Let a reporter show where the front stands, if it has a method `standing`."""
+    standing = getattr(reporter, "standing", None)
+    if standing is not None:
+        standing(front)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -147,6 +147,11 @@ class Selection:
         if self._repriced is not None:
             return harmless(self._repriced.target_line)
         return harmless(self._facts["target_line"])
+
+    @property
+    def own_backbones(self) -> Mapping[str, OwnBackbone]:
+        """Backbones of the user's own that were given here, by name."""
+        return self._own
 
     @property
     def is_retargeted(self) -> bool:

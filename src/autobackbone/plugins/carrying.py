@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from autobackbone.backbones.build import build, normalisation
+from autobackbone.backbones.every import Backbones
 from autobackbone.backbones.head import features
 from autobackbone.backbones.tensors import own_tensors
-from autobackbone.backbones.weights import GivenWeights, find_weights, load_state_dict
+from autobackbone.backbones.weights import GivenWeights
 from autobackbone.data import Preparation
 from autobackbone.errors import BackboneError
 from autobackbone.exporting.transform import Transform
 from autobackbone.loading import answered
+from autobackbone.ownbackbone import OwnBackbone
 from autobackbone.records import ImageSize, Task, Trial
 from autobackbone.selection import Selection
 from autobackbone.tasks import predictions_of
@@ -34,9 +35,10 @@ class CarriedNetwork:
     Args:
         network: the module.
         backbone: whose network it is.
-        n_blocks_kept: as `build` takes it.
+        n_blocks_kept: how many first blocks alone it has; `None` for all.
         n_outputs: of its classifier.
         transform: from a picture to its input.
+        own: what makes it, where the backbone is the user's own: a pickle names it, and whoever reads it imports it.
     """
 
     network: nn.Module
@@ -44,6 +46,7 @@ class CarriedNetwork:
     n_blocks_kept: int | None
     n_outputs: int
     transform: Transform
+    own: OwnBackbone | None = None
 
     @classmethod
     def of_trial(cls, selection: Selection, trial: Trial) -> CarriedNetwork:
@@ -61,6 +64,7 @@ class CarriedNetwork:
             n_blocks_kept=trial.n_blocks_kept,
             n_outputs=len(selection.classes),
             transform=transform,
+            own=selection.own_backbones.get(trial.backbone),
         )
 
     @classmethod
@@ -73,14 +77,15 @@ class CarriedNetwork:
             backbone: its full name.
             image_size: height and width in pixels.
             preparation: how pictures become pixels.
-            weights: where they are, see `find_weights`.
+            weights: where they are, as for a search.
 
         Raises:
             BackboneError: the weights are nowhere, or the network cannot take this size.
         """
-        tensors = load_state_dict(backbone, find_weights(backbone, weights))
-        network = build(backbone, n_classes=1, image_size=image_size, state_dict=tensors)
-        transform = Transform(image_size=image_size, preparation=preparation, normalisation=normalisation(backbone))
+        named = Backbones()[backbone]
+        tensors = named.load_state_dict(named.find_weights(weights))
+        network = named.build(n_classes=1, image_size=image_size, state_dict=tensors)
+        transform = Transform(image_size=image_size, preparation=preparation, normalisation=named.normalisation())
         return cls(network=network, backbone=backbone, n_blocks_kept=None, n_outputs=1, transform=transform)
 
     def predictions(self, images: Any, task: Task) -> NDArray[np.float32]:
@@ -117,6 +122,7 @@ class CarriedNetwork:
             "n_blocks_kept": self.n_blocks_kept,
             "n_outputs": self.n_outputs,
             "transform": self.transform.to_json(),
+            "own": None if self.own is None else self.own.to_json(),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -124,8 +130,9 @@ class CarriedNetwork:
         self.n_blocks_kept = state["n_blocks_kept"]
         self.n_outputs = state["n_outputs"]
         self.transform = Transform.from_json(state["transform"])
-        self.network = build(
-            self.backbone,
+        self.own = None if state["own"] is None else OwnBackbone.from_json(state["own"])
+        backbones = Backbones(own={} if self.own is None else {self.backbone: self.own})
+        self.network = backbones[self.backbone].build(
             n_classes=self.n_outputs,
             image_size=self.transform.image_size,
             n_blocks_kept=self.n_blocks_kept,

@@ -31,8 +31,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from autobackbone._api import select_backbone
-from autobackbone.backbones.build import allowed_image_sizes, own_image_size
-from autobackbone.backbones.names import resolve_names
+from autobackbone.backbones.every import Backbones
 from autobackbone.calibration import calibrated
 from autobackbone.data import Preparation
 from autobackbone.errors import ArgumentError, BackboneError, RunError
@@ -464,7 +463,7 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return self.network_.features(pictures, is_pooled=self.pooled, n_at_once=self.batch_size, device=device)
 
     def _named(self, backbone: str, pictures: Any) -> CarriedNetwork:
-        names = resolve_names(backbone)
+        names = Backbones().resolve(backbone)
         if len(names) > 1:
             raise BackboneError(f"features are those of one backbone; {backbone!r} are {len(names)}. Name one.")
         channels = None if self.channels is None else tuple(self.channels)
@@ -474,9 +473,9 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     def _size_for(self, name: str) -> ImageSize:
         if self.image_size is None:
-            return own_image_size(name)
+            return Backbones()[name].image_sizes(None)[-1]
         wanted = as_image_sizes([self.image_size])
-        taken = allowed_image_sizes(name, wanted)
+        taken = Backbones()[name].image_sizes(wanted)
         if not taken:
             raise BackboneError(f"{name!r} cannot take image_size={self.image_size!r}. Give another one, or None.")
         return taken[0]

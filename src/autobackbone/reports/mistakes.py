@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from autobackbone.data import Source, printable
-from autobackbone.data.pictures import as_rgb, quiet_pillow
 from autobackbone.data.finding import find
+from autobackbone.data.pictures import as_rgb, quiet_pillow
 from autobackbone.errors import AutobackboneError
 from autobackbone.records import Task, counted
 from autobackbone.reports.seen import RunSeen, Said

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from autobackbone.progress import Reporter
+from autobackbone.progress import Reporter, tell_standing
 from autobackbone.records import is_number
 
 if TYPE_CHECKING:
@@ -50,6 +50,10 @@ class StageClock:
     def progress(self, share: float, detail: str) -> None:
         """As `Reporter` has it."""
         self._told.progress(share, detail)
+
+    def standing(self, front: Callable[[], Sequence[str]]) -> None:
+        """As `Reporter` may have it."""
+        tell_standing(self._told, front)
 
     def close(self) -> None:
         """As `Reporter` has it."""

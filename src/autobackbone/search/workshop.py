@@ -24,7 +24,7 @@ from autobackbone.errors import MetricError, RunError
 from autobackbone.latency.given import GivenLatencies
 from autobackbone.latency.remembered import LatencyBook
 from autobackbone.metrics import Metric, score, standard_error, to_maximised
-from autobackbone.progress import Reporter
+from autobackbone.progress import Reporter, tell_standing
 from autobackbone.records import Body, Candidate, ImageSize, Latency, Limits, Priced, Target, Trial
 from autobackbone.runfolder import RunFolder
 from autobackbone.screening import predict
@@ -103,9 +103,7 @@ class Workshop:
     def tell(self, trial: Trial) -> None:
         """Say how a trial ended, and show where the front stands to whoever shows it."""
         self.reporter.say(trial_line(trial, self.metric))
-        standing = getattr(self.reporter, "standing", None)
-        if standing is not None:
-            standing(self._front_lines)
+        tell_standing(self.reporter, self._front_lines)
 
     def _front_lines(self) -> list[str]:
         """Fastest first, the best score so far marked."""
