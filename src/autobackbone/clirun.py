@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -298,6 +298,38 @@ def refit(
     if again.path is None:  # said already
         raise typer.Exit(1)
     typer.echo(f"weights: {again.path}")
+
+
+@commands.command()
+def export(
+    run: Run,
+    path: Annotated[Path, typer.Argument(help="The file, or timm's folder.")],
+    *,
+    form: Annotated[
+        Literal["onnx", "timm", "torch"],
+        typer.Option("--format", help="ONNX; a folder that timm builds; a program of torch.export (.pt2)."),
+    ] = "onnx",
+    int8: Annotated[bool, typer.Option("--int8", help="ONNX in 8 bits, scored beside float32.")] = False,
+    preprocessing: Annotated[
+        bool, typer.Option(help="Whether the ONNX file takes pictures of any size, or inputs.")
+    ] = True,
+    trial: TrialNumber = None,
+    data: Dataset = None,
+    metric: OwnMetric = None,
+    storage: Storage = None,
+) -> None:
+    """Write a trial's network for use elsewhere."""
+    from autobackbone import open_run
+
+    if form != "onnx" and (int8 or not preprocessing):
+        raise ArgumentError(f"--int8 and --no-preprocessing are for --format onnx; {form!r} came. Leave them out.")
+    selection = open_run(run, metric=metric, storage=storage)
+    if form == "onnx":
+        precision: Literal["float32", "int8"] = "int8" if int8 else "float32"
+        exported = selection.to_onnx(path, trial, with_preprocessing=preprocessing, precision=precision, dataset=data)
+    else:
+        exported = selection.to_timm(path, trial) if form == "timm" else selection.to_torch_export(path, trial)
+    typer.echo(harmless(str(exported)))
 
 
 @commands.command()

@@ -48,10 +48,18 @@ class Predictor:
 
     def probabilities(self, images: Any, trial: Trial) -> NDArray[np.float32]:
         """The same, corrected by the trial's temperature, where they are probabilities."""
+        said = self.predictions(images, trial)
+        return calibrated(said, self.temperature(trial), multilabel=self.task == "multilabel")
+
+    def temperature(self, trial: Trial) -> float:
+        """By which logits are divided, for probabilities that mean what they say; 1 leaves them.
+
+        Raises:
+            RunError: the trial's predictions are not there or damaged.
+        """
         if trial.number not in self._temperatures:
             self._temperatures[trial.number] = settled_temperature(*self.scored(trial, "validation"))
-        said = self.predictions(images, trial)
-        return calibrated(said, self._temperatures[trial.number], multilabel=self.task == "multilabel")
+        return self._temperatures[trial.number]
 
     def calibration(self, trial: Trial) -> Calibration:
         """How far probabilities can be trusted, measured on the test part if the trial was confirmed there.

@@ -132,7 +132,7 @@ class Retrainer:
             require_crossing(metric, backbones.own.values())
         if wanted.state != "finished" and not wanted.rung_scores:
             raise RunError(f"trial {wanted.number} is {wanted.state}: there is no training of it to repeat.")
-        cache = cache_folder() if cache_dir is None else Path(cache_dir).expanduser()
+        cache = _cache(cache_dir)
         bundle = recorded_bundle(run, facts, dataset, wanted.image_size, cache_dir=cache)
         return cls(
             run=run,
@@ -306,6 +306,17 @@ class Retrainer:
             seed=int(self.facts["arguments"]["seed"]),
             precision=self._precision,
         )
+
+
+def bundle_of(
+    run: RunFolder, facts: Mapping[str, Any], dataset: Any, image_size: ImageSize, *, cache_dir: str | Path | None
+) -> DataBundle:
+    """As `recorded_bundle`, with a cache as users name it."""
+    return recorded_bundle(run, facts, dataset, image_size, cache_dir=_cache(cache_dir))
+
+
+def _cache(cache_dir: str | Path | None) -> Path:
+    return cache_folder() if cache_dir is None else Path(cache_dir).expanduser()
 
 
 def recorded_bundle(

@@ -36,6 +36,7 @@ from autobackbone.latency.remembered import LatencyBook
 from autobackbone.loading import RunReader
 from autobackbone.metrics import Metric, is_free_of_code, metric_for, score
 from autobackbone.optimism import Optimism, optimism_of
+from autobackbone.outgoing import Exported, OnnxPrecision, Outgoing
 from autobackbone.overfitting import advice, mark_overfitting
 from autobackbone.ownbackbone import OwnBackbone, own_given
 from autobackbone.predicting import Predictor
@@ -45,7 +46,7 @@ from autobackbone.refitting import Refit, refit, until_of
 from autobackbone.replaying import script_of
 from autobackbone.reports.seen import RunSeen
 from autobackbone.retargeting import Repriced, repriced, stopped_line
-from autobackbone.retraining import Retrainer
+from autobackbone.retraining import Retrainer, bundle_of
 from autobackbone.reviewing import contradictions, suspects
 from autobackbone.runfolder import RunFolder, cache_folder
 from autobackbone.runners import RunnerRay
@@ -64,6 +65,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from optuna.samplers import BaseSampler
     from torchmetrics import Metric as TorchMetric
+
+    from autobackbone.training.continuing import ContinuedTraining
 
 
 class Selection:
@@ -649,6 +652,97 @@ class Selection:
         """
         return self._predictor.network(self._trial(trial))
 
+    def to_onnx(
+        self,
+        path: str | Path,
+        trial: Trial | int | None = None,
+        *,
+        with_preprocessing: bool = True,
+        calibrated: bool = True,
+        precision: OnnxPrecision = "float32",
+        dataset: Any = None,
+        cache_dir: str | Path | None = None,
+    ) -> Exported:
+        """Write a trial's network as one ONNX file, checked in ONNX Runtime. Needs `autobackbone[onnx]`.
+
+        Args:
+            path: of the file.
+            trial: as in `model`.
+            with_preprocessing: whether it takes pictures: (batch, height, width, 3) uint8, RGB, upright, of any one
+                size. Else it takes (batch, 3, height, width) float32, as `model(…).transform` gives one.
+            calibrated: whether probabilities are those of `predict_proba`, or what the network itself says.
+            precision: `int8` is calibrated on 256 training pictures, and scored beside float32.
+            dataset: for `int8`, as it was given to the search; `None` for the path that the run has noted.
+            cache_dir: as for the search.
+
+        Returns:
+            Where it is, and for `int8` both scores; printing it says so. The file gives `probabilities`, or `numbers`,
+            (batch, n_outputs) float32, and names classes, task, run and versions in its metadata.
+
+        Raises:
+            ArgumentError: it cannot be written, ONNX is not installed, or a resizing is none that a graph has.
+            BackboneError: torch cannot export it, or it gives other outputs then.
+            RunError: the trial's weights were not kept, or the dataset has changed.
+        """
+        wanted = self._trial(trial)
+        given = self._dataset if dataset is None else dataset
+        return self._outgoing.onnx(
+            wanted,
+            path,
+            with_preprocessing=with_preprocessing,
+            calibrated=calibrated,
+            precision=precision,
+            metric=lambda: self.metric,
+            bundle=lambda: bundle_of(self._run, self._facts, given, wanted.image_size, cache_dir=cache_dir),
+        )
+
+    def to_timm(self, folder: str | Path, trial: Trial | int | None = None) -> Exported:
+        """Write a trial's network so that `timm.create_model("local-dir:FOLDER", pretrained=True)` gives it.
+
+        Args:
+            folder: for `model.safetensors` and `config.json`; made if need be.
+            trial: as in `model`.
+
+        Raises:
+            ArgumentError: it cannot be written.
+            BackboneError: timm cannot build it by its name, such as a network that was cut.
+            RunError: the trial's weights were not kept.
+        """
+        return self._outgoing.timm(self._trial(trial), folder)
+
+    def to_torch_export(self, path: str | Path, trial: Trial | int | None = None) -> Exported:
+        """Write a trial's network as a program for `torch.export.load(path).module()`, with the batch free.
+
+        Args:
+            path: of the file, which ends in `.pt2`.
+            trial: as in `model`; inputs and outputs are those of the module there.
+
+        Raises:
+            ArgumentError: it cannot be written.
+            BackboneError: torch cannot export it.
+            RunError: the trial's weights were not kept.
+        """
+        return self._outgoing.torch_export(self._trial(trial), path)
+
+    def lightning_module(
+        self, trial: Trial | int | None = None, *, n_unfrozen: int | None = None, lr: float | None = None
+    ) -> ContinuedTraining:
+        """A trial's network as a module that `pl.Trainer(max_epochs=…).fit` trains on more pictures.
+
+        Loss, optimiser, rate and unfrozen blocks are the trial's. Batches are `(inputs, labels)`; `.transform` makes an
+        input of a picture, and `.tuned()` gives the network afterwards.
+
+        Args:
+            trial: as in `model`.
+            n_unfrozen: trailing blocks that train; `None` for as many as the trial had.
+            lr: the constant rate; `None` for the trial's, or 1e-3 where it had none.
+
+        Raises:
+            BackboneError: it has no so many blocks.
+            RunError: the trial's weights were not kept.
+        """
+        return self._outgoing.lightning(self._trial(trial), self.metric, n_unfrozen=n_unfrozen, lr=lr)
+
     def predict_proba(
         self, images: Any, trial: Trial | int | None = None, *, calibrated: bool = True
     ) -> NDArray[np.float32]:
@@ -765,6 +859,10 @@ class Selection:
         lines += [front_line(trial, self.metric, is_chosen=trial.number == self.best.number) for trial in self.front]
         lines += [self.stopped_before] if self.stopped_before is not None else []
         return "\n".join(lines)
+
+    @cached_property
+    def _outgoing(self) -> Outgoing:
+        return Outgoing(reader=self._reader, predictor=self._predictor, facts=self._facts)
 
     @property
     def _seen(self) -> RunSeen:

@@ -12,7 +12,7 @@ from autobackbone.data.folds import FEW_PICTURES, N_FOLDS, folds_of, pooled, wan
 from autobackbone.data.joining import PartSource
 from autobackbone.data.parts import LEFT_OUT, PART_CODES, TEST, TRAIN, VALIDATION, Codes, fair_order
 from autobackbone.data.pictures import Picture
-from autobackbone.data.preparation import Preparation, to_pixels
+from autobackbone.data.preparation import BORDER, Preparation, to_pixels
 from autobackbone.data.sources import Fingerprint, Source, printable
 from autobackbone.data.spooling import Spooling, n_streamed
 from autobackbone.data.store import bytes_of, pixels_files, stored_bytes
@@ -21,6 +21,7 @@ from autobackbone.data.timing import preprocess_ms
 from autobackbone.data.together import contradicting, look_for_copies, with_copies_together
 
 __all__ = [
+    "BORDER",
     "FEW_PICTURES",
     "LEFT_OUT",
     "N_FOLDS",

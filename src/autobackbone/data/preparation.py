@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _INTERPOLATIONS = tuple(filter_.name.lower() for filter_ in Image.Resampling)
 # ImageNet's mean colour, where most backbones see "nothing".
-_BORDER = (124, 116, 104)
+BORDER = (124, 116, 104)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +103,7 @@ def _padded(rgb: Image.Image, size: tuple[int, int], resample: Image.Resampling)
     # Not ImageOps.pad: it rounds the thin side of a 1 × 1000 picture to 0 pixels and raises.
     scale = min(size[0] / rgb.width, size[1] / rgb.height)
     width, height = (max(1, min(side, round(old * scale))) for side, old in zip(size, rgb.size, strict=True))
-    canvas = Image.new("RGB", size, _BORDER)
+    canvas = Image.new("RGB", size, BORDER)
     canvas.paste(rgb.resize((width, height), resample), ((size[0] - width) // 2, (size[1] - height) // 2))
     return canvas
 

@@ -231,6 +231,24 @@ def forward(trainee: Trainee, stored_batch: Tensor, precision: StepPrecision) ->
     return outputs.float()
 
 
+def adamw(module: nn.Module, recipe: Recipe, *, is_scaled_elsewhere: bool = False) -> torch.optim.AdamW:
+    """The optimiser of what trains in a module: weights decay in matrices and filters only.
+
+    Args:
+        module: its `requires_grad` says what trains.
+        recipe: with the rate and the decay.
+        is_scaled_elsewhere: whether gradients are scaled by who calls it, which a fused one would do itself.
+    """
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    # Fused: 5 ms a step instead of 20 for 2.5 million parameters on two cores.
+    is_fused = all(parameter.device.type in ("cpu", "cuda") for parameter in trained) and not is_scaled_elsewhere
+    return torch.optim.AdamW(groups, lr=recipe.lr, fused=is_fused)
+
+
 class _Loop(pl.LightningModule):
     def __init__(
         self,
@@ -287,16 +305,9 @@ class _Loop(pl.LightningModule):
         self.predictions.append(self._trainee.objective.predictions(outputs).cpu())
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-        groups = [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.recipe.weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        # Fused: 5 ms a step instead of 20 for 2.5 million parameters on two cores.
-        is_fused = all(parameter.device.type in ("cpu", "cuda") for parameter in trained)
-        # Lightning clips no gradients that such an optimizer has scaled itself.
-        is_fused = is_fused and not str(self.trainer.precision).endswith("mixed")
-        optimizer = torch.optim.AdamW(groups, lr=self.recipe.lr, fused=is_fused)
+        # Lightning clips no gradients that an optimizer has scaled itself.
+        is_scaled_elsewhere = str(self.trainer.precision).endswith("mixed")
+        optimizer = adamw(self.module, self.recipe, is_scaled_elsewhere=is_scaled_elsewhere)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -25,7 +25,7 @@ from autobackbone.errors import EpochTooLongError, TrialError, TrialMemoryError
 from autobackbone.exporting.transform import normalise
 from autobackbone.handing import NOTHING, Handed
 from autobackbone.memory import memory_errors_translated
-from autobackbone.records import Balancing, Candidate, Normalisation
+from autobackbone.records import Balancing, Candidate, Normalisation, Task
 from autobackbone.training.fit import Outcome, Scorer, Trainee, fit
 from autobackbone.training.given import given_for
 from autobackbone.training.objective import Objective
@@ -269,7 +269,7 @@ class Tuner:
             train=Rows(views, train, labels["train"], augment=augment, seed=self.stores.seed),
             validation=Rows(views[:1], validation, labels["validation"]),
             device=self.stores.device,
-            objective=Objective.of(self.stores.bundle.task, labels["train"], class_weights=_class_weights(candidate)),
+            objective=Objective.of(self.stores.bundle.task, labels["train"], class_weights=class_weights_of(candidate)),
         )
 
     def _split(self, network: nn.Module, candidate: Candidate) -> Split | None:
@@ -307,22 +307,33 @@ class Tuner:
         return recipe
 
     def _recipe(self, candidate: Candidate) -> Recipe:
-        assert candidate.lr is not None
-        n_train = len(self.stores.bundle.indices("train"))
-        extras = candidate.extras
-        is_of_classes = self.stores.bundle.task == "classification"
-        # At least twenty steps an epoch where there are so many pictures: smaller data wants smaller batches.
-        fitting = 2 ** int(math.log2(max(4, min(64, n_train // 20))))
-        return Recipe(
-            lr=candidate.lr,
-            n_epochs=int(extras.get("n_epochs", MAX_EPOCHS)),
-            batch_size=int(extras.get("batch_size", fitting)),
-            accumulate=self.handed.accumulate,
-            weight_decay=float(extras.get("weight_decay", 0.01)),
-            label_smoothing=float(extras.get("label_smoothing", _SMOOTHING if is_of_classes else 0.0)),
-            seed=self.stores.seed,
-            sampling=_balancing(candidate, "sampling"),
-        )
+        bundle = self.stores.bundle
+        recipe = recipe_of(candidate, bundle.task, n_train=len(bundle.indices("train")), seed=self.stores.seed)
+        return replace(recipe, accumulate=self.handed.accumulate)
+
+
+def recipe_of(candidate: Candidate, task: Task, *, n_train: int, seed: int) -> Recipe:
+    """The numbers of a candidate's training.
+
+    Args:
+        candidate: with a learning rate.
+        task: what the labels are.
+        n_train: pictures of the training part.
+        seed: of the order of pictures, dropout.
+    """
+    assert candidate.lr is not None
+    extras = candidate.extras
+    # At least twenty steps an epoch where there are so many pictures: smaller data wants smaller batches.
+    fitting = 2 ** int(math.log2(max(4, min(64, n_train // 20))))
+    return Recipe(
+        lr=candidate.lr,
+        n_epochs=int(extras.get("n_epochs", MAX_EPOCHS)),
+        batch_size=int(extras.get("batch_size", fitting)),
+        weight_decay=float(extras.get("weight_decay", 0.01)),
+        label_smoothing=float(extras.get("label_smoothing", _SMOOTHING if task == "classification" else 0.0)),
+        seed=seed,
+        sampling=_balancing(candidate, "sampling"),
+    )
 
 
 def training_device() -> torch.device:
@@ -336,8 +347,10 @@ def from_the_start(leg: Leg | None) -> Leg | None:
     return None if leg is None else replace(leg, n_before=0)
 
 
-def _class_weights(candidate: Candidate) -> Balancing:
-    """What is drawn equally often counts the same already: twice would turn the odds over."""
+def class_weights_of(candidate: Candidate) -> Balancing:
+    """Whether its loss weighs classes. What is drawn equally often counts the same already: twice would turn the odds
+    over.
+    """
     return "none" if _balancing(candidate, "sampling") == "balanced" else _balancing(candidate, "class_weights")
 
 
