@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autobackbone.backbones.build import normalisation
 from autobackbone.backbones.localdir import save_local_dir
 from autobackbone.choosing import name_of
 from autobackbone.crossfitting import ScoredPart
@@ -26,7 +25,7 @@ from autobackbone.exporting.transform import normalise
 from autobackbone.loading import RunReader
 from autobackbone.metrics import Metric, score, shown
 from autobackbone.predicting import Predictor
-from autobackbone.records import Candidate, Trial
+from autobackbone.records import Candidate, Normalisation, Trial
 from autobackbone.search import trialfiles
 from autobackbone.tasks import predictions_of
 
@@ -109,13 +108,13 @@ class Outgoing:
         require_onnx()
         file = as_path(path)
         preparation = self.reader.preparation
-        norm = normalisation(trial.backbone)
+        norm = self.reader.backbones[trial.backbone].normalisation()
         before = preprocessing(trial.image_size, preparation, norm) if with_preprocessing else None
         whole = self._network(trial)
         graph = whole
         if precision == "int8":
             pictures = bundle()
-            graph = quantised(whole, _calibration(pictures, trial))
+            graph = quantised(whole, _calibration(pictures, trial, norm))
         temperature = self.predictor.temperature(trial) if calibrated and self.reader.task != "regression" else 1.0
         size_mb = save_onnx(
             with_ends(graph, before, self.reader.task, temperature), file, self._told(trial, temperature, precision)
@@ -127,6 +126,11 @@ class Outgoing:
 
     def timm(self, trial: Trial, folder: str | os.PathLike[str]) -> Exported:
         """As `Selection.to_timm` has it."""
+        if ":" in trial.backbone:
+            raise BackboneError(
+                f"{name_of(trial)} is a network of {trial.backbone}, which timm does not build. Use to_onnx or "
+                "to_torch_export, or name a trial of a backbone of timm."
+            )
         if trial.n_blocks_kept is not None:
             raise BackboneError(
                 f"{name_of(trial)} was cut after {trial.n_blocks_kept} blocks, and timm builds whole networks alone. "
@@ -137,7 +141,7 @@ class Outgoing:
             self.predictor.network(trial),
             as_path(folder),
             image_size=trial.image_size,
-            normalisation=normalisation(trial.backbone),
+            normalisation=self.reader.backbones[trial.backbone].normalisation(),
             resize=preparation.resize,
             interpolation=preparation.interpolation,
             classes=self.reader.classes,
@@ -206,10 +210,11 @@ class Outgoing:
         part: ScoredPart = "test" if self.predictor.has_scored(trial, "test") else "validation"
         indices = bundle.indices(part)
         labels = bundle.labels[indices]
+        norm = self.reader.backbones[trial.backbone].normalisation()
         found = []
         for one in (graph, whole):
             run = session(one)
-            logits = np.concatenate([run(inputs) for inputs in _inputs(bundle, trial, indices)])
+            logits = np.concatenate([run(inputs) for inputs in _inputs(bundle, trial, indices, norm)])
             said = predictions_of(torch.from_numpy(logits), self.reader.task).numpy()
             found.append(score(metric, said, labels))
         return replace(written, score=found[0], score_fp32=found[1], part=part, n_images=len(indices))
@@ -226,14 +231,14 @@ def as_path(path: str | os.PathLike[str]) -> Path:
     return Path(path).expanduser().absolute()
 
 
-def _calibration(bundle: DataBundle, trial: Trial) -> Batches:
+def _calibration(bundle: DataBundle, trial: Trial, norm: Normalisation) -> Batches:
     indices = bundle.indices("train")
     drawn = np.random.default_rng(0).permutation(indices)[:_N_CALIBRATION]
-    return _inputs(bundle, trial, np.sort(drawn))
+    return _inputs(bundle, trial, np.sort(drawn), norm)
 
 
-def _inputs(bundle: DataBundle, trial: Trial, indices: NDArray[np.int64]) -> Batches:
-    pixels, norm = bundle.pixels(trial.image_size), normalisation(trial.backbone)
+def _inputs(bundle: DataBundle, trial: Trial, indices: NDArray[np.int64], norm: Normalisation) -> Batches:
+    pixels = bundle.pixels(trial.image_size)
     for start in range(0, len(indices), _BATCH_SIZE):
         batch = torch.from_numpy(np.array(pixels[indices[start : start + _BATCH_SIZE]]))
         yield normalise(batch, norm).contiguous().numpy()
