@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Waiting threads that spin as long as they like make two cores with other work on one of them thirty times slower.
 export GOMP_SPINCOUNT ?= 5000
 
-.PHONY: setup demo test test-slow lint audit format doctor bench clean
+.PHONY: setup demo test test-slow lint audit format docs doctor bench clean
 
 setup: $(READY)
 
@@ -41,6 +41,11 @@ audit: setup
 format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The site, into site/: a warning is an error. What the theme says of the next major version of mkdocs concerns nobody here:
+# pyproject.toml keeps to the present one.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # PICTURES is a folder with one sub-folder per class; nothing else may run on the machine meanwhile.
 bench: setup

@@ -36,8 +36,11 @@ def test_what_is_held_by_name_exists():
     assert used <= set(dir(autobackbone.Selection))
 
 
-@pytest.mark.parametrize("line", re.findall(r"^autobackbone (.+)$", README, flags=re.MULTILINE))
-def test_every_command_and_option_in_the_readme_exists(line):
+LINES = [line for page in PAGES for line in re.findall(r"^autobackbone (.+)$", page.read_text("utf-8"), re.MULTILINE)]
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_every_command_and_option_in_the_pages_exists(line):
     name, *words = line.split("#")[0].split()
     options = {option for parameter in COMMANDS.commands[name].params for option in parameter.opts}
     assert {word for word in words if word.startswith("--")} <= options
