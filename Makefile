@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Waiting threads that spin as long as they like make two cores with other work on one of them thirty times slower.
 export GOMP_SPINCOUNT ?= 5000
 
-.PHONY: setup demo test test-slow lint audit format docs doctor bench clean
+.PHONY: setup demo test test-slow lint audit format docs examples doctor bench clean
 
 setup: $(READY)
 
@@ -46,6 +46,10 @@ format: setup
 # pyproject.toml keeps to the present one.
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Each of them with nothing said: some twenty seconds on small real pictures.
+examples: setup
+	@for example in examples/*.py; do echo "$$example"; $(BIN)/python "$$example" || exit 1; done
 
 # PICTURES is a folder with one sub-folder per class; nothing else may run on the machine meanwhile.
 bench: setup

@@ -1,6 +1,8 @@
 """From a folder of pictures to a network, and what it is worth.
 
 python examples/folder_of_pictures.py photos/ 10min
+
+With nothing said it takes twenty seconds on handwritten digits.
 """
 
 import sys
@@ -8,11 +10,13 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from small_data import digits_folder
 
 from autobackbone import select_backbone
 
 
-def main(folder: str, budget: str = "10min") -> None:
+def main(folder: str = "", budget: str = "20s") -> None:
+    folder = folder or digits_folder()
     result = select_backbone(folder, budget)
     print(result)
     print(result.choice.reason)
