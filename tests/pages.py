@@ -3,6 +3,7 @@
 import ast
 import inspect
 import io
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.conftest import TINY, make_pictures
 import autobackbone
 from autobackbone import Budget, Selection, open_run, plan, select_backbone
 from autobackbone.backbones.names import resolve_names
+from autobackbone.exporting import onnx_loader
 from autobackbone.records import as_budget
 
 NAMED = {name: getattr(autobackbone, name) for name in autobackbone.__all__ if not name.startswith("_")}
@@ -116,6 +118,10 @@ def write_world(folder):
     }
     for name, column in columns.items():
         pd.DataFrame({"file": names} | column).to_csv(folder / name / "labels.csv", index=False)
+    (folder / "kit").mkdir()
+    for table in (folder / "latencies.csv", folder / "kit" / "latencies.csv"):
+        table.write_text(f"backbone,height,width,latency_ms\n{TINY},32,32,7.5\n", encoding="utf-8")
+    shutil.copy(onnx_loader.__file__, folder / "onnx_loader.py")
     package = folder / "mypackage"
     package.mkdir()
     for module, text in (("__init__", ""), ("loggers", LOGGERS), ("watching", WATCHING)):

@@ -61,6 +61,22 @@ def test_labels_in_a_table(photos):
 
 
 @pytest.mark.slow
+def test_an_onnx_service(photos):
+    said = run("onnx_service.py", photos / "photos", "4s", folder=photos)
+    lines = [line for line in said.splitlines() if " and the run says " in line]
+    assert len(lines) == 3
+    assert all(line.split(" is ")[1].split(" and the run says ")[0] == line.split()[-1] for line in lines)
+
+
+@pytest.mark.slow
+def test_a_hugging_face_dataset(photos):
+    pytest.importorskip("datasets")
+    said = run("hugging_face_dataset.py", photos / "photos", "4s", folder=photos)
+    assert "num_rows" in said
+    assert "trial" in said
+
+
+@pytest.mark.slow
 def test_a_scikit_learn_pipeline(photos):
     said = run("scikit_learn_pipeline.py", photos / "photos", "4s", folder=photos)
     assert "in three folds" in said
