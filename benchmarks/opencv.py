@@ -73,7 +73,7 @@ def said(network: torch.nn.Module, pixels: np.ndarray[Any, Any]) -> np.ndarray[A
     """Probabilities (n, 1000)."""
     with torch.inference_mode():
         inputs = normalise(torch.from_numpy(pixels), normalisation(BACKBONE))
-        return torch.cat([network(some).softmax(1) for some in inputs.split(15)]).numpy()
+        return torch.cat([network(some).softmax(1) for some in torch.split(inputs, 15)]).numpy()
 
 
 def compared(*both: np.ndarray[Any, Any]) -> dict[str, float]:
