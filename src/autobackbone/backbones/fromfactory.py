@@ -94,7 +94,12 @@ class FactoryBackbone:
         return len(blocks_of(self._whole))
 
     def image_sizes(self, wanted: Sequence[ImageSize] | None) -> tuple[ImageSize, ...]:
-        """The sizes that it runs at."""
+        """The sizes that it runs at.
+
+        Raises:
+            BackboneError: the factory gives nothing that can be searched.
+        """
+        _ = self._whole  # its own size is taken for granted
         return sizes_to_try(self._own_size, wanted, self._takes)
 
     def normalisation(self) -> Normalisation:
