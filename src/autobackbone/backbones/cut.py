@@ -284,5 +284,8 @@ def _slopes(found: Tensor, tensors: Sequence[Tensor]) -> Sequence[Tensor | None]
 
 
 def _agree(wanted: Tensor, got: Tensor) -> bool:
+    """But for rounding: one picture alone and beside another differed by 2e-5 of the largest feature, on one processor
+    and not on another, in a network whose random weights let features grow to thousands.
+    """
     scale = float(wanted.abs().max())
-    return wanted.shape == got.shape and torch.allclose(wanted, got, rtol=1e-4, atol=1e-5 * scale)
+    return wanted.shape == got.shape and torch.allclose(wanted, got, rtol=1e-4, atol=1e-4 * scale)
