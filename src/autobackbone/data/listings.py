@@ -138,7 +138,8 @@ def _names(table: pd.DataFrame) -> tuple[str, ...]:
     if is_empty.any():
         raise DataError(f"every row needs a path in '{_FILE}'; row {int(is_empty.argmax())} has none.")
     names = tuple(os.fspath(name) if isinstance(name, os.PathLike) else str(name) for name in table[_FILE])
-    is_repeated = pd.Series(names).duplicated().to_numpy()
+    # As objects: pandas would hand texts to pyarrow, where that is installed, which takes no half surrogate.
+    is_repeated = pd.Series(names, dtype=object).duplicated().to_numpy()
     if is_repeated.any():
         raise DataError(
             f"every picture has one row; {int(is_repeated.sum())} are listed again, such as "
