@@ -18,6 +18,7 @@ from sybil import Document, Example
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown.lexers import DirectiveInHTMLCommentLexer, FencedCodeBlockLexer
 from tests.conftest import TINY, make_pictures
+from torch.utils.data import DataLoader, TensorDataset
 
 import autobackbone
 from autobackbone import Budget, Selection, open_run, plan, select_backbone
@@ -229,7 +230,7 @@ def _held():
     for picture, file in zip(x, encoded, strict=True):
         Image.fromarray(picture).save(file, format="JPEG")
     database = [SimpleNamespace(jpeg=file.getvalue(), kind=f"class {n}") for file, n in zip(encoded, y, strict=True)]
-    batches = [(torch.zeros(4, 3, 32, 32), torch.tensor([0, 1, 2, 0]))]
+    batches = DataLoader(TensorDataset(torch.zeros(6, 3, 32, 32), torch.arange(6) % 3), batch_size=3)
     arrays = {"X": x, "y": y, "X_val": x_val, "y_val": y_val}
     return arrays | {"database": database, "train_loader": batches, "validation_loader": batches}
 

@@ -62,6 +62,10 @@ def reader(world, small, monkeypatch):
         del sys.modules[name]
 
 
+# Lightning uses what torch deprecates.
+@pytest.mark.filterwarnings(
+    "ignore:.*LeafSpec", "ignore:The number of training batches", "ignore:Found .* in eval mode"
+)
 @pytest.mark.parametrize("page", WITH_EXAMPLES, ids=named)
 def test_every_example_runs(page, reader):
     for example in examples_of(page, reader.evaluate(with_slow=False)):

@@ -9,7 +9,7 @@ import pytest
 
 from autobackbone import Budget
 from autobackbone.metrics import metric_for
-from autobackbone.records import Body, Latency, Limits, Trial
+from autobackbone.records import Body, Latency, Limits, Target, Trial
 from autobackbone.search import levelling
 from autobackbone.search.levelling import level, levelling_s
 from autobackbone.search.space import Space
@@ -27,7 +27,7 @@ def trial(backbone, side, latency_ms):
 
 def shop(**limits):
     clock = SimpleNamespace(budget=Budget(wall_clock_s=100))
-    return SimpleNamespace(limits=Limits(**limits), clock=clock)
+    return SimpleNamespace(limits=Limits(**limits), clock=clock, target=Target())
 
 
 def test_one_body_has_nothing_to_be_compared_with():
