@@ -32,6 +32,7 @@ class Printed(SimpleNamespace):
 
     target, metric, path = "cpu (a chip, 2 threads)", metric_for("accuracy", n_outputs=2), Path("nowhere")
     optimism, advice = None, ("trial 3 [bold] overfits: freeze more.",)
+    stopped_before, is_retargeted = None, False
 
     def scores_without_copies(self):
         return {"test": 0.5}
