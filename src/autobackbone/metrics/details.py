@@ -73,8 +73,9 @@ def label_scores(probabilities: Floats, labels: NDArray[Any]) -> tuple[LabelScor
         labels: (n_images, n_labels) of 0 and 1.
 
     Example:
-        >>> label_scores(np.array([[0.9], [0.6], [0.2]]), np.array([[1], [0], [1]]))
-        (LabelScore(n=2, precision=0.5, recall=0.5, average_precision=0.8333333134651184),)
+        >>> (only,) = label_scores(np.array([[0.9], [0.6], [0.2]]), np.array([[1], [0], [1]]))
+        >>> only.precision, only.recall, round(only.average_precision, 4)
+        (0.5, 0.5, 0.8333)
     """
     said, truth = torch.from_numpy((probabilities > 0.5).astype(np.int64)), torch.from_numpy(labels.astype(np.int64))
     counted = multilabel_stat_scores(said, truth, truth.shape[1], average="none", validate_args=False).reshape(-1, 5)
