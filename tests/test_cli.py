@@ -167,6 +167,7 @@ def test_more_goes_on_with_a_run(run_folder, tmp_path):
     assert command("more", tmp_path / "run", "--budget", "8s", "--backbones", "nonsense").code == 1
 
 
+@pytest.mark.slow
 def test_costs_that_a_run_has_recorded_take_the_place_of_measuring(run_folder, photos, tiny, tmp_path):
     again = ("select", photos, "--costs", run_folder[0], "--trials", "0", *tiny)
     done = command(*again, "--run-dir", tmp_path / "run")

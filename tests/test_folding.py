@@ -151,6 +151,7 @@ def test_a_given_split_has_no_folds(search, tmp_path, capsys):
     assert "folds" not in repr(result).split("in '")[0]
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_folds_keeps_what_is_there_and_the_next_sitting_goes_on(search, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
@@ -202,6 +203,7 @@ def test_folds_of_screening_are_those_of_a_pass_of_their_own(search, monkeypatch
     np.testing.assert_allclose(folded(early, one.number)[0], folded(late, other.number)[0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_time_that_is_left_repeats_the_folds(search, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(evaluate, "N_VIEWS", 1)
     result = search(make_pictures(n_per_class=20), n_trials=1, wall_clock_s=600, progress=True)

@@ -75,6 +75,7 @@ def test_a_run_on_what_comes_once_goes_on_with_the_same_alone(tmp_path, weights)
     assert not any((tmp_path / "cache" / "spool").iterdir())
 
 
+@pytest.mark.slow
 def test_paths_of_shards_by_part_are_noted_and_found_again(tmp_path, weights, monkeypatch):
     def write(name, indices):
         with tarfile.open(tmp_path / name, "w") as archive:

@@ -170,6 +170,7 @@ def test_timm_builds_the_network_from_the_folder(searched, tmp_path):
     assert network.pretrained_cfg["crop_mode"] == "squash"
 
 
+@pytest.mark.slow
 def test_a_program_of_torch_gives_the_same_for_any_number_of_pictures(searched, tmp_path):
     selection = searched("regression")[0]
     file = selection.to_torch_export(tmp_path / "network.pt2").path

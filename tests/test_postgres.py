@@ -107,6 +107,7 @@ def test_a_run_whose_study_is_in_a_server_is_read_and_continued_without_naming_i
         search(run_dir=moved)
 
 
+@pytest.mark.slow
 def test_a_search_starts_from_the_front_of_a_run_in_a_server(search, address, with_password, tmp_path):
     first = search(Budget(n_trials=1), storage=address)
     tuned = {(one.n_unfrozen, one.lr) for one in first.front if one.n_unfrozen > 0}

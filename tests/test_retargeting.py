@@ -72,6 +72,7 @@ def test_a_table_turns_the_front_round(run, tmp_path):
     assert moved.predict_proba(make_pictures(n_per_class=1)[0], frozen).shape == (3, 3)
 
 
+@pytest.mark.slow
 def test_what_was_stopped_under_the_old_target_is_told(run, tmp_path):
     selection = open_run(run)
     trials = selection.trials
@@ -83,6 +84,7 @@ def test_what_was_stopped_under_the_old_target_is_told(run, tmp_path):
     assert moved.stopped_before in repr(moved)
 
 
+@pytest.mark.slow
 def test_a_runtime_is_timed_here(run, tmp_path):
     moved = open_run(run).retarget(Target(runtime="onnxruntime", n_threads=1), cache_dir=tmp_path)
     assert "onnxruntime, float32" in moved.target
@@ -145,6 +147,7 @@ def test_a_table_without_what_is_asked_for_is_told_before_anything(asked, tmp_pa
         plan(make_pictures(), 60, **{**asked, "backbones": [TINY], "target": target})
 
 
+@pytest.mark.slow
 def test_the_command_line_shows_another_target(run, tmp_path, monkeypatch):
     monkeypatch.setenv("AUTOBACKBONE_CACHE", str(tmp_path / "cache"))
     done = command("retarget", run, "--threads", 1)

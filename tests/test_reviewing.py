@@ -160,6 +160,7 @@ def test_several_labels_are_judged_one_by_one(random_weights, tmp_path):
     assert (found["label_probability"] < 0.5).all()
 
 
+@pytest.mark.slow
 def test_numbers_far_from_what_is_said_are_judged_in_their_unit(random_weights, tmp_path):
     generator = np.random.default_rng(0)
     numbers = 100.0 * TRUTH + generator.normal(0, 5, len(TRUTH))

@@ -56,6 +56,7 @@ def test_copies_lie_in_one_part_and_a_run_that_goes_on_keeps_them_there(search, 
     assert len(again.trials) == len(first.trials) + 1
 
 
+@pytest.mark.slow
 def test_a_run_that_had_no_time_to_look_goes_on_without(search, copied, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(together, "_SHARE", 1e-9)

@@ -137,6 +137,7 @@ def test_the_front_of_the_other_run_is_tried_first_and_only_its_candidates_come(
         search(photos, Budget(n_trials=1), warm_start=old, **given)
 
 
+@pytest.mark.slow
 def test_with_a_clock_too_the_front_is_tried_first(search, photos, old, tmp_path):
     """Each of its networks is trained as soon as it is screened, and nothing else before."""
     space = SPACE | {"n_epochs": 4}
@@ -155,6 +156,7 @@ def files_of(cache):
     return {file.relative_to(cache): file.stat().st_ino for file in every}
 
 
+@pytest.mark.slow
 def test_what_is_stored_of_the_same_pictures_is_used_again_and_of_others_nothing(
     search, photos, others, weights, tmp_path
 ):
@@ -267,6 +269,7 @@ def test_what_a_run_says_of_the_front_it_began_from_is_data(search, photos, copi
         search(photos, Budget(n_trials=1), run_dir=copied.path)
 
 
+@pytest.mark.slow
 def test_a_cut_network_is_screened_before_longer_ones_and_tried_first(search, photos, copied, tmp_path):
     cut = Candidate(backbone=TINY, image_size=(32, 32), n_unfrozen=1, lr=3e-4, n_blocks_kept=2)
     run, space = find(copied, [cut]), SPACE | {"n_blocks_kept": (2, 4)}

@@ -82,6 +82,7 @@ def until_true(is_true, seconds=60):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_two_train_side_by_side_and_give_what_is_trained_here(made, pool, head, tmp_path):
     wanted = [candidate(n_unfrozen=depth) for depth in (1, 2)]
     legs = [Leg(checkpoint=tmp_path / f"{i}", n_before=0, pause_at=2) for i in range(2)]

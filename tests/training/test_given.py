@@ -70,6 +70,7 @@ def test_tensorboard_hears_each_epoch(tuner, screened, tmp_path):
 
 
 # MLflow asks its database in an older way.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_mlflow_hears_each_epoch_and_the_candidate(tuner, screened, tmp_path):
     from mlflow import MlflowClient
