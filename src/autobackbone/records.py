@@ -132,6 +132,22 @@ class Limits:
             if value is not None and (not is_number(value) or not value > 0):
                 raise LimitsError(f"limits.{name} must be above 0, not {value!r}; leave it out for no limit.")
 
+    def broken_by(self, has: Mapping[str, float | None]) -> str | None:
+        """Which limit something breaks, in words; `None` if it keeps all.
+
+        Args:
+            has: its figures by the names of limits; one that is not known breaks none.
+
+        Example:
+            >>> Limits(latency_ms=10).broken_by({"latency_ms": 12.5})
+            'latency_ms 12.5 is above the limit of 10'
+        """
+        for name, value in has.items():
+            limit = getattr(self, name)
+            if limit is not None and value is not None and value > limit:
+                return f"{name} {value:,.4g} is above the limit of {limit:,g}"
+        return None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:

@@ -115,14 +115,6 @@ def _priced(trial: Trial, found: dict[Body, Latency], reasons: dict[Body, str], 
         images_per_s=latency.images_per_s,
         on_front=False,
     )
-    broken = [
-        f"{name} {value:.4g} is above the limit of {limit:g}"
-        for name, value, limit in (
-            ("latency_ms", latency.p50_ms, limits.latency_ms),
-            ("latency_p95_ms", latency.p95_ms, limits.latency_p95_ms),
-            ("n_params", trial.n_params, limits.n_params),
-            ("megabytes", trial.megabytes, limits.megabytes),
-        )
-        if limit is not None and value is not None and value > limit
-    ]
-    return replace(moved, state="failed", reason=broken[0]) if broken else moved
+    figures = ("latency_ms", "latency_p95_ms", "n_params", "megabytes")
+    broken = limits.broken_by({name: getattr(moved, name) for name in figures})
+    return moved if broken is None else replace(moved, state="failed", reason=broken)

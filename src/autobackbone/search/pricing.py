@@ -56,17 +56,14 @@ def pricing_s(shop: Workshop) -> float:
 
 def broken_limit(priced: Priced, limits: Limits) -> str | None:
     """Which limit a body breaks, in words; `None` if it keeps all."""
-    has = {
-        "latency_ms": priced.latency.p50_ms,
-        "latency_p95_ms": priced.latency.p95_ms,
-        "n_params": priced.n_params,
-        "megabytes": priced.megabytes,
-    }
-    for name, value in has.items():
-        limit = getattr(limits, name)
-        if limit is not None and value > limit:
-            return f"{name} {value:,.4g} is above the limit of {limit:,g}"
-    return None
+    return limits.broken_by(
+        {
+            "latency_ms": priced.latency.p50_ms,
+            "latency_p95_ms": priced.latency.p95_ms,
+            "n_params": priced.n_params,
+            "megabytes": priced.megabytes,
+        }
+    )
 
 
 def priced_within_limits(shop: Workshop, body: Body) -> Priced | None:
