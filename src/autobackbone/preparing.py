@@ -125,13 +125,14 @@ def prepare(
     backbones = Backbones(own=settings.own)
     if isinstance(settings.weights, Mapping):
         backbones.resolve(tuple(settings.weights))  # a name that nobody knows is told, not passed over
-    whys, notes = _named(settings, backbones, known_sizes, warm)
+    given = None if target.timings is None else GivenLatencies(target.timings, backbones)
+    whys, notes = _named(settings, backbones, given, known_sizes, warm)
     if warm is not None:
         notes = (*_on_warm_start(warm, found.task), *notes)
     sources, unloadable = _sources(settings, backbones, whys)
     sources, download_mb, dropped = _within_download(settings, sources, known_sizes)
     new = sources if known_sizes is None else {name: of for name, of in sources.items() if name not in known_sizes}
-    sizes, refused = _sizes(settings, backbones, new) if new else ({}, ())
+    sizes, refused = _sizes(settings, backbones, given, new) if new else ({}, ())
     sizes = {**(known_sizes or {}), **sizes}
     source = BackboneSource(sources, n_classes=len(found.classes), seed=settings.seed, backbones=backbones)
     if {"n_unfrozen", "n_blocks_kept"} & settings.space.keys():
@@ -189,7 +190,7 @@ def prepare(
         image_sizes=sizes,
         sources=sources,
         source=source,
-        book=book if target.timings is None else GivenLatencies(target.timings, backbones),
+        book=given or book,
         plan=plan,
         warm_start=warm,
     )
@@ -281,6 +282,7 @@ def n_workers() -> int:
 def _named(
     settings: Settings,
     backbones: Backbones,
+    given: GivenLatencies | None,
     known_sizes: Mapping[str, tuple[ImageSize, ...]] | None,
     warm: WarmStart | None,
 ) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -290,8 +292,8 @@ def _named(
         return {**dict.fromkeys(added, _ADDED), **dict.fromkeys(known_sizes, "of the run that is continued")}, ()
     if settings.backbones is not None:
         return dict.fromkeys(backbones.resolve(settings.backbones), "asked for"), ()
-    if settings.target.timings is not None:
-        return dict.fromkeys(GivenLatencies(settings.target.timings, backbones).backbones, _IN_TABLE), ()
+    if given is not None:
+        return dict.fromkeys(given.backbones, _IN_TABLE), ()
     listed = shortlist(target=settings.target, limits=settings.limits, weights=settings.weights)
     if not listed.picks:
         raise BackboneError(
@@ -328,13 +330,13 @@ def _sources(
 
 
 def _sizes(
-    settings: Settings, backbones: Backbones, sources: Mapping[str, WeightSource]
+    settings: Settings, backbones: Backbones, given: GivenLatencies | None, sources: Mapping[str, WeightSource]
 ) -> tuple[dict[str, tuple[ImageSize, ...]], tuple[str, ...]]:
     """The sizes of each backbone that can take any, small backbones first, and a note on those that cannot."""
-    allowed = {name: _allowed_sizes(settings, backbones, name) for name in sources}
+    allowed = {name: _allowed_sizes(settings, backbones, given, name) for name in sources}
     refused = [name for name, sizes in allowed.items() if not sizes]
     taken = [name for name, sizes in allowed.items() if sizes]
-    if not taken and settings.target.timings is not None:
+    if not taken and given is not None:
         raise TargetError(
             f"the table of {settings.target.name or 'the target'} has no latency of {', '.join(refused)} whole, at "
             "sizes that they can take and that are asked for. Add rows, or ask for what it has."
@@ -346,13 +348,15 @@ def _sizes(
     return {name: allowed[name] for name in ordered}, (note,) if refused else ()
 
 
-def _allowed_sizes(settings: Settings, backbones: Backbones, name: str) -> tuple[ImageSize, ...]:
+def _allowed_sizes(
+    settings: Settings, backbones: Backbones, given: GivenLatencies | None, name: str
+) -> tuple[ImageSize, ...]:
     """As asked for; of a target whose latencies are given, those that it has."""
-    timings, backbone = settings.target.timings, backbones[name]
-    if timings is None:
+    backbone = backbones[name]
+    if given is None:
         return backbone.image_sizes(settings.image_sizes)
-    given = GivenLatencies(timings, backbones).image_sizes(name)
-    return tuple(size for size in backbone.image_sizes(settings.image_sizes or sorted(given)) if size in given)
+    there = given.image_sizes(name)
+    return tuple(size for size in backbone.image_sizes(settings.image_sizes or sorted(there)) if size in there)
 
 
 def _within_download(
