@@ -6,6 +6,9 @@ READY := $(VENV)/.ready
 # Waiting threads that spin as long as they like make two cores with other work on one of them thirty times slower.
 export GOMP_SPINCOUNT ?= 5000
 
+# Tests run so many files at once; each process holds a gigabyte or two.
+TEST_PROCESSES ?= 2
+
 .PHONY: setup demo test test-slow lint audit format docs examples doctor bench clean
 
 setup: $(READY)
@@ -21,7 +24,7 @@ demo: setup
 	$(BIN)/autobackbone demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 test-slow: setup
 	$(BIN)/python -m pytest -m "slow or not slow"

@@ -260,6 +260,7 @@ def test_cut_networks_are_candidates_of_their_own(search, given_parts, tmp_path)
     assert frame.loc[frame["n_blocks_kept"].notna(), "number"].tolist() == [trial.number for trial in cut]
 
 
+@pytest.mark.slow
 def test_the_model_of_a_cut_network_says_what_was_scored(search, pictures, tmp_path):
     import pandas as pd
 
@@ -282,6 +283,7 @@ def test_cuts_that_no_backbone_has_are_named(search, pictures, tmp_path):
         search(pictures, run_dir=tmp_path / "run", space={"n_blocks_kept": 20})
 
 
+@pytest.mark.slow
 def test_pictures_that_have_no_room_decoded_are_searched_all_the_same(search, given_parts, tmp_path):
     lines = []
     asked = {"space": {"n_epochs": 1, "n_blocks_kept": 4}}
@@ -501,6 +503,7 @@ def test_ctrl_c_keeps_what_is_there_and_the_run_goes_on(search, given_parts, tmp
     assert not [trial for trial in again.trials if trial.state == "running"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_the_midst_of_a_read_of_the_study_does_not_lock_it(search, pictures, tmp_path, press_ctrl_c):
     reporter, asked, pressed = Keeps(), [], []
 
@@ -584,6 +587,7 @@ def test_the_newcomers_three_run_the_whole_way(random_weights, cache, tmp_path):
         assert result.model(trials[0])(torch.zeros(1, 3, 96, 96)).shape == (1, 2)
 
 
+@pytest.mark.slow
 def test_what_paused_when_it_was_interrupted_goes_on_in_the_next_sitting(search, given_parts, tmp_path):
     class Leaves(Silent):
         def say(self, line):
@@ -663,6 +667,7 @@ def test_recorded_costs_give_the_same_trials_again(search, many, tmp_path, monke
     assert {trial.n_unfrozen > 0 for trial in first.trials} == {True, False}
 
 
+@pytest.mark.slow
 def test_what_was_not_recorded_is_told(search, pictures, tmp_path):
     lines = []
     search(pictures, Budget(n_trials=0), run_dir=tmp_path / "first", image_sizes=[32])
@@ -677,6 +682,7 @@ def test_what_was_not_recorded_is_told(search, pictures, tmp_path):
     assert "had not been recorded and w" in "\n".join(lines)
 
 
+@pytest.mark.slow
 def test_costs_are_of_the_same_target_and_a_clock_is_told(search, pictures, tmp_path):
     first = search(pictures, Budget(n_trials=0, wall_clock_s=60), run_dir=tmp_path / "first", image_sizes=[32])
     with pytest.raises(ArgumentError, match="costs is a run for the same target"):
@@ -693,6 +699,7 @@ def test_costs_are_of_the_same_target_and_a_clock_is_told(search, pictures, tmp_
         search(pictures, Budget(n_trials=1), **{**asked, "costs": second.path})
 
 
+@pytest.mark.slow
 def test_a_run_with_costs_goes_on_and_measures(search, given_parts, cache, tmp_path):
     first = search(given_parts, Budget(n_trials=0), run_dir=tmp_path / "first", image_sizes=[32])
     asked = {"run_dir": tmp_path / "second", "image_sizes": [32]}

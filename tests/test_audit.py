@@ -58,6 +58,7 @@ def hole(package, *events):
     }
 
 
+@pytest.mark.slow
 def test_what_has_no_hole_passes(service, capsys):
     assert audit.main(["--osv-url", service[0]]) == 0
     assert capsys.readouterr().out == "2 packages audited by osv, 0 known vulnerabilities\n"
@@ -73,6 +74,7 @@ def test_a_hole_that_a_later_version_mends_fails_and_is_named(service, capsys):
     assert "torch 2.9.0: PYSEC-2026-2, not mended yet" in out
 
 
+@pytest.mark.slow
 def test_a_hole_that_nothing_mends_is_named_and_fails_nobody(service, capsys):
     service[1]["pillow"] = [hole("pillow")]
     assert audit.main(["--osv-url", service[0]]) == 0

@@ -46,6 +46,7 @@ def test_every_example_runs_with_nothing_said(example):
     assert mains or example.stem == "small_data"
 
 
+@pytest.mark.slow
 def test_a_folder_of_pictures(photos):
     said = run("folder_of_pictures.py", photos / "photos", "4s", folder=photos)
     assert "Selection of" in said

@@ -123,6 +123,7 @@ def used_on_a_disk_that_is_full_and_then_read_only(disk, cache, weights):
     return said
 
 
+@pytest.mark.slow
 @needs_small_disk
 def test_a_refit_that_cannot_be_kept_is_given_all_the_same_and_a_read_only_run_can_be_read(random_weights, tmp_path):
     (tmp_path / "disk").mkdir()

@@ -193,6 +193,7 @@ def test_frozen_networks_are_scored_by_folds_when_they_are_screened(search, monk
     assert " by folds, " in str(result.optimism)
 
 
+@pytest.mark.slow
 def test_folds_of_screening_are_those_of_a_pass_of_their_own(search, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("autobackbone.search.foldheads._SHARE", -1.0)  # no time for them

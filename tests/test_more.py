@@ -80,6 +80,7 @@ def test_backbones_that_are_added_are_screened_and_tuned_beside_the_old_trials(c
     assert third.study.study_name == "autobackbone-2"
 
 
+@pytest.mark.slow
 def test_a_study_that_a_process_died_over_is_begun_anew(copied):
     run, cache = copied
     file = run.path / "study.db"
@@ -101,6 +102,7 @@ def test_a_run_that_still_pauses_is_ended_first(copied):
     assert same(read_trials(study)[: len(before)], before)
 
 
+@pytest.mark.slow
 def test_what_a_kill_left_running_does_not_keep_a_run_from_growing(copied):
     run, cache = copied
     study = open_study(run.path / "study.db", is_higher_better=True, metric_name="accuracy", seed=0)
@@ -148,6 +150,7 @@ def test_no_code_that_a_run_names_is_run(copied, tmp_path):
     assert not marker.exists()
 
 
+@pytest.mark.slow
 def test_what_lay_in_memory_is_asked_for(weights, tmp_path):
     names = [str(i // 2) for i in range(len(DATASET[0]))]
     asked = {"backbones": TINY, "image_sizes": [32], "weights": weights, "cache_dir": tmp_path / "cache"}

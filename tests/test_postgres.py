@@ -137,6 +137,7 @@ def test_what_a_search_needs_of_a_server_is_told_before_anything_is_read(search,
     assert "mysql://… came" in refused.err
 
 
+@pytest.mark.slow
 def test_a_study_that_is_not_where_it_is_looked_for_is_told(search, address, postgres):
     first = search(storage=address)
     facts = json.loads((first.path / "run.json").read_text())
@@ -161,6 +162,7 @@ def test_a_study_that_is_not_where_it_is_looked_for_is_told(search, address, pos
     assert told(open_run(first.path).trials) == told(first.trials)
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_run_folder_shares_its_study_and_is_told_so_where_it_lacks_files(search, postgres, tmp_path):
     first = search(storage=postgres.address(postgres.new_database()))
     shutil.copytree(first.path, tmp_path / "copy")
@@ -178,6 +180,7 @@ def test_a_run_in_a_file_takes_no_server(search, address):
     assert open_run(first.path).trials
 
 
+@pytest.mark.slow
 def test_a_server_that_is_started_anew_in_the_midst_of_a_search_ends_nothing(search, postgres):
     def restart():
         postgres.stop()
@@ -192,6 +195,7 @@ def test_a_server_that_is_started_anew_in_the_midst_of_a_search_ends_nothing(sea
     assert waited[1].endswith(" answers again")
 
 
+@pytest.mark.slow
 def test_a_server_that_stops_in_the_midst_of_a_search_costs_no_trial_that_ended(
     search, postgres, monkeypatch, tmp_path
 ):

@@ -87,6 +87,7 @@ def test_a_glob_leaves_out_what_cannot_be_loaded_and_a_name_must_be(pictures, tm
         plan(pictures, "1min", backbones="resnet1*", image_sizes=[32], cache_dir=tmp_path)
 
 
+@pytest.mark.slow
 def test_where_one_pass_takes_too_long_a_fair_part_of_the_pictures_is_used(
     pictures, random_weights, tmp_path, monkeypatch
 ):

@@ -273,6 +273,7 @@ def arguments_printed(result):
     return found, [line for line in lines[begin:] if "=..." in line]
 
 
+@pytest.mark.slow
 def test_the_search_that_is_printed_makes_the_same_split_and_choice(tmp_path, random_weights):
     dataset = make_pictures()
     asked = {"times": time_of, "rare": "error", "tolerance": 2.0, "channels": (2, 1, 0), "value_range": (0.0, 300.0)}
@@ -329,6 +330,7 @@ class Presses(Silent):
             self.press()
 
 
+@pytest.mark.slow
 def test_what_was_interrupted_says_so_and_its_search_comes_to_the_end(tmp_path, random_weights, press_ctrl_c):
     dataset, folders = make_pictures(n_per_class=16), {"cache_dir": tmp_path / "cache"}
     left = select_backbone(
@@ -357,6 +359,7 @@ def test_what_was_interrupted_says_so_and_its_search_comes_to_the_end(tmp_path, 
     assert searched_anew(whole) == "The same search anew, with what this one measured: the same trials come out."
 
 
+@pytest.mark.slow
 def test_a_search_without_the_clock_of_the_run_is_not_called_the_same(tmp_path, random_weights):
     asked = {"backbones": TINY, "weights": random_weights(TINY), "space": {"n_blocks_kept": None}, "progress": False}
     folders = {"run_dir": tmp_path / "run", "cache_dir": tmp_path / "cache"}
@@ -377,6 +380,7 @@ def test_a_search_without_the_clock_of_the_run_is_not_called_the_same(tmp_path, 
     assert "So other trials come out" in said
 
 
+@pytest.mark.slow
 def test_a_search_of_several_sittings_is_not_called_the_same(searched, tmp_path):
     result, dataset, cache = searched
     shutil.copytree(result.path, tmp_path / "run")

@@ -157,6 +157,7 @@ def test_one_network_or_more_predict_together(selection):
     assert selection.ensemble(fastest.latency_ms).members == (fastest,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["multilabel", "regression"])
 def test_labels_and_numbers_are_chosen_and_predicted_together_as_well(task, random_weights, tmp_path):
     labels = (

@@ -114,6 +114,7 @@ def asked(trial):
     return Candidate(**trial.body._asdict(), n_unfrozen=trial.n_unfrozen, lr=trial.lr, extras=extras)
 
 
+@pytest.mark.slow
 def test_the_front_of_the_other_run_is_tried_first_and_only_its_candidates_come(search, photos, old, copied, tmp_path):
     given = {"run_dir": tmp_path / "run"}
     first = search(photos, Budget(n_trials=1), warm_start=copied, **given)
@@ -190,6 +191,7 @@ def test_what_is_stored_of_the_same_pictures_is_used_again_and_of_others_nothing
     assert {file.parts[0] for file in last if file not in both} == {"activations"}
 
 
+@pytest.mark.slow
 def test_backbones_that_a_shortlist_lacks_are_added(photos, old, weights, cache, monkeypatch):
     monkeypatch.setattr("autobackbone.preparing.shortlist", partial(shortlist, 1))
     asked = {"weights": weights, "cache_dir": cache, "progress": False}
@@ -208,6 +210,7 @@ def test_the_command_line_takes_the_folder(photos, old, weights):
     assert "2 trials on the front of" in shown.out
 
 
+@pytest.mark.slow
 def test_what_lies_outside_the_new_search_is_taken_in_or_left_out_and_told(search, photos, old, tmp_path):
     lines, space = Listens(), SPACE | {"lr": (1e-3, 1e-2), "n_unfrozen": (1, 3), "weight_decay": 0.01}
     asked = {"backbones": TINY, "image_sizes": 48, "space": space, "warm_start": str(old.path), "progress": lines}

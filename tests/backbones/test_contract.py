@@ -207,6 +207,7 @@ def test_a_run_does_not_start_code_that_nobody_gave_here(tmp_path, monkeypatch):
     assert not marker.exists()
 
 
+@pytest.mark.slow
 def test_what_a_run_notes_is_held_against_what_is_given(weights, tmp_path):
     given = {"weights": weights, "cache_dir": tmp_path / "cache", "progress": False, "image_sizes": [48]}
     pictures, run, space = make_pictures(), tmp_path / "run", {"n_unfrozen": 0}

@@ -62,6 +62,7 @@ def test_a_short_budget_reads_a_fair_part_and_says_so(tmp_path):
     assert "to use all" in part.skipped[-1]
 
 
+@pytest.mark.slow
 def test_what_is_decoded_already_is_used_whole(tmp_path):
     # Flat pictures are small files, quickly digested, with many pixels, slowly decoded.
     for name, colour in (("ant", "red"), ("bee", "blue")):

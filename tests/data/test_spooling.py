@@ -179,6 +179,7 @@ def test_the_file_goes_when_it_is_no_longer_used(tmp_path):
     assert not any((tmp_path / "spool").iterdir())
 
 
+@pytest.mark.slow
 def test_it_goes_at_the_end_of_a_process_and_what_a_killed_one_left_with_the_next(tmp_path):
     code = (
         "import os, signal, sys, numpy as np; from pathlib import Path; from autobackbone.data import Spooling;"

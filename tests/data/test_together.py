@@ -248,6 +248,7 @@ def test_for_want_of_time_it_is_left_out_and_said(tmp_path):
     np.testing.assert_array_equal(with_time.copies, look_for_copies(before, [SIZE], budget_s=None).copies)
 
 
+@pytest.mark.slow
 def test_pictures_that_have_to_be_decoded_for_it_count_with_that(tmp_path):
     dataset = survey(SlowPictures(["ant", "bee"] * 40, 0.02))
     encoded = decode(dataset, [SIZE], cache_dir=tmp_path, max_bytes=0)

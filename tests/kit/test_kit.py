@@ -46,6 +46,7 @@ def test_the_table_that_the_script_fills_in_is_a_target(kit):
     assert not list(kit.folder.glob("*.part"))
 
 
+@pytest.mark.slow
 def test_cuts_are_those_that_a_search_tries(tmp_path):
     kit = write_kit(tmp_path, backbones=TINY, image_sizes=32, cuts=True)
     assert [body.n_blocks_kept for body in kit.bodies] == [None, 3, 4]

@@ -191,6 +191,7 @@ def test_text_makes_a_class_or_what_a_function_returns(mine):
     assert metric_for("mine:Distance", "regression", n_outputs=1).name == "Distance"
 
 
+@pytest.mark.slow
 def test_what_a_metric_says_of_itself_makes_it_in_another_process(mine, tmp_path):
     given = metric_for(mine.Distance(), "regression", n_outputs=1)
     assert given.spec == "mine:Distance"

@@ -264,6 +264,7 @@ def test_what_no_machine_has_is_told_at_once(made, cluster, tmp_path):
         assert not (tmp_path / ".worker").exists()
 
 
+@pytest.mark.slow
 def test_a_metric_that_machines_cannot_import_is_told(made, cluster, tmp_path):
     how = RunnerRay(address=cluster.address)
     with (

@@ -233,6 +233,7 @@ def test_where_one_is_killed_both_end_and_new_ones_take_their_place(pair, head, 
     assert pair.tune(candidate(), head)[1].n_epochs == 3
 
 
+@pytest.mark.slow
 def test_where_one_gives_no_sign_both_end(pair, head, order, monkeypatch):
     pair.tune(candidate(), head)
     pids = _pids(pair)

@@ -126,6 +126,7 @@ def test_a_leg_goes_on_where_its_network_is_kept(pool, head, tmp_path):
     pool.let_go()
 
 
+@pytest.mark.slow
 def test_folds_are_trained_in_the_pool_too(made, pool, head):
     local = made[0]["local"]
     folds = Folds.of(local.stores.bundle, seed=0)

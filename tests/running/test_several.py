@@ -75,6 +75,7 @@ def tuned_of(result):
     return [trial for trial in result.trials if trial.n_unfrozen]
 
 
+@pytest.mark.slow
 def test_a_search_trains_side_by_side_loses_one_trial_with_a_worker_and_goes_on_with_any_number(search):
     seen, killed = [], []
 

@@ -176,6 +176,7 @@ def test_a_worker_that_is_killed_fails_its_training_and_a_new_one_takes_its_plac
     assert warm.start_s() == 0  # a warm one needs no time
 
 
+@pytest.mark.slow
 def test_a_worker_that_does_not_end_in_time_is_ended(warm, head, order, monkeypatch):
     warm.tune(candidate(), head)
     pid = warm.pid
@@ -220,6 +221,7 @@ def test_a_worker_that_takes_too_much_memory_is_ended(new_worker, head):
     assert worker.pid is None
 
 
+@pytest.mark.slow
 def test_what_memory_has_taught_a_worker_is_known_here(made, warm, head, order):
     stores, wanted = made[0]["local"].stores, candidate(n_unfrozen=4, extras={"n_epochs": 2, "batch_size": 8})
     order.write_text("out of memory once")

@@ -225,6 +225,7 @@ def test_a_search_side_by_side_ends_early_too(make_search):
     assert not [trial for trial in tuned_of(search) if trial.state == "running"]
 
 
+@pytest.mark.slow
 def test_the_end_of_the_time_is_waited_for(make_search):
     search = make_search(n_trials=None, seconds=lambda _: 1.0, gate=threading.Barrier(3))
     until = time.monotonic() + 4.0
