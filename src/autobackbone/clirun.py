@@ -47,7 +47,10 @@ Dataset = Annotated[
     Path | None, typer.Option("--data", help="The pictures, where they are not any more where the run found them.")
 ]
 RuntimeOption = Annotated[
-    Runtime, typer.Option(help="What runs the model where its latency counts; onnxruntime needs the extra onnx.")
+    Runtime,
+    typer.Option(
+        help="What runs the model where its latency counts; beyond torch it needs the extra onnx or openvino."
+    ),
 ]
 Timings = Annotated[
     Path | None,

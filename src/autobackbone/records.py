@@ -24,8 +24,9 @@ Resize = Literal["squash", "pad", "crop"]
 everything and adds a border, `crop` keeps the aspect ratio and cuts the longer side."""
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-Runtime = Literal["torch", "torch.compile", "onnxruntime", "onnxruntime-int8"]
-"""What runs a network where its latency counts: torch, as it is or compiled; onnxruntime, also with 8-bit integers."""
+Runtime = Literal["torch", "torch.compile", "onnxruntime", "onnxruntime-int8", "openvino"]
+"""What runs a network where its latency counts: torch, as it is or compiled; ONNX Runtime, also with 8-bit integers;
+OpenVINO."""
 TrialState = Literal["waiting", "running", "finished", "stopped", "failed"]
 Part = Literal["train", "validation", "test"]
 Task = Literal["classification", "regression", "multilabel"]
@@ -159,8 +160,9 @@ class Target:
         precision: `"auto"` is float32 on a CPU and float16 on CUDA.
         n_threads: threads of one forward pass on a CPU; `None` takes all cores this process may use.
         runtime: what runs it there: `"torch"`; `"torch.compile"`, which takes up to minutes for each network before it
-            can be timed; `"onnxruntime"`, or `"onnxruntime-int8"` with weights and activations of 8 bits, which run on
-            the CPU, and need the extra `onnx`. It is trained by torch in any case.
+            can be timed; `"onnxruntime"`, or `"onnxruntime-int8"` with weights and activations of 8 bits, which need
+            the extra `onnx`; `"openvino"`, which needs the extra `openvino`. These three run on the CPU. It is trained
+            by torch in any case.
         timings: latencies that were measured on another machine, see `from_csv`; nothing is timed here then.
         name: what to call that machine.
     """
@@ -179,7 +181,7 @@ class Target:
             raise TargetError(
                 f"target.runtime must be {', '.join(map(repr, get_args(Runtime)))}, not {self.runtime!r}."
             )
-        if self.runtime.startswith("onnxruntime") and (
+        if not self.runtime.startswith("torch") and (
             self.device not in ("auto", "cpu") or self.precision not in ("auto", "float32")
         ):
             raise TargetError(

@@ -25,7 +25,7 @@ def settled(**arguments):
     return resolve(Target(n_threads=1, **arguments))
 
 
-@pytest.mark.parametrize("runtime", ["torch", "onnxruntime", "onnxruntime-int8"])
+@pytest.mark.parametrize("runtime", ["torch", "onnxruntime", "onnxruntime-int8", "openvino"])
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_a_pass_takes_a_batch_and_gives_what_the_network_gives(runtime, batch_size):
     original = network()

@@ -156,9 +156,34 @@ def _in_onnxruntime(network: nn.Module, image_size: ImageSize, target: Target) -
     return Forward(on_batch=on_batch, device=torch.device("cpu"))
 
 
+def _in_openvino(network: nn.Module, image_size: ImageSize, target: Target) -> Forward:
+    """Compiled for each batch size: OpenVINO is slower where it does not know the shape beforehand."""
+    import openvino
+
+    from autobackbone.exporting.onnx_graph import network_onnx
+
+    exported = network_onnx(_copied(network, torch.device("cpu"), torch.float32), image_size).SerializeToString()
+    core = openvino.Core()
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": target.n_threads or 0,
+        "INFERENCE_PRECISION_HINT": "f32",  # else bfloat16, where the processor has it
+    }
+
+    def on_batch(batch_size: int) -> Callable[[], object]:
+        model = core.read_model(exported)
+        model.reshape([batch_size, 3, *image_size])
+        request = core.compile_model(model, "CPU", settings).create_infer_request()
+        pictures = np.random.default_rng(0).random((batch_size, 3, *image_size), dtype=np.float32)
+        return lambda: list(request.infer({0: pictures}).values())
+
+    return Forward(on_batch=on_batch, device=torch.device("cpu"), is_for_any_batch=False)
+
+
 _BY_RUNTIME: Mapping[Runtime, Callable[[nn.Module, ImageSize, Target], Forward]] = {
     "torch": _in_torch,
     "torch.compile": _compiled,
     "onnxruntime": _in_onnxruntime,
     "onnxruntime-int8": _in_onnxruntime,
+    "openvino": _in_openvino,
 }

@@ -15,6 +15,12 @@ import torch
 from autobackbone.errors import TargetError
 from autobackbone.records import Precision, Runtime, Target
 
+# What a runtime needs beyond torch: the modules, and the extra that brings them.
+_NEEDED: dict[Runtime, tuple[tuple[str, ...], str]] = {
+    "onnxruntime": (("onnxruntime", "onnx", "onnxscript"), "onnx"),
+    "onnxruntime-int8": (("onnxruntime", "onnx", "onnxscript"), "onnx"),
+    "openvino": (("openvino", "onnx", "onnxscript"), "openvino"),
+}
 _DTYPES: dict[Precision, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -49,7 +55,7 @@ def resolve(target: Target | None) -> Target:
     wanted = target or Target()
     here = _devices()
     _require_runtime(wanted.runtime)
-    first = "cpu" if wanted.runtime.startswith("onnxruntime") else here[0]
+    first = here[0] if wanted.runtime.startswith("torch") else "cpu"
     device = first if wanted.device == "auto" else wanted.device
     if device not in here:
         raise TargetError(f"target.device {device!r} is not on this machine; it has {', '.join(here)}. Choose one.")
@@ -65,11 +71,12 @@ def resolve(target: Target | None) -> Target:
 
 
 def _require_runtime(runtime: Runtime) -> None:
-    missing = [one for one in ("onnxruntime", "onnx", "onnxscript") if find_spec(one) is None]
-    if runtime.startswith("onnxruntime") and missing:
+    modules, extra = _NEEDED.get(runtime, ((), ""))
+    missing = [one for one in modules if find_spec(one) is None]
+    if missing:
         raise TargetError(
             f"target.runtime={runtime!r} needs {', '.join(missing)}, not installed here: "
-            "pip install 'autobackbone[onnx]'."
+            f"pip install 'autobackbone[{extra}]'."
         )
 
 
@@ -111,8 +118,9 @@ def hardware(target: Target) -> dict[str, str | int]:
         "system": platform.system(),
         "torch": str(torch.__version__),
     }
-    if settled.runtime.startswith("onnxruntime"):
-        facts["onnxruntime"] = version("onnxruntime")
+    if settled.runtime in _NEEDED:
+        library = _NEEDED[settled.runtime][0][0]
+        facts[library] = version(library)
     return facts
 
 
