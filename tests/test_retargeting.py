@@ -8,6 +8,7 @@ import pytest
 from tests.conftest import TINY, command, make_pictures
 
 from autobackbone import Budget, Limits, Target, open_run, plan, select_backbone
+from autobackbone.choosing import comparable, on_one_scale
 from autobackbone.errors import ArgumentError, RunError, TargetError
 from autobackbone.timings import Timing
 
@@ -60,8 +61,11 @@ def test_a_table_turns_the_front_round(run, tmp_path):
     moved = selection.retarget(Target(timings=slow_when_cut, name="a phone"), cache_dir=tmp_path)
     assert moved.target.startswith("a phone (")
     assert [(one.number, one.score) for one in moved.trials] == [(one.number, one.score) for one in selection.trials]
-    top = max(trial.score for trial in moved.front)
-    assert all(trial.latency_ms == 5.0 or trial.score == top for trial in moved.front)
+    # What is slow there stays only for a score that nothing fast has; pictures are few, so that folds give the scores.
+    judged = {one.number: one.score for one in on_one_scale(comparable(moved.trials))}
+    fast = max(judged[one.number] for one in moved.front if one.latency_ms == 5.0)
+    assert moved.front[0].latency_ms == 5.0
+    assert all(judged[one.number] > fast for one in moved.front if one.latency_ms == 50.0)
     assert moved.best in moved.front
     assert moved.is_retargeted
     assert not selection.is_retargeted
