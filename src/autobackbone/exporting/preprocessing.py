@@ -4,6 +4,9 @@ Pillow's resizing is two matrix products, one for each side, each rounded to who
 matrices are made from the sides of the pictures that come. That holds for each way to fit a picture into the network's
 size, and asks no more of a runtime than products and sums: ONNX's own `Resize` has an order of its two passes, which
 rounding makes one that counts, and few runtimes have its `antialias`.
+
+Pillow counts in whole numbers, the shares of pixels in units of 2**-22. So does the graph: in float64, which has room for
+each sum of them, so that nothing depends on the order in which a runtime adds, and pixels are Pillow's to the bit.
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ OPSET: Final = 20
 IR_VERSION: Final = 10
 
 # Which part of each side of a picture goes where: vectors of (height, width) in pixels. `start` and `length` are of the
-# part in the picture, `first` and `n` of what the network takes.
+# part in the picture, `first` and `n` of what the network takes. As in Pillow, what is cut is in float32 at the end
+# (`ImageOps.fit`, and `box` in Resample.c).
 _PLACES: Final[Mapping[Resize, str]] = {
     "squash": """
         start = Sub (sides, sides)
@@ -37,11 +41,29 @@ _PLACES: Final[Mapping[Resize, str]] = {
     """,
     "crop": """
         half = Constant <value = double {0.5}> ()
-        per_pixel = Div (sides, size)
-        finest = ReduceMin <keepdims = 0> (per_pixel)
-        length = Mul (size, finest)
-        cut = Sub (sides, length)
-        start = Mul (cut, half)
+        only_row = Constant <value = int64[1] {0}> ()
+        only_column = Constant <value = int64[1] {1}> ()
+        high = Gather (sides, only_row)
+        wide = Gather (sides, only_column)
+        wanted_high = Gather (size, only_row)
+        wanted_wide = Gather (size, only_column)
+        ratio = Div (wide, high)
+        wanted_ratio = Div (wanted_wide, wanted_high)
+        is_too_wide = Greater (ratio, wanted_ratio)
+        is_too_high = Less (ratio, wanted_ratio)
+        wide_enough = Mul (wanted_ratio, high)
+        high_enough = Div (wide, wanted_ratio)
+        part_high = Where (is_too_high, high_enough, high)
+        part_wide = Where (is_too_wide, wide_enough, wide)
+        part = Concat <axis = 0> (part_high, part_wide)
+        cut = Sub (sides, part)
+        begin = Mul (cut, half)
+        end = Add (begin, part)
+        begin_float = Cast <to = 1> (begin)
+        end_float = Cast <to = 1> (end)
+        length_float = Sub (end_float, begin_float)
+        start = Cast <to = 11> (begin_float)
+        length = Cast <to = 11> (length_float)
         first = Sub (sides, sides)
         n = Identity (size)
     """,
@@ -62,24 +84,24 @@ _PLACES: Final[Mapping[Resize, str]] = {
     """,
 }
 
-# From the distance `x` of a pixel to the centre, float32, to how much it counts, `raw`.
+# From the distance `x` of a pixel to the centre, float64, to how much it counts, `raw`.
 _FILTERS: Final[Mapping[str, str]] = {
     "bilinear": """
-        none = Constant <value = float {0.0}> ()
-        unit = Constant <value = float {1.0}> ()
+        none = Constant <value = double {0.0}> ()
+        unit = Constant <value = double {1.0}> ()
         far = Abs (x)
         near = Sub (unit, far)
         raw = Max (near, none)
     """,
     # a = -0.5: (1.5 x - 2.5) x² + 1 up to 1, ((-0.5 x + 2.5) x - 4) x + 2 up to 2.
     "bicubic": """
-        none = Constant <value = float {0.0}> ()
-        unit = Constant <value = float {1.0}> ()
-        c0 = Constant <value = float {1.5}> ()
-        c1 = Constant <value = float {2.5}> ()
-        c2 = Constant <value = float {-0.5}> ()
-        c3 = Constant <value = float {4.0}> ()
-        reach = Constant <value = float {2.0}> ()
+        none = Constant <value = double {0.0}> ()
+        unit = Constant <value = double {1.0}> ()
+        c0 = Constant <value = double {1.5}> ()
+        c1 = Constant <value = double {2.5}> ()
+        c2 = Constant <value = double {-0.5}> ()
+        c3 = Constant <value = double {4.0}> ()
+        reach = Constant <value = double {2.0}> ()
         far = Abs (x)
         i0 = Mul (far, c0)
         i1 = Sub (i0, c1)
@@ -99,8 +121,8 @@ _FILTERS: Final[Mapping[str, str]] = {
     """,
 }
 
-# How much each pixel of a side counts for each of the network's: (n_out, side) float32, rows that add up to 1. Source:
-# `precompute_coeffs` in Pillow's Resample.c. Distances in float64, since pictures may be wide.
+# How much each pixel of a side counts for each of the network's: (n_out, side) float64, whole numbers of 2**-22 parts.
+# Source: `precompute_coeffs` and `normalize_coeffs_8bpc` in Pillow's Resample.c.
 _SHARES: Final = """
 <domain: "autobackbone", opset_import: ["" : OPSET]>
 shares_of (side, start, length, first, n, n_out) => (shares)
@@ -123,22 +145,31 @@ shares_of (side, start, length, first, n, n_out) => (shares)
     offset = Sub (across, down)
     width = Max (scale, one)
     distance = Div (offset, width)
-    x = Cast <to = 1> (distance)
+    x = Identity (distance)
     FILTER
     total = ReduceSum <keepdims = 1> (raw, rows)
     is_empty = Equal (total, none)
     divisor = Where (is_empty, unit, total)
-    shares = Div (raw, divisor)
+    share = Div (raw, divisor)
+    parts = Constant <value = double {4194304.0}> ()
+    in_parts = Mul (share, parts)
+    sign = Sign (in_parts)
+    size_of = Abs (in_parts)
+    raised = Add (size_of, half)
+    floored = Floor (raised)
+    shares = Mul (floored, sign)
 }
 """
 _ROUNDED: Final = """
 <domain: "autobackbone", opset_import: ["" : OPSET]>
 rounded (numbers) => (whole)
 {
-    half = Constant <value = float {0.5}> ()
-    black = Constant <value = float {0.0}> ()
-    white = Constant <value = float {255.0}> ()
-    raised = Add (numbers, half)
+    half = Constant <value = double {0.5}> ()
+    parts = Constant <value = double {4194304.0}> ()
+    black = Constant <value = double {0.0}> ()
+    white = Constant <value = double {255.0}> ()
+    levels = Div (numbers, parts)
+    raised = Add (levels, half)
     floored = Floor (raised)
     whole = Clip (floored, black, white)
 }
@@ -179,12 +210,12 @@ _EITHER_FIRST: Final = f"""
     is_clearly_lower = Greater (shrinks_down, across_twice)
     is_tall = And (is_lower, is_clearly_lower)
     small = If (is_tall) <
-        then_branch = rows_first () => (float[batch, 3, HEIGHT, WIDTH] r3) {{ {_ROWS_FIRST} }},
-        else_branch = columns_first () => (float[batch, 3, HEIGHT, WIDTH] c3) {{ {_COLUMNS_FIRST} }}
+        then_branch = rows_first () => (double[batch, 3, HEIGHT, WIDTH] r3) {{ {_ROWS_FIRST} }},
+        else_branch = columns_first () => (double[batch, 3, HEIGHT, WIDTH] c3) {{ {_COLUMNS_FIRST} }}
     >
 """
 _ON_BORDER: Final = f"""
-    border = Constant <value = float[3,1,1] {{{", ".join(f"{one:.1f}" for one in BORDER)}}}> ()
+    border = Constant <value = double[3,1,1] {{{", ".join(f"{one:.1f}" for one in BORDER)}}}> ()
     rows_inside = autobackbone.is_inside (first_row, n_rows, size_row)
     columns_inside = autobackbone.is_inside (first_column, n_columns, size_column)
     axis_after = Constant <value = int64[1] {{1}}> ()
@@ -249,7 +280,7 @@ preprocessing (uint8[batch, height, width, 3] pictures) => (float[batch, 3, {hei
  int64 row = {{0}}, int64 column = {{1}}>
 {{
     channels_first = Transpose <perm = [0, 3, 1, 2]> (pictures)
-    whole = Cast <to = 1> (channels_first)
+    whole = Cast <to = 11> (channels_first)
     n_pixels = Shape <start = 1, end = 3> (pictures)
     sides = Cast <to = 11> (n_pixels)
     {_PLACES[preparation.resize]}
@@ -260,7 +291,8 @@ preprocessing (uint8[batch, height, width, 3] pictures) => (float[batch, 3, {hei
     from_left = Transpose <perm = [1, 0]> (to_left)
     {small}
     {pixels}
-    centred = Sub (pixels, mean)
+    levels = Cast <to = 1> (pixels)
+    centred = Sub (levels, mean)
     prepared = Div (centred, std)
 }}
 {functions}
