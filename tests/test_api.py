@@ -172,7 +172,7 @@ def test_only_the_front_keeps_weights(selection):
             selection.model(trial)
     with pytest.raises(RunError, match="there is no trial 999"):
         selection.model(999)
-    with pytest.raises(RunError, match=r"there is no trial \[0\]"):
+    with pytest.raises(ArgumentError, match=r"a trial is one of `trials`, or its number; \[0\] came"):
         selection.model([0])
     with pytest.raises(ArgumentError, match="one or more of latency_ms, n_params, megabytes; none came"):
         selection.best_under(None)

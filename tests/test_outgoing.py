@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -217,7 +218,43 @@ def test_a_network_that_was_cut_goes_out_as_onnx_and_not_to_timm(tmp_path, rando
         selection.to_timm(tmp_path / "timm", cut)
 
 
+@pytest.mark.parametrize("lr", [0, -1.0, float("nan"), float("inf"), "x", True])
+def test_a_rate_that_is_none_is_refused(searched, lr):
+    with pytest.raises(ArgumentError, match=r"lr is a learning rate above 0, or None for the trial's; .* came"):
+        searched("classification")[0].lightning_module(lr=lr)
+
+
+@pytest.mark.parametrize("n_unfrozen", [1.5, -1, "x", True])
+def test_a_depth_that_is_none_is_refused(searched, n_unfrozen):
+    with pytest.raises(ArgumentError, match="n_unfrozen is a whole number of trailing blocks"):
+        searched("classification")[0].lightning_module(n_unfrozen=n_unfrozen)
+
+
+@pytest.mark.parametrize("trial", [True, 1.0, "1", [0], np.array([0, 1])])
+def test_what_is_no_trial_is_refused(searched, trial):
+    with pytest.raises(ArgumentError, match="a trial is one of `trials`, or its number; "):
+        searched("classification")[0].model(trial)
+
+
+def test_a_trial_of_another_run_is_refused(searched, tmp_path):
+    selection = searched("classification")[0]
+    stranger = replace(selection.best, image_size=(64, 64))
+    with pytest.raises(ArgumentError, match=r"at 64x64 px\) is of another run: here that number is test_r"):
+        selection.to_onnx(tmp_path / "network.onnx", stranger)
+    assert not (tmp_path / "network.onnx").exists()
+
+
+def test_a_file_that_cannot_be_written_is_named_itself(searched, tmp_path):
+    selection = searched("classification")[0]
+    with pytest.raises(
+        ArgumentError, match=r"cannot write .*none/a\.pt2': .*directory: '[^']*none/a\.pt2'\. Name a file"
+    ):
+        selection.to_torch_export(tmp_path / "none" / "a.pt2")
+    with pytest.raises(ArgumentError, match="path is where to write to"):
+        selection.to_timm(f"{tmp_path}/a\0b")
+
+
 def test_bytes_that_are_no_picture_are_not_answered(searched, tmp_path):
     network = onnx_loader.OnnxNetwork(searched("classification")[0].to_onnx(tmp_path / "network.onnx").path)
-    with pytest.raises(OSError, match="cannot identify image file"):
+    with pytest.raises(OSError, match="10 bytes came that are no picture to Pillow"):
         network(io.BytesIO(b"no picture").getvalue())

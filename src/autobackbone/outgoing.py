@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from autobackbone.backbones.fromtimm import TimmBackbone
 from autobackbone.backbones.localdir import save_local_dir
 from autobackbone.choosing import name_of
 from autobackbone.crossfitting import ScoredPart
@@ -25,7 +27,7 @@ from autobackbone.exporting.transform import normalise
 from autobackbone.loading import RunReader
 from autobackbone.metrics import Metric, score, shown
 from autobackbone.predicting import Predictor
-from autobackbone.records import Candidate, Normalisation, Trial
+from autobackbone.records import Candidate, Normalisation, Trial, is_number, is_whole
 from autobackbone.search import trialfiles
 from autobackbone.tasks import predictions_of
 
@@ -126,7 +128,7 @@ class Outgoing:
 
     def timm(self, trial: Trial, folder: str | os.PathLike[str]) -> Exported:
         """As `Selection.to_timm` has it."""
-        if ":" in trial.backbone:
+        if not isinstance(self.reader.backbones[trial.backbone], TimmBackbone):
             raise BackboneError(
                 f"{name_of(trial)} is a network of {trial.backbone}, which timm does not build. Use to_onnx or "
                 "to_torch_export, or name a trial of a backbone of timm."
@@ -162,12 +164,18 @@ class Outgoing:
         from autobackbone.training.objective import Objective
         from autobackbone.training.tuner import class_weights_of, recipe_of
 
+        if lr is not None and not (is_number(lr) and 0 < lr < math.inf):
+            raise ArgumentError(f"lr is a learning rate above 0, or None for the trial's; {lr!r} came.")
+        if n_unfrozen is not None and not (is_whole(n_unfrozen) and n_unfrozen >= 0):
+            raise ArgumentError(
+                f"n_unfrozen is a whole number of trailing blocks, or None for the trial's; {n_unfrozen!r} came."
+            )
         arguments, task = self.facts["arguments"], self.reader.task
         labels = trialfiles.read_labels(self.reader.run, "train", task)
         candidate = Candidate(
             **trial.body._asdict(),
             n_unfrozen=trial.n_unfrozen if n_unfrozen is None else n_unfrozen,
-            lr=lr or trial.lr or _HEAD_LR,
+            lr=float(lr or trial.lr or _HEAD_LR),
             extras=trial.extras,
         )
         return ContinuedTraining(
@@ -226,7 +234,7 @@ def as_path(path: str | os.PathLike[str]) -> Path:
     Raises:
         ArgumentError: it is none.
     """
-    if not isinstance(path, (str, os.PathLike)):
+    if not isinstance(path, (str, os.PathLike)) or "\0" in str(path):
         raise ArgumentError(f"path is where to write to, a text or a path; {path!r} came.")
     return Path(path).expanduser().absolute()
 

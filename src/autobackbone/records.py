@@ -51,7 +51,8 @@ def is_number(value: object) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def _is_whole(value: object) -> bool:
+def is_whole(value: object) -> bool:
+    """A whole number of Python or NumPy, and no truth value."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
@@ -80,7 +81,7 @@ class Budget:
         if seconds is not None and (not is_number(seconds) or not 0 < seconds <= _LONGEST_S):
             raise BudgetError(f"wall_clock_s must be seconds above 0, at most {_LONGEST_S:.0e}, not {seconds!r}.")
         trials = self.n_trials
-        if trials is not None and (not _is_whole(trials) or trials < 0):
+        if trials is not None and (not is_whole(trials) or trials < 0):
             raise BudgetError(f"n_trials must be a whole number of at least 0, not {trials!r}.")
 
 
@@ -192,13 +193,13 @@ class Target:
             raise TargetError(f"target.name is a text, not {self.name!r}.")
         if re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", str(self.device)) is None:
             raise TargetError(f"target.device must be 'auto', 'cpu', 'mps', 'cuda' or 'cuda:N', not {self.device!r}.")
-        if not _is_whole(self.batch_size) or self.batch_size < 1:
+        if not is_whole(self.batch_size) or self.batch_size < 1:
             raise TargetError(f"target.batch_size must be a whole number of at least 1, not {self.batch_size!r}.")
         if self.precision not in ("auto", "float32", "bfloat16", "float16"):
             raise TargetError(
                 f"target.precision must be 'auto', 'float32', 'bfloat16' or 'float16', not {self.precision!r}."
             )
-        if self.n_threads is not None and (not _is_whole(self.n_threads) or self.n_threads < 1):
+        if self.n_threads is not None and (not is_whole(self.n_threads) or self.n_threads < 1):
             raise TargetError(f"target.n_threads must be a whole number of at least 1, not {self.n_threads!r}.")
 
     @classmethod

@@ -331,8 +331,8 @@ def written_whole(path: Path) -> Iterator[Path]:
         # Where nothing can be written nothing can be removed: what went wrong first is told.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        # A file that is full names itself only when it is opened.
-        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        # A file that is full names itself only when it is opened, and nobody asked for the one beside it.
+        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(temporary)):
             error.filename = str(path)
         raise
 

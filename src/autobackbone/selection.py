@@ -25,6 +25,7 @@ from autobackbone.choosing import (
     front_line,
     front_of,
     mark_front,
+    name_of,
     on_one_scale,
 )
 from autobackbone.costrecord import SIDE_BY_SIDE, SITTING, read_costs
@@ -41,7 +42,7 @@ from autobackbone.overfitting import advice, mark_overfitting
 from autobackbone.ownbackbone import OwnBackbone, own_given
 from autobackbone.predicting import Predictor
 from autobackbone.progress import Reporter
-from autobackbone.records import Body, Budget, Limits, Preference, RefitOn, Target, Task, Trial, counted
+from autobackbone.records import Body, Budget, Limits, Preference, RefitOn, Target, Task, Trial, counted, is_whole
 from autobackbone.refitting import Refit, refit, until_of
 from autobackbone.replaying import script_of
 from autobackbone.reports.seen import RunSeen
@@ -897,9 +898,20 @@ class Selection:
         if trial is None:
             return self.best
         number = trial.number if isinstance(trial, Trial) else trial
+        if not is_whole(number):
+            raise ArgumentError(f"a trial is one of `trials`, or its number; {trial!r} came.")
         found = next((one for one in self.trials if one.number == number), None)
         if found is None:
             raise RunError(f"there is no trial {number!r}; there are {len(self.trials)}, numbered from 0.")
+        if isinstance(trial, Trial) and (trial.body, trial.n_unfrozen, trial.lr) != (
+            found.body,
+            found.n_unfrozen,
+            found.lr,
+        ):
+            raise ArgumentError(
+                f"{name_of(trial)} ({trial.body}) is of another run: here that number is {found.body}. Give one of "
+                "this run's `trials`."
+            )
         return found
 
     def _validation(self, trial: Trial) -> NDArray[np.float32]:

@@ -146,6 +146,16 @@ def test_it_is_screened_trained_kept_and_opened_again(searched):
     assert again.model().transform.normalisation == EVERY[screened.backbone].normalisation()
 
 
+def test_timm_gets_its_own_networks_alone(searched, tmp_path):
+    (name,) = {trial.backbone for trial in searched.trials}
+    if name == TINY:
+        assert searched.to_timm(tmp_path / "timm").path.is_dir()
+        return
+    with pytest.raises(BackboneError, match=r"which timm does not build\. Use to_onnx or"):
+        searched.to_timm(tmp_path / "timm")
+    assert not (tmp_path / "timm").exists()
+
+
 def test_three_origins_in_one_search(weights, tmp_path):
     result = select_backbone(
         make_pictures(),

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _TURNS = {
@@ -102,7 +102,10 @@ def to_pixels(
         ValueError: a picture above 8 bits, and no range.
         OSError: it cannot be decoded; Pillow raises other kinds, too.
     """
-    image = _upright(Image.open(io.BytesIO(content)))
+    try:
+        image = _upright(Image.open(io.BytesIO(content)))
+    except UnidentifiedImageError:
+        raise UnidentifiedImageError(f"{len(content):,} bytes came that are no picture to Pillow.") from None
     if image.mode in _DEEP_MODES:
         return _of_array(np.asarray(image), value_range, channels)
     if channels is not None:

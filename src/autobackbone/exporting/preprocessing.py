@@ -5,8 +5,8 @@ matrices are made from the sides of the pictures that come. That holds for each 
 size, and asks no more of a runtime than products and sums: ONNX's own `Resize` has an order of its two passes, which
 rounding makes one that counts, and few runtimes have its `antialias`.
 
-Pillow counts in whole numbers, the shares of pixels in units of 2**-22. So does the graph: in float64, which has room for
-each sum of them, so that nothing depends on the order in which a runtime adds, and pixels are Pillow's to the bit.
+Pillow counts in whole numbers, the shares of pixels in units of 2**-22. So does the graph: in float64, which has room
+for each sum of them, so that nothing depends on the order in which a runtime adds, and pixels are Pillow's to the bit.
 """
 
 from __future__ import annotations
