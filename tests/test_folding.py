@@ -26,7 +26,7 @@ from autobackbone.runfolder import RunFolder
 from autobackbone.search import evaluate, trialfiles
 from autobackbone.search.costs import Costs
 from autobackbone.search.evaluate import tidy
-from autobackbone.search.foldheads import N_REPEATS
+from autobackbone.search.foldheads import N_REPEATS, score_frozen
 
 N_POOLED = 48
 
@@ -301,6 +301,16 @@ def test_a_trial_that_does_not_fit_is_left_out_and_told(shop):
         f"trial 1 is not scored by folds: they take about {TUNED_S + 6:.0f} s, and 3 s are left for them",
         f"trial 0 is not scored by folds: they take about {FROZEN_S:.0f} s, and 3 s are left for them",
     ]
+
+
+def test_a_head_on_a_part_of_the_pictures_is_not_scored_by_heads_on_all(shop):
+    short = replace(FROZEN, extras={"fitted_share": 12 / 38})
+    shop.trials = lambda: [short, TUNED]
+    assert kept_s(shop) == pytest.approx(TUNED_S)
+    cross_validate(shop, [short], SimpleNamespace(start_s=lambda: 0.0), left_s=lambda: 1000.0)
+    score_frozen(shop, short, np.zeros((N_POOLED, 4), np.float32))
+    (line,) = shop.reporter.lines
+    assert re.fullmatch("trial 0 is not scored by folds: its own head was fitted on a part .* would be better", line)
 
 
 def test_nothing_happens_where_no_folds_are_wanted(shop):

@@ -21,7 +21,7 @@ from autobackbone.records import Body, Trial
 from autobackbone.running.runner import Runner, Tunes
 from autobackbone.screening import extract
 from autobackbone.search.costs import EXACT_FACTOR, SETUP_S
-from autobackbone.search.foldheads import N_REPEATS, Folds, note, with_parts
+from autobackbone.search.foldheads import N_REPEATS, Folds, is_fitted_on_all, note, with_parts
 from autobackbone.search.repeating import candidate_again, useful_epochs, views_of
 from autobackbone.search.workshop import Workshop
 from autobackbone.training.tuner import MAX_EPOCHS
@@ -36,7 +36,7 @@ def kept_s(shop: Workshop) -> float:
         return 0.0
     trials = shop.trials()
     paused = [trial for trial in trials if trial.is_paused]
-    front = [trial for trial in front_of(trials, shop.metric) if trial.fold_score is None]
+    front = [trial for trial in front_of(trials, shop.metric) if trial.fold_score is None and is_fitted_on_all(trial)]
     front.sort(key=lambda trial: -to_maximised(shop.metric, trial.score or 0.0))
     kept = 0.0
     for trial in (*front, *paused):
@@ -66,7 +66,8 @@ def cross_validate(shop: Workshop, front: Sequence[Trial], runner: Runner, *, le
 
     For each fold the candidate is trained anew on the others, as it would be for use: a convex head on frozen features,
     and then as many epochs as its best rung had. That, its rate and depth were chosen on the validation part, whose
-    pictures lie in the folds, too; nothing further is chosen on them. What time then is left repeats it.
+    pictures lie in the folds, too; nothing further is chosen on them. What time then is left repeats it. A frozen
+    network whose own head saw a part of the pictures alone is passed over: heads of folds would be better ones.
     Nothing happens where pictures are many or the validation part was given.
 
     Args:
@@ -96,6 +97,7 @@ def cross_validate(shop: Workshop, front: Sequence[Trial], runner: Runner, *, le
                     shop.reporter.say(f"trial {trial.number} is not scored by folds: {lack}")
                 continue
             try:
+                _require_fitted_on_all(trial)
                 bench = bench or _Bench.of(shop, runner, repeat)
                 _score_one(shop, bench, trial, None if own_s == math.inf else time.monotonic() + own_s)
             except (TrialError, MetricError) as error:
@@ -104,6 +106,13 @@ def cross_validate(shop: Workshop, front: Sequence[Trial], runner: Runner, *, le
                 continue
             done[trial.number] += 1
             _tell_score(shop, trial.number)
+
+
+def _require_fitted_on_all(trial: Trial) -> None:
+    if not is_fitted_on_all(trial):
+        raise TrialError(
+            "its own head was fitted on a part of the training pictures, and those of folds would be better"
+        )
 
 
 def judged(shop: Workshop, front: Sequence[Trial]) -> Judged:

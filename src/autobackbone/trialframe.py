@@ -63,7 +63,7 @@ _NUMERIC = (
     "fold_score_high",
 )
 # Noted by the search for itself.
-_OWN = frozenset({"strength", "forward_s", "scored_share", "n_compared", "legs"})
+_OWN = frozenset({"strength", "forward_s", "scored_share", "fitted_share", "n_compared", "legs"})
 
 
 def frame_of(trials: Sequence[Trial]) -> pd.DataFrame:

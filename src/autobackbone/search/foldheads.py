@@ -118,6 +118,11 @@ def gathered(bundle: DataBundle, reached: Features) -> Floats | None:
     return rows
 
 
+def is_fitted_on_all(trial: Trial) -> bool:
+    """Whether heads of folds are like a trial's own: those of a frozen network whose time was short are better."""
+    return trial.n_unfrozen > 0 or trial.extras.get("fitted_share", 1.0) == 1.0
+
+
 def score_frozen(shop: Workshop, trial: Trial, features: Floats | None) -> None:
     """Score a network that was just screened by folds, where there is time: once under a clock, as what is left of it
     at the end serves the front; else with all repeats.
@@ -127,7 +132,7 @@ def score_frozen(shop: Workshop, trial: Trial, features: Floats | None) -> None:
         trial: the network with its head.
         features: (n, n_features) of all pictures; `None` where some were not reached, or none are wanted.
     """
-    if features is None:
+    if features is None or not is_fitted_on_all(trial):
         return
     head_s = max(0.0, (trial.train_seconds or 0.0) - shop.costs.forward_s[trial.body] * len(features))
     left_s = shop.clock.left_s()

@@ -90,6 +90,7 @@ def frozen_trial(shop: Workshop, priced: Priced, screened: Screened | None) -> T
             "strength": screened.head.strength,
             "forward_s": screened.seconds_per_image,
             "scored_share": float(is_scored.mean()),
+            "fitted_share": screened.n_train / n_train,
             **({CLASS_WEIGHTS: shop.space.head_weights} if CLASS_WEIGHTS in shop.space.extras else {}),
         },
     )
