@@ -21,6 +21,8 @@ _NEEDED: dict[Runtime, tuple[tuple[str, ...], str]] = {
     "onnxruntime-int8": (("onnxruntime", "onnx", "onnxscript"), "onnx"),
     "openvino": (("openvino", "onnx", "onnxscript"), "openvino"),
 }
+# How a target is told where that is more or less than a runtime and a precision.
+_RUN_BY: dict[Runtime, str] = {"torch": "{}", "onnxruntime-int8": "onnxruntime-int8 (scores are of {})"}
 _DTYPES: dict[Precision, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -96,9 +98,9 @@ def describe(target: Target) -> str:
     settled = resolve(target)
     threads = f"{settled.n_threads} thread{'s' if settled.n_threads != 1 else ''}"
     place = f"{_chip(settled.device)}, {threads}" if settled.device == "cpu" else _chip(settled.device)
-    runtime = "" if settled.runtime == "torch" else f"{settled.runtime}, "
     named = "" if settled.name is None else f"{settled.name}: "
-    return f"{named}{settled.device} ({place}), {runtime}{settled.precision}, batch {settled.batch_size}"
+    by = _RUN_BY.get(settled.runtime, f"{settled.runtime}, {settled.precision}")
+    return f"{named}{settled.device} ({place}), {by.format(settled.precision)}, batch {settled.batch_size}"
 
 
 def hardware(target: Target) -> dict[str, str | int]:
