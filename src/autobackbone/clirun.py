@@ -316,6 +316,9 @@ def export(
     preprocessing: Annotated[
         bool, typer.Option(help="Whether the ONNX file takes pictures of any size, or inputs.")
     ] = True,
+    model_card: Annotated[
+        bool, typer.Option("--model-card", help="With timm's folder a README.md as the Hugging Face Hub reads it.")
+    ] = False,
     trial: TrialNumber = None,
     data: Dataset = None,
     metric: OwnMetric = None,
@@ -324,6 +327,8 @@ def export(
     """Write a trial's network for use elsewhere."""
     from autobackbone import open_run
 
+    if form != "timm" and model_card:
+        raise ArgumentError(f"--model-card is for --format timm; {form!r} came. Leave it out.")
     if form != "onnx" and (int8 or not preprocessing):
         raise ArgumentError(f"--int8 and --no-preprocessing are for --format onnx; {form!r} came. Leave them out.")
     selection = open_run(run, metric=metric, storage=storage)
@@ -331,7 +336,10 @@ def export(
         precision: Literal["float32", "int8"] = "int8" if int8 else "float32"
         exported = selection.to_onnx(path, trial, with_preprocessing=preprocessing, precision=precision, dataset=data)
     else:
-        exported = selection.to_timm(path, trial) if form == "timm" else selection.to_torch_export(path, trial)
+        is_timm = form == "timm"
+        exported = (
+            selection.to_timm(path, trial, model_card=model_card) if is_timm else selection.to_torch_export(path, trial)
+        )
     typer.echo(harmless(str(exported)))
 
 

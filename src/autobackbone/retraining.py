@@ -338,7 +338,7 @@ def recorded_bundle(
     given = dataset if dataset is not None else facts.get("dataset")
     if given is None:
         raise ArgumentError(
-            "training again needs the pictures, which the run does not hold: give dataset=, as for the search. A data "
+            "this needs the pictures, which the run does not hold: give dataset=, as for the search. A data "
             "frame or arrays can only be given in Python."
         )
     preparation = Preparation.from_json(facts["preparation"])

@@ -45,6 +45,7 @@ from autobackbone.progress import Reporter
 from autobackbone.records import Body, Budget, Limits, Preference, RefitOn, Target, Task, Trial, counted, is_whole
 from autobackbone.refitting import Refit, refit, until_of
 from autobackbone.replaying import script_of
+from autobackbone.reports.modelcard import save_model_card
 from autobackbone.reports.seen import RunSeen
 from autobackbone.retargeting import Repriced, repriced, stopped_line
 from autobackbone.retraining import Retrainer, bundle_of
@@ -697,19 +698,25 @@ class Selection:
             bundle=lambda: bundle_of(self._run, self._facts, given, wanted.image_size, cache_dir=cache_dir),
         )
 
-    def to_timm(self, folder: str | Path, trial: Trial | int | None = None) -> Exported:
+    def to_timm(self, folder: str | Path, trial: Trial | int | None = None, *, model_card: bool = False) -> Exported:
         """Write a trial's network so that `timm.create_model("local-dir:FOLDER", pretrained=True)` gives it.
 
         Args:
             folder: for `model.safetensors` and `config.json`; made if need be.
             trial: as in `model`.
+            model_card: whether a `README.md` is written, too, as the Hugging Face Hub reads it: scores, the front, the
+                digest of the data, the licence of the weights. The folder can then be uploaded as it is.
 
         Raises:
             ArgumentError: it cannot be written.
             BackboneError: timm cannot build it by its name, such as a network that was cut.
             RunError: the trial's weights were not kept.
         """
-        return self._outgoing.timm(self._trial(trial), folder)
+        wanted = self._trial(trial)
+        written = self._outgoing.timm(wanted, folder)
+        if model_card:
+            save_model_card(self._seen, wanted, written.path)
+        return written
 
     def to_torch_export(self, path: str | Path, trial: Trial | int | None = None) -> Exported:
         """Write a trial's network as a program for `torch.export.load(path).module()`, with the batch free.
