@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from autobackbone.choosing import as_they_stand, name_of
+from autobackbone.choosing import as_they_stand, name_of, scored_on
 from autobackbone.crossfitting import ScoredPart
 from autobackbone.errors import ArgumentError, RunError
 from autobackbone.metrics import Metric, paired_interval, scale_of, score, shown, to_maximised
@@ -264,4 +264,5 @@ def _front(trials: Sequence[Trial]) -> list[Trial]:
 def _line(trial: Trial, metric: Metric) -> str:
     (judged,) = as_they_stand([trial])
     tested = "" if trial.test_score is None else f", test {shown(metric, trial.test_score)}"
-    return f"{trial.latency_ms:8.2f} ms  {shown(metric, judged.score or 0.0)}{tested}  {name_of(trial)}"
+    on = scored_on(trial) if trial.fold_score is None else ""
+    return f"{trial.latency_ms:8.2f} ms  {shown(metric, judged.score or 0.0)}{on}{tested}  {name_of(trial)}"

@@ -575,7 +575,8 @@ class Selection:
         """All trials as a table, one row each, in order of number.
 
         Times in milliseconds or seconds as the names say; `score` and `fold_score` with their standard errors and
-        `test_score` with its 95 % interval in the metric's own sign and unit;
+        `test_score` with its 95 % interval in the metric's own sign and unit; `scored_share` is the share of the
+        validation pictures that `score` stands on, below 1 where the time was too short for all of them;
         `lr` is NaN where nothing was trained by gradient, `n_blocks_kept` where the whole backbone is used; further
         searched parameters have a column of their own; `balanced_score` is the balanced accuracy on the pictures of
         `score`, where uneven classes flatter that, else NaN.

@@ -90,6 +90,7 @@ def frozen_trial(shop: Workshop, priced: Priced, screened: Screened | None) -> T
             "strength": screened.head.strength,
             "forward_s": screened.seconds_per_image,
             "scored_share": float(is_scored.mean()),
+            "n_validation": len(is_scored),
             **({CLASS_WEIGHTS: shop.space.head_weights} if CLASS_WEIGHTS in shop.space.extras else {}),
         },
     )
