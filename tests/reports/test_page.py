@@ -151,7 +151,7 @@ def test_where_the_pictures_are_not_at_hand_it_says_so(copied, tmp_path, dataset
     assert all(mistake.picture for mistake in page.mistakes.shown)
     (copied.path / "run.json").write_text(json.dumps(facts | {"dataset": None}))
     page, _ = page_facts(open_run(copied.path)._seen, n_pictures=3, dataset=None)
-    assert "they lay in memory" in page.mistakes.note
+    assert "the run holds no path to them" in page.mistakes.note
 
 
 def test_of_a_run_without_a_finished_trial_it_says_what_there_is(copied, tmp_path):

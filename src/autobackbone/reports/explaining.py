@@ -11,11 +11,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from autobackbone.choosing import name_of
+from autobackbone.choosing import name_of, scored_on
 from autobackbone.errors import MetricError, RunError
 from autobackbone.metrics import paired_interval, scale_of, score, shown, to_maximised
 from autobackbone.optimism import unconfirmed
 from autobackbone.records import Trial, counted
+from autobackbone.replaying import going_on
 from autobackbone.reports.seen import RunSeen, Said, said_part
 from autobackbone.showing import harmless
 
@@ -211,7 +212,7 @@ def _further(seen: RunSeen) -> Iterator[str]:
     if not told:
         yield "Nothing stands out. More time tries further combinations, and scores the best ones more surely."
     yield from (f"- {line}" for line in told)
-    yield f'To go on: open_run({str(seen.reader.run.path)!r}).more("20min"), or: autobackbone more RUN --budget 20min'
+    yield f"To go on: {going_on(seen.reader.run.path, seen.facts, seen.metric)}"
 
 
 def _edges(seen: RunSeen) -> Iterator[str]:
@@ -298,15 +299,16 @@ def _top(seen: RunSeen, trials: Sequence[Trial]) -> Trial:
 
 
 def _range(seen: RunSeen, trials: Sequence[Trial]) -> str:
-    scores = sorted(trial.score or 0.0 for trial in trials)
-    if len(scores) == 1:
-        return f"It scored {shown(seen.metric, scores[0])}."
-    return f"They scored {shown(seen.metric, scores[0])} to {shown(seen.metric, scores[-1])}."
+    told = [
+        f"{shown(seen.metric, trial.score or 0.0)}{scored_on(trial)}"
+        for trial in sorted(trials, key=lambda one: one.score or 0.0)
+    ]
+    return f"It scored {told[0]}." if len(told) == 1 else f"They scored {told[0]} to {told[-1]}."
 
 
 def _score(seen: RunSeen, trial: Trial) -> str:
     """In validation, and by folds where it has them."""
-    told = _with_error(seen, trial.score, trial.score_se)
+    told = f"{_with_error(seen, trial.score, trial.score_se)}{scored_on(trial)}"
     return (
         told if trial.fold_score is None else f"{told}, by folds {_with_error(seen, trial.fold_score, trial.fold_se)}"
     )
