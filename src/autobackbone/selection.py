@@ -342,7 +342,11 @@ class Selection:
 
     @cached_property
     def advice(self) -> tuple[str, ...]:
-        """What overfits and what to do about it, in five sentences at most; empty where there is nothing to say."""
+        """What overfits, or fits its training pictures fully, and what to do about it, in six sentences at most.
+
+        Empty where no training got worse in validation while it went on, and the best ones are no further from their
+        training pictures than chance may do. That says nothing of how good they are.
+        """
         return advice(self.trials, self.metric)
 
     def reproduce(self) -> str:
