@@ -89,6 +89,7 @@ def test_the_difference_is_paired_over_the_same_pictures_and_turns_with_the_orde
     assert back.paired.gain == pytest.approx(-forth.paired.gain)
     assert f"run: {len(forth.trials[0])} trials" in str(forth)
     assert forth.sentence in str(forth)
+    assert repr(forth) == f"<Comparison of accuracy: {forth.sentence}>"
 
 
 def test_where_data_differ_pictures_count_that_both_kept_apart(run, other, tmp_path):

@@ -111,6 +111,10 @@ class Comparison:
         lines += [self.sentence, *(f"note: {note}" for note in self.notes)]
         return "\n".join(map(harmless, lines))
 
+    def __repr__(self) -> str:
+        """What it says, in one line: all its trials would fill pages."""
+        return harmless(f"<Comparison of {self.metric.name}: {self.sentence}>")
+
     @property
     def sentence(self) -> str:
         """What the chosen trials come to."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numbers
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
@@ -200,6 +200,13 @@ class Target:
             )
         if self.n_threads is not None and (not _is_whole(self.n_threads) or self.n_threads < 1):
             raise TargetError(f"target.n_threads must be a whole number of at least 1, not {self.n_threads!r}.")
+
+    def __repr__(self) -> str:
+        """As a dataclass has it, with timings counted."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        told = {name: repr(value) for name, value in values.items()}
+        told |= {"timings": f"<{len(self.timings):,} of a table>"} if self.timings is not None else {}
+        return f"Target({', '.join(f'{name}={value}' for name, value in told.items())})"
 
     @classmethod
     def from_csv(cls, path: str | Path, *, name: str | None = None) -> Target:

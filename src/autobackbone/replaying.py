@@ -132,7 +132,7 @@ def _search(
         "metric": repr(facts["metric"]),
         "backbones": repr([name for name, _ in facts[_SIZES]]),
         _SIZES: None if arguments[_SIZES] is None else repr([tuple(size) for size in arguments[_SIZES]]),
-        "target": repr(Target.from_json(arguments["target"])),
+        "target": _target(Target.from_json(arguments["target"])),
         "limits": repr(Limits(**arguments["limits"])),
         "space": repr(as_given(arguments["space"])) if arguments["space"] else None,
         "seed": repr(arguments["seed"]),
@@ -204,6 +204,10 @@ def _without_the_clock(facts: Mapping[str, Any], trials: Sequence[Trial], budget
         f"Without one each of {pairs} that keeps the limits is screened{few}.",
         "So other trials come out, and it may take far longer.",
     ]
+
+
+def _target(target: Target) -> str:
+    return repr(target) if target.timings is None else f"Target.from_json({target.to_json()!r})"
 
 
 def _asked(name: str, value: Any) -> str:

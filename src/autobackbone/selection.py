@@ -819,7 +819,7 @@ class Selection:
             n: rows at most.
 
         Returns:
-            Columns `name`, `part`, `label`, `suggested`, `label_probability`, `suggested_probability` and `score`: the
+            Columns `name`, `label`, `label_probability`, `part`, `suggested_probability`, `suggested` and `score`: the
             logarithm of how many times likelier the suggestion is, both raised by 0.05. What is as likely as any
             suggestion is not listed. Of several labels of a picture the most doubtful one is judged. Numbers have no
             probabilities: those are listed that are further from what is said than three robust standard deviations of
