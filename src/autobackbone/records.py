@@ -494,6 +494,18 @@ def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
+def shown_megabytes(megabytes: float) -> str:
+    """A size as it is printed: of a small network more digits than of a large one.
+
+    Example:
+        >>> [shown_megabytes(value) for value in (102.23, 0.07, 0.001)]
+        ['102.2', '0.07', '<0.01']
+    """
+    if megabytes >= 1:
+        return f"{megabytes:.1f}"
+    return f"{megabytes:.2f}" if megabytes >= 0.005 else "<0.01"
+
+
 def as_image_sizes(value: Sequence[int | Sequence[int]] | int | None) -> tuple[ImageSize, ...] | None:
     """Read image sizes in any form that users write.
 

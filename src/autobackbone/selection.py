@@ -51,7 +51,7 @@ from autobackbone.reviewing import contradictions, suspects
 from autobackbone.runfolder import RunFolder, cache_folder
 from autobackbone.runners import RunnerRay
 from autobackbone.search.similar import read_similar
-from autobackbone.search.stagecosts import read_stages
+from autobackbone.search.stagecosts import read_stages, read_untimely
 from autobackbone.search.study import has_ended, load_study, read_sound_trials
 from autobackbone.search.studyplace import place_of_run
 from autobackbone.servers import Server, as_server
@@ -890,6 +890,7 @@ class Selection:
             advice=self.advice,
             stage_seconds=read_stages(self.study),
             has_ended=has_ended(self.study),
+            n_untimely=read_untimely(self.study),
         )
 
     @property

@@ -13,6 +13,7 @@ from rich.table import Table
 from autobackbone.choosing import scored_on
 from autobackbone.metrics import aligned
 from autobackbone.optimism import unconfirmed
+from autobackbone.records import shown_megabytes
 from autobackbone.showing import harmless
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def _facts(trial: Trial, chosen: int | None, *, form: str, has_state: bool) -> d
         "ms": _number(trial.latency_ms, ".2f"),
         "p95": _number(trial.latency_p95_ms, ".2f"),
         "pictures/s": _number(trial.images_per_s, ".0f"),
-        "MB": _number(trial.megabytes, ".1f"),
+        "MB": "" if trial.megabytes is None else shown_megabytes(trial.megabytes),
     }
     state = trial.shown_state
     state = f"{state}: {trial.reason.removeprefix('paused ')}" if trial.reason else state
@@ -182,7 +183,9 @@ def _range(low: float | None, high: float | None) -> str:
 
 
 def _number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
+    if value is None:
+        return ""
+    return "–" if math.isnan(value) else format(value, form)
 
 
 def _with_error(value: float | None, error: float | None, form: str) -> str:

@@ -52,6 +52,29 @@ def test_each_network_is_named_with_what_spoke_for_it_and_what_was_left_out(sele
     assert all(re.sub(r"\s+", " ", note)[:30] in told for note in selection.notes)
 
 
+def test_why_pairs_were_not_tried_is_told_as_far_as_the_run_knows(selection):
+    seen = selection._seen
+    sizes = [["more", [[32, 32], [40, 40], [48, 48]]], *seen.facts["image_sizes"]]
+    wider = replace(seen, facts={**seen.facts, "image_sizes": sizes})
+    told = {n: section(explanation(replace(wider, n_untimely=n)), HEADINGS[1]) for n in (None, 0, 2, 3, 9)}
+    assert all("3 of these 4 pairs were not tried" in one for one in told.values())
+    assert "not tried for want of time." in told[3]
+    assert "not tried for want of time." in told[9]
+    assert "not tried: 2 for want of time, the others promised less, broke a limit" in told[2]
+    assert "not tried: they promised less, broke a limit" in told[0]
+    assert "want of time" not in told[None]
+    assert seen.n_untimely == 0  # the search has noted it
+
+
+def test_one_network_is_told_as_one(selection):
+    seen = selection._seen
+    finished = {one.n_unfrozen > 0: one for one in seen.trials if one.state == "finished"}
+    told = section(explanation(replace(seen, trials=tuple(finished.values()))), HEADINGS[2])
+    assert "1 frozen network: it stayed as it was" in told
+    assert "1 network was fine-tuned, its last blocks trained" in told
+    assert "each" not in told
+
+
 def test_freezing_less_is_told_by_the_paired_difference_of_the_same_pictures(selection):
     told = section(selection.explain(), HEADINGS[3])
     found = [float(number) for number in re.findall(r"against the frozen one: ([-+][\d.e+-]+) points", told)]

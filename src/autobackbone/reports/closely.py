@@ -11,7 +11,7 @@ import numpy as np
 from autobackbone.choosing import front_line, scored_on
 from autobackbone.metrics import Metric, scale_of, shown, to_maximised
 from autobackbone.metrics.details import LabelScore, NumberScore, confusions, label_scores, number_scores
-from autobackbone.records import Trial
+from autobackbone.records import Trial, shown_megabytes
 from autobackbone.reports.seen import RunSeen, Said, said_of
 from autobackbone.trialframe import searched
 
@@ -61,7 +61,7 @@ def rows_of(trial: Trial, metric: Metric) -> list[tuple[str, str]]:
         ("preparing a picture", _formed(trial.preprocess_ms, ".2f", " ms")),
         ("throughput", _formed(trial.images_per_s, ",.0f", " pictures/s")),
         ("parameters", _formed(trial.n_params, ",d")),
-        ("weights", _formed(trial.megabytes, ".1f", " MB")),
+        ("weights", None if trial.megabytes is None else f"{shown_megabytes(trial.megabytes)} MB"),
         ("training took", _formed(trial.train_seconds, ",.0f", " s")),
         ("overfits", "yes: validation fell while training went on" if trial.overfits else None),
         ("remark", trial.reason or None),

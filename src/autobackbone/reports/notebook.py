@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from autobackbone.choosing import name_of, scored_on
 from autobackbone.metrics import scale_of, shown
-from autobackbone.records import Trial, counted
+from autobackbone.records import Trial, counted, shown_megabytes
 from autobackbone.reports.closely import latency_of, tested
 from autobackbone.reports.seen import RunSeen
 
@@ -85,7 +85,7 @@ def chosen_facts(seen: RunSeen) -> ChosenFacts | None:
         (f"{name} in test", tested(trial, seen.metric)),
         ("latency", latency_of(trial)),
         ("parameters", None if trial.n_params is None else f"{trial.n_params / 1e6:.2f} million"),
-        ("weights", None if trial.megabytes is None else f"{trial.megabytes:.1f} MB"),
+        ("weights", None if trial.megabytes is None else f"{shown_megabytes(trial.megabytes)} MB"),
     ]
     return ChosenFacts(name=name_of(trial), figures=tuple((name, value) for name, value in told if value is not None))
 
@@ -135,7 +135,7 @@ def _cells(seen: RunSeen, trial: Trial, *, has_folds: bool) -> tuple[str, ...]:
         *((_with_error(seen, trial.fold_score, trial.fold_se) or "",) if has_folds else ()),
         tested(trial, seen.metric) or "",
         "" if trial.latency_ms is None else f"{trial.latency_ms:.2f}",
-        "" if trial.megabytes is None else f"{trial.megabytes:.1f}",
+        "" if trial.megabytes is None else shown_megabytes(trial.megabytes),
         "" if trial.state == "finished" else f"{trial.shown_state}: {trial.reason}",
     )
 
