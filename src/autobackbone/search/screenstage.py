@@ -348,7 +348,9 @@ def _screened(
         until=until,
         head_until=head_until,
         n_most=n_most,
-        on_progress=lambda done: shop.reporter.progress(shop.use_share(), f"screening {priced.body}: {done:.0%}"),
+        on_progress=lambda done: shop.reporter.progress(
+            shop.use_share(), f"screening {priced.body}: {100 * done:.0f} %"
+        ),
         taps=taps,
         on_features=on_features,
         class_weights=shop.space.head_weights,

@@ -60,8 +60,8 @@ def read_similar(run: RunFolder) -> pd.DataFrame:
     if not run.similar_file.is_file():
         raise RunError(
             f"the run {str(run.path)!r} has not looked for similar pictures: it does so with the first network that it "
-            f"screens, among up to {_MOST_PICTURES:,} training pictures, where that takes less than {_SHARE:.0%} of "
-            "the time. Search with more time in another run_dir."
+            f"screens, among up to {_MOST_PICTURES:,} training pictures, where that takes less than "
+            f"{100 * _SHARE:.0f} % of the time. Search with more time in another run_dir."
         )
     try:
         table = pd.read_csv(run.similar_file, dtype=dict.fromkeys(_COLUMNS[:4], str), keep_default_na=False)
