@@ -24,6 +24,7 @@ from sqlalchemy.engine import Engine
 from tests.conftest import TINY, command, make_pictures
 
 from autobackbone import Budget, Limits, RunnerRay, Target, open_run, plan, select_backbone
+from autobackbone.choosing import scored_on
 from autobackbone.costrecord import SITTING, read_costs
 from autobackbone.errors import (
     ArgumentError,
@@ -435,6 +436,8 @@ def test_where_not_all_pairs_can_pass_a_part_of_the_pictures_says_which_ones_do(
     assert wholes[1].body in {trial.body for trial in parts}
     assert all(trial.extras["scored_share"] == 1 for trial in wholes)
     assert all("training pictures, scored on" in trial.reason and trial.score is not None for trial in parts)
+    assert all(scored_on(trial).replace("pictures", "validation pictures") in trial.reason for trial in parts)
+    assert all(scored_on(trial) for trial in parts)
     assert not any(trial.on_front for trial in parts)
     # Trained is what has passed all pictures.
     tuned = [trial for trial in result.trials if trial.n_unfrozen > 0]

@@ -12,11 +12,13 @@ from autobackbone.choosing import (
     as_they_stand,
     choose,
     choose_under,
+    front_line,
     front_of,
     is_beaten_for_good,
     mark_front,
     name_of,
     on_one_scale,
+    scored_on,
     settled_tolerance,
     trial_line,
     with_caution,
@@ -208,7 +210,17 @@ def test_a_choice_by_a_part_of_the_pictures_says_so():
     whole = Choice(trial=trial(0, 0.9, 5.0), reason="it is alone.")
     assert with_caution(whole) == whole
     part = with_caution(replace(whole, trial=replace(whole.trial, extras={"scored_share": 0.05})))
-    assert part.reason.startswith("it is alone. Caution: the time was too short to score more than 5% of")
+    assert part.reason.startswith("it is alone. Caution: the time was too short to score it on more than 5 % of the p")
+
+
+def test_a_score_of_a_part_of_the_pictures_says_so_in_every_line():
+    part = replace(trial(0, 0.5, 5.0), extras={"scored_share": 6 / 39, "n_validation": 39}, test_score=0.562)
+    part = replace(part, test_score_low=0.4, test_score_high=0.7)
+    assert scored_on(replace(part, extras={"scored_share": 1.0, "n_validation": 39})) == ""
+    assert "accuracy 0.500 on 6 of 39 pictures, 5.0 ms" in trial_line(part, ACCURACY)
+    assert "accuracy 0.500 on 6 of 39 pictures, test 0.562" in front_line(part, ACCURACY, is_chosen=True)
+    assert "more than 6 of 39 pictures" in with_caution(Choice(trial=part, reason="it is alone.")).reason
+    assert "0.500 on 15 % of the pictures" in trial_line(replace(part, extras={"scored_share": 6 / 39}), ACCURACY)
 
 
 def test_a_score_of_a_part_of_the_pictures_beats_none_on_all_of_them():

@@ -70,6 +70,14 @@ def test_a_run_against_itself_differs_by_nothing(run):
     assert "no more than chance may do" in found.sentence
 
 
+def test_a_score_of_a_part_of_the_pictures_says_so(run):
+    found = compare(run, run)
+    extras = {"scored_share": 6 / 39, "n_validation": 39}
+    part = [replace(one, extras={**one.extras, **extras}, fold_score=None) for one in found.trials[0]]
+    assert "on 6 of 39 pictures" not in str(found)
+    assert "on 6 of 39 pictures, test" in str(replace(found, trials=(tuple(part), found.trials[1])))
+
+
 def test_the_difference_is_paired_over_the_same_pictures_and_turns_with_the_order(run, other):
     worsen(other)
     forth, back = compare(run, other), compare(other, run)
@@ -81,6 +89,7 @@ def test_the_difference_is_paired_over_the_same_pictures_and_turns_with_the_orde
     assert back.paired.gain == pytest.approx(-forth.paired.gain)
     assert f"run: {len(forth.trials[0])} trials" in str(forth)
     assert forth.sentence in str(forth)
+    assert repr(forth) == f"<Comparison of accuracy: {forth.sentence}>"
 
 
 def test_where_data_differ_pictures_count_that_both_kept_apart(run, other, tmp_path):

@@ -32,7 +32,7 @@ def test_every_warning_says_what_to_do_and_nothing_else_does(checks):
 
 def test_the_search_is_a_real_one(checks):
     found = re.fullmatch(
-        r"(\d+) trials of (\S+) in \d+ s; the chosen one: .* ms, (\d+)% right .*", checks["search"].detail
+        r"(\d+) trials of (\S+) in \d+ s; the chosen one: .* ms, (\d+) % right .*", checks["search"].detail
     )
     assert found is not None, checks["search"].detail
     assert int(found[1]) >= 1

@@ -212,7 +212,10 @@ def test_time_that_is_left_repeats_the_folds(search, tmp_path, monkeypatch, caps
     predictions = folded(result, tuned.number)
     assert predictions.shape == (N_REPEATS, N_POOLED, 3)
     assert (tuned.fold_score, tuned.fold_se) == pytest.approx(expected(result, predictions)[:2])
-    assert f"trial {tuned.number} by folds: accuracy {tuned.fold_score:.3f} ± " in capsys.readouterr().err
+    told = capsys.readouterr().err
+    again = f", over {N_REPEATS} repeats with other folds"
+    assert f"trial {tuned.number} by folds{again}: accuracy {tuned.fold_score:.3f} ± " in told
+    assert told.count(f"trial {tuned.number} by folds: accuracy ") == 1
 
 
 def test_a_run_without_repeats_can_be_read(searched, tmp_path):

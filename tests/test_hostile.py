@@ -402,6 +402,8 @@ def test_threads_of_another_kind_are_no_code(run, value):
         ("n_blocks_kept", 1.5, "a whole number"),
         ("rung_scores", ["x"], "a list of numbers"),
         ("extras", [], "a mapping"),
+        ("extras", {"scored_share": "half"}, "a mapping, its scored_share from 0 to 1"),
+        ("extras", {"scored_share": 0.5, "n_validation": "[2J"}, "a mapping, its scored_share from 0 to 1"),
         ("resize", "stretch", "one of"),
     ],
 )

@@ -64,7 +64,7 @@ def test_a_run_on_what_comes_once_goes_on_with_the_same_alone(tmp_path, weights)
     assert [one.score for one in again.trials] == [one.score for one in first.trials]
     opened = open_run(first.path)
     go_on = {"cache_dir": tmp_path / "cache", "progress": False}
-    with pytest.raises(ArgumentError, match="lay in memory: give dataset="):
+    with pytest.raises(ArgumentError, match=r"holds no path to its pictures, .* give dataset="):
         opened.more(Budget(n_trials=0), **go_on)
     with pytest.raises(RunError, match="dataset has changed since"):
         opened.more(Budget(n_trials=0), dataset=lambda: zip(X[::-1], Y[::-1], strict=True), **go_on)

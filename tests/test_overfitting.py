@@ -1,4 +1,5 @@
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from autobackbone.metrics import metric_for, score, standard_error, to_maximised
 from autobackbone.overfitting import advice, fit_of, is_full, mark_overfitting
 from autobackbone.records import Candidate, Trial
 from autobackbone.screening import screen
+from autobackbone.search.extras import NUMBERS
 from autobackbone.training.activations import ActivationCache
 from autobackbone.training.stores import Stores
 from autobackbone.training.tuner import Tuner
@@ -176,8 +178,29 @@ def test_where_the_best_is_a_frozen_head_that_has_nothing_left_to_learn_it_is_sa
     assert "more pictures, or augmented ones" in beside
     assert said([frozen(1.0, 0.99)]) == ()  # within chance of what it is in training
     assert said([frozen(0.95, 0.8)]) == ()
-    assert said([frozen(1.0, 0.9), trial([0.9, 1.0], [0.9, 0.95])]) == ()
+    assert said([frozen(1.0, 0.9), trial([0.9, 0.97], [0.9, 0.95])]) == ()
     assert said([]) == ()
+
+
+def test_a_fine_tuned_one_that_has_nothing_left_to_learn_is_told_what_may_help():
+    curves = (0.985, 0.994, 1.0, 1.0), (0.891, 0.879, 0.894, 0.897)
+    assert not overfits(*curves, se=0.02)
+    (sentence,) = said([frozen(0.9, 0.8), trial(*curves, se=0.02)])
+    assert sentence == (
+        "trial 1 (net at 96x96 px, 2 of 5 blocks unfrozen) fits the training pictures fully by epoch 2 and has 89.7 % "
+        "of accuracy in validation: more pictures, or augmented ones, fewer unfrozen blocks, or more weight decay "
+        "(space={'weight_decay': (1e-3, 1e-1)}) may help it."
+    )
+    assert set(re.findall(r"'(\w+)':", sentence)) <= set(NUMBERS)
+    (shallow,) = said([trial(*curves, se=0.02, n_unfrozen=1)])
+    assert "fewer" not in shallow
+    # Beside a better frozen one that of the front is told.
+    assert said([frozen(0.95, 0.92), trial(*curves, se=0.02)]) == ()
+    (of_front,) = said([frozen(0.95, 0.92), trial(*curves, se=0.02, on_front=True)])
+    assert of_front == sentence
+    assert said([trial(*curves, se=0.1)]) == ()  # within chance
+    assert said([trial((0.8, 0.9, 0.95), (0.7, 0.8, 0.8), se=0.02)]) == ()  # something is left to learn
+    assert len(said([trial(*CLASSIC)])) == 1  # what overfits is told once
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdefgh"), SHARES, st.booleans()), max_size=12))

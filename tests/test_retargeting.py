@@ -84,7 +84,7 @@ def test_what_was_stopped_under_the_old_target_is_told(run, tmp_path):
     moved = selection.retarget(Target(timings=timings, name="a phone"), cache_dir=tmp_path)
     first = moved.trials[0]
     object.__setattr__(first, "state", "stopped")
-    assert re.search(r"stopped under cpu \(.*, and perhaps good here: \d+ of \d+ trials \(0", moved.stopped_before)
+    assert re.search(r"stopped under cpu \(.*, and perhaps good here: \d+ of \d+ trials, numb", moved.stopped_before)
     assert moved.stopped_before in repr(moved)
 
 

@@ -18,7 +18,7 @@ from autobackbone.runfolder import RunFolder
 from autobackbone.search.frozen import judges_of
 from autobackbone.search.trialfiles import write_pictures
 
-COLUMNS = ["name", "part", "label", "suggested", "label_probability", "suggested_probability", "score"]
+COLUMNS = ["name", "label", "label_probability", "part", "suggested_probability", "suggested", "score"]
 PICTURES, TRUTH = make_pictures(n_per_class=70)
 NAMES = np.array(["ant", "bee", "cow"])
 
@@ -113,6 +113,13 @@ def test_without_out_of_fold_predictions_the_validation_pictures_are_judged_alon
     assert len(found) > 0
 
 
+def test_what_is_read_first_stays_in_sight_where_a_terminal_is_too_narrow_for_all(run):
+    found = open_run(run).suspects(5)
+    found["name"] = "validation/bee/" + found["name"]
+    shown = found.to_string(line_width=80, max_cols=4).splitlines()[0]
+    assert shown.split() == ["name", "label", "...", "suggested", "score"]
+
+
 def test_damaged_predictions_are_named(copy_of_run):
     file = next(copy_of_run.glob("trials/*/out_of_fold.npy"))
     np.save(file, np.zeros((2, 3), np.float32))
@@ -126,7 +133,9 @@ def test_the_command_prints_and_writes_what_the_library_gives(run, tmp_path):
     assert printed.code == 0
     lines = printed.out.splitlines()
     assert lines[0].startswith("judged by trial ")
-    assert [line.split()[:4] for line in lines[3:]] == found[COLUMNS[:4]].to_numpy().tolist()
+    texts = ["name", "label", "part", "suggested"]
+    places = [COLUMNS.index(name) for name in texts]
+    assert [[line.split()[place] for place in places] for line in lines[3:]] == found[texts].to_numpy().tolist()
     written = command("suspects", run, "--n", "4", "--csv", tmp_path / "suspects.csv")
     assert written.code == 0
     again = pd.read_csv(tmp_path / "suspects.csv", dtype={"name": str})

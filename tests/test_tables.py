@@ -75,6 +75,18 @@ def test_scores_by_folds_have_a_column_where_there_are_any(monkeypatch):
     assert "0.8765 ± 0.0100" in out
 
 
+def test_on_how_many_pictures_a_score_stands_has_a_column_where_these_are_not_all(monkeypatch):
+    part = replace(TRIAL, number=1, extras={"scored_share": 6 / 39, "n_validation": 39})
+    assert "scored on" not in shown([TRIAL], [TRIAL], monkeypatch)
+    assert "6 of 39 pictures" in shown([TRIAL, part], [TRIAL], monkeypatch)
+
+
+def test_a_small_network_has_a_size_and_what_is_not_known_is_a_dash(monkeypatch):
+    small = replace(TRIAL, megabytes=0.03, images_per_s=float("nan"))
+    (line,) = [line for line in shown([small], [small], monkeypatch).splitlines() if line.startswith("→")]
+    assert line.split()[-3:] == ["–", "0.03", "finished"]
+
+
 def test_a_balanced_figure_has_a_column_where_there_is_one(monkeypatch):
     known = replace(TRIAL, number=1, balanced_score=0.5)
     assert "balanced" not in shown([TRIAL], [TRIAL], monkeypatch)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from autobackbone import Target
 from autobackbone.errors import TargetError
+from autobackbone.replaying import _target
 from autobackbone.timings import Timing, read_timings
 
 HEADER = "backbone,height,width,n_blocks_kept,latency_ms,latency_p95_ms,latency_noise_ms"
@@ -78,6 +79,17 @@ def test_what_is_no_such_file_is_told(tmp_path):
 def test_a_target_comes_back_from_json_as_it_was(some):
     target = Target(timings=some, name="a phone", batch_size=2)
     assert Target.from_json(json.loads(json.dumps(target.to_json()))) == target
+
+
+def test_a_target_counts_its_timings_where_it_is_printed_and_keeps_them_where_it_is_written():
+    some = [Timing(backbone=f"net{number}", image_size=(8, 8), latency_ms=1.0) for number in range(1200)]
+    assert repr(Target(timings=some, name="a phone")) == (
+        "Target(device='auto', batch_size=1, precision='auto', n_threads=None, runtime='torch', "
+        "timings=<1,200 of a table>, name='a phone')"
+    )
+    target = Target(timings=some[:2], batch_size=2)
+    assert eval(_target(target)) == target
+    assert eval(repr(Target(n_threads=1))) == Target(n_threads=1)
 
 
 def test_a_usual_target_is_noted_as_it_always_was():

@@ -19,7 +19,15 @@ def test_what_was_searched_has_a_column_and_what_the_search_notes_for_itself_has
     frame = frame_of([searched, trial(1, 0.8, 0.5)])
     assert frame["weight_decay"].iloc[0] == 0.1
     assert np.isnan(frame["weight_decay"].iloc[1])
-    assert not {"strength", "scored_share"} & set(frame.columns)
+    assert "strength" not in frame.columns
+
+
+def test_the_share_of_the_pictures_that_a_score_stands_on_has_a_column():
+    part = replace(trial(0, 0.9, 1.0), extras={"scored_share": 0.25, "n_validation": 40})
+    frame = frame_of([part, trial(1, 0.8, 0.5), trial(2, None, 2.0, state="failed")])
+    assert frame["scored_share"].tolist()[:2] == [0.25, 1.0]
+    assert np.isnan(frame["scored_share"].iloc[2])
+    assert "n_validation" not in frame.columns
 
 
 def test_of_a_trial_that_waits_at_its_rung_nothing_runs():

@@ -256,7 +256,10 @@ def go_on(  # noqa: PLR0913  as the facade
         raise run.damaged(f"what the search was asked cannot be told from it ({error!r})") from error
     given = dataset if dataset is not None else facts.get("dataset")
     if given is None:
-        raise ArgumentError("what was searched on lay in memory: give dataset=, as for the search.")
+        raise ArgumentError(
+            f"the run {str(run.path)!r} holds no path to its pictures, since what was searched on came as an object: "
+            "give dataset=, as for the search."
+        )
     each = (added,) if isinstance(added, OwnBackbone) else added
     is_list = isinstance(each, Sequence) and all(isinstance(name, (str, OwnBackbone)) for name in each)
     if added is not None and not is_list:

@@ -246,12 +246,11 @@ def with_caution(choice: Choice, *, is_by_folds: bool = False) -> Choice:
         choice: as it was made.
         is_by_folds: whether folds took the place of the validation pictures.
     """
-    share, trial = scored_share(choice.trial), choice.trial
-    reason = choice.reason
-    if share < 1.0 and not is_by_folds:
+    trial, reason = choice.trial, choice.reason
+    if scored_share(trial) < 1.0 and not is_by_folds:
         reason += (
-            f" Caution: the time was too short to score more than {share:.0%} of the validation pictures, so that such "
-            "a score says little. Give more time."
+            f" Caution: the time was too short to score it on more than {_reached(trial)}, so that such a score says "
+            "little. Give more time."
         )
     if (trial.latency_noise_ms or 0.0) > _UNSURE_SHARE * _latency(trial):
         reason += (
@@ -264,6 +263,26 @@ def with_caution(choice: Choice, *, is_by_folds: bool = False) -> Choice:
 def scored_share(trial: Trial) -> float:
     """How much of the validation pictures its score stands on."""
     return float(trial.extras.get("scored_share", 1.0))
+
+
+def scored_on(trial: Trial) -> str:
+    """On how many pictures its validation score stands, to be told right behind it; empty where these are all of them.
+
+    Example:
+        >>> extras = {"scored_share": 0.25, "n_validation": 40}
+        >>> scored_on(Trial(number=0, state="finished", reason="", backbone="resnet18.a1_in1k", image_size=(96, 96),
+        ...                 n_unfrozen=0, n_blocks=5, lr=None, score=0.9, latency_ms=20.0, extras=extras))
+        ' on 10 of 40 pictures'
+    """
+    return "" if scored_share(trial) == 1.0 else f" on {_reached(trial)}"
+
+
+def _reached(trial: Trial) -> str:
+    """The validation pictures that were scored; runs from before their number was noted have their share."""
+    share, n_validation = scored_share(trial), trial.extras.get("n_validation")
+    if n_validation is None:
+        return f"{100 * share:.0f} % of the pictures"
+    return f"{round(share * n_validation):,} of {n_validation:,} pictures"
 
 
 def name_of(trial: Trial) -> str:
@@ -281,7 +300,7 @@ def name_of(trial: Trial) -> str:
 def front_line(trial: Trial, metric: Metric, *, is_chosen: bool) -> str:
     """A trial of the front in one line, the chosen one marked."""
     depth = f"{trial.n_unfrozen}/{trial.n_blocks} unfrozen"
-    scores = f"{aligned(metric, _score(trial))}{_folded(trial, metric)}{_tested(trial, metric)}"
+    scores = f"{aligned(metric, _score(trial))}{scored_on(trial)}{_folded(trial, metric)}{_tested(trial, metric)}"
     return (
         f"{'→' if is_chosen else ' '} {trial.latency_ms:8.2f} ms  {metric.name} {scores}  "
         f"trial {trial.number}: {trial.body}, {depth}"
@@ -309,7 +328,7 @@ def trial_line(trial: Trial, metric: Metric) -> str:
         return f"{what}: {trial.reason}"
     if trial.state != "finished" or trial.score is None:
         return f"{what}: {trial.state}, {trial.reason}"
-    scored = f"{metric.name} {aligned(metric, trial.score)}{_folded(trial, metric)}"
+    scored = f"{metric.name} {aligned(metric, trial.score)}{scored_on(trial)}{_folded(trial, metric)}"
     return f"{what}: {scored}, {_latency(trial):.1f} ms, {trial.train_seconds or 0:.0f} s"
 
 

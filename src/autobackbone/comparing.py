@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from autobackbone.choosing import as_they_stand, name_of
+from autobackbone.choosing import as_they_stand, name_of, scored_on
 from autobackbone.crossfitting import ScoredPart
 from autobackbone.errors import ArgumentError, RunError
 from autobackbone.metrics import Metric, paired_interval, scale_of, score, shown, to_maximised
@@ -110,6 +110,10 @@ class Comparison:
             ]
         lines += [self.sentence, *(f"note: {note}" for note in self.notes)]
         return "\n".join(map(harmless, lines))
+
+    def __repr__(self) -> str:
+        """What it says, in one line: all its trials would fill pages."""
+        return harmless(f"<Comparison of {self.metric.name}: {self.sentence}>")
 
     @property
     def sentence(self) -> str:
@@ -264,4 +268,5 @@ def _front(trials: Sequence[Trial]) -> list[Trial]:
 def _line(trial: Trial, metric: Metric) -> str:
     (judged,) = as_they_stand([trial])
     tested = "" if trial.test_score is None else f", test {shown(metric, trial.test_score)}"
-    return f"{trial.latency_ms:8.2f} ms  {shown(metric, judged.score or 0.0)}{tested}  {name_of(trial)}"
+    on = scored_on(trial) if trial.fold_score is None else ""
+    return f"{trial.latency_ms:8.2f} ms  {shown(metric, judged.score or 0.0)}{on}{tested}  {name_of(trial)}"

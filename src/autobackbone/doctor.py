@@ -216,7 +216,7 @@ def _search() -> Check:
         except AutobackboneError as error:
             return Check(name="search", state="problem", detail=str(error), remedy="do as the message says")
         best, taken_s = selection.best, time.monotonic() - begun
-        tested = "not confirmed" if best.test_score is None else f"{best.test_score:.0%} right on its test part"
+        tested = "not confirmed" if best.test_score is None else f"{100 * best.test_score:.0f} % right on its test part"
         found = f"{best.latency_ms:.1f} ms, {tested}"
         return Check(
             name="search",

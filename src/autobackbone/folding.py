@@ -127,7 +127,9 @@ def _tell_score(shop: Workshop, number: int) -> None:
     trial = shop.trials()[number]
     if trial.fold_score is not None and trial.fold_se is not None:
         score, error = aligned(shop.metric, trial.fold_score), aligned(shop.metric, trial.fold_se)
-        shop.reporter.say(f"trial {number} by folds: {shop.metric.name} {score} ± {error}")
+        n = _n_repeats(shop, trial)
+        again = f", over {n} repeats with other folds" if n > 1 else ""
+        shop.reporter.say(f"trial {number} by folds{again}: {shop.metric.name} {score} ± {error}")
 
 
 def _n_repeats(shop: Workshop, trial: Trial) -> int:

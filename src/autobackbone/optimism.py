@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from autobackbone.choosing import name_of
+from autobackbone.choosing import name_of, scored_on
 from autobackbone.metrics import Metric, scale_of, shown, to_maximised
 from autobackbone.records import Trial
 
@@ -56,12 +56,13 @@ def optimism_of(front: Sequence[Trial], best: Trial, metric: Metric, *, is_by_fo
         return None
     of_best = _gap(best, metric)
     error = _error(best) if of_best is not None else math.nan
+    where = "by folds" if is_by_folds else f"in validation{scored_on(best)}"
     return Optimism(
         mean=math.fsum(gaps) / len(gaps),
         n_trials=len(gaps),
         of_best=math.nan if of_best is None else of_best,
         standard_error=error,
-        sentence=_sentence(best, of_best, error, metric, "by folds" if is_by_folds else "in validation"),
+        sentence=_sentence(best, of_best, error, metric, where),
     )
 
 

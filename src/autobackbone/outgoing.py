@@ -27,7 +27,7 @@ from autobackbone.exporting.transform import normalise
 from autobackbone.loading import RunReader
 from autobackbone.metrics import Metric, score, shown
 from autobackbone.predicting import Predictor
-from autobackbone.records import Candidate, Normalisation, Trial, is_number, is_whole
+from autobackbone.records import Candidate, Normalisation, Trial, is_number, is_whole, shown_megabytes
 from autobackbone.search import trialfiles
 from autobackbone.tasks import predictions_of
 
@@ -253,7 +253,8 @@ def _inputs(bundle: DataBundle, trial: Trial, indices: NDArray[np.int64], norm: 
 
 
 def _sentence(written: Exported, metric: Callable[[], Metric] | None) -> str:
-    text = f"{name_of(written.trial)} in {str(written.path)!r}, {written.precision}, {written.megabytes:.1f} MB"
+    megabytes = shown_megabytes(written.megabytes)
+    text = f"{name_of(written.trial)} in {str(written.path)!r}, {written.precision}, {megabytes} MB"
     if written.score is None or written.score_fp32 is None or metric is None:
         return f"{text}."
     by = metric()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -114,7 +115,7 @@ def advice(trials: Sequence[Trial], metric: Metric) -> tuple[str, ...]:
         metric: of their scores.
 
     Returns:
-        At most five sentences; none where there is nothing to say.
+        At most six sentences; none where there is nothing to say.
     """
     marked = sorted(
         (trial for trial in trials if trial.overfits), key=lambda trial: _weight(trial, metric), reverse=True
@@ -128,7 +129,7 @@ def advice(trials: Sequence[Trial], metric: Metric) -> tuple[str, ...]:
     if n_more > 0:
         verb = "overfits" if n_more == 1 else "overfit"
         sentences.append(f"{counted(n_more, 'more trial')} {verb}: see the column `overfits` of to_frame().")
-    return (*sentences, *_of_best_head(trials, metric))
+    return (*sentences, *_of_full_fits(trials, metric))
 
 
 def _overfits(trial: Trial, metric: Metric) -> bool:
@@ -173,16 +174,39 @@ def _remedy(trial: Trial, trials: Sequence[Trial], metric: Metric) -> str:
     return f"{rate}freeze more"
 
 
-def _of_best_head(trials: Sequence[Trial], metric: Metric) -> tuple[str, ...]:
-    """Where the best of all is a frozen network whose head has nothing left to learn from these pictures."""
+def _of_full_fits(trials: Sequence[Trial], metric: Metric) -> list[str]:
+    """Where the best of all, or the best fine-tuned one of the front, has nothing left to learn from these pictures."""
     finished = [trial for trial in trials if trial.state == "finished" and trial.score is not None]
-    best = max(finished, key=lambda trial: to_maximised(metric, trial.score or 0.0), default=None)
-    if best is None or best.n_unfrozen > 0 or best.score is None or not best.train_scores:
-        return ()
-    gap = to_maximised(metric, best.train_scores[0] - best.score)
-    if not is_full(best.train_scores[0], metric) or not gap > _N_ERRORS * (best.score_se or 0.0):
-        return ()
-    is_alone = all(trial.n_unfrozen == 0 for trial in finished)
-    remedy = "more pictures, or unfreezing blocks," if is_alone else "more pictures, or augmented ones,"
-    has = f"fits the training pictures fully and has {shown(metric, best.score)} of {metric.name} in validation"
-    return (f"{name_of(best)} {has}: {remedy} may help it.",)
+    tuned = [trial for trial in finished if trial.n_unfrozen > 0]
+    is_alone = not tuned
+    bests = [max(of, key=lambda trial: _weight(trial, metric)[1], default=None) for of in (finished, _on_front(tuned))]
+    told = {trial.number: trial for trial in bests if trial is not None and not trial.overfits}
+    return [
+        f"{name_of(trial)} {fully} and has {shown(metric, trial.score or 0.0)} of {metric.name} in validation: "
+        f"{_help(trial, is_alone=is_alone)} may help it."
+        for trial in told.values()
+        if (fully := _full_fit(trial, metric)) is not None
+    ]
+
+
+def _on_front(trials: Sequence[Trial]) -> list[Trial]:
+    return [trial for trial in trials if trial.on_front]
+
+
+def _full_fit(trial: Trial, metric: Metric) -> str | None:
+    """That training pictures are fitted fully while validation stays behind by more than chance; `None` if not so."""
+    fit = _fit(trial, metric)
+    place = 0 if fit is None else fit.best_epoch - 1
+    training = trial.train_scores[place] if len(trial.train_scores) > place else math.nan
+    is_behind = to_maximised(metric, training - (trial.score or 0.0)) > _N_ERRORS * (trial.score_se or 0.0)
+    if fit is None:
+        return "fits the training pictures fully" if is_full(training, metric) and is_behind else None
+    return f"fits the training pictures fully by epoch {fit.full_epoch}" if fit.full_epoch and is_behind else None
+
+
+def _help(trial: Trial, *, is_alone: bool) -> str:
+    """What a further search may try; of what is not a matter of pictures, only what `space=` takes."""
+    if trial.n_unfrozen == 0:
+        return "more pictures, or unfreezing blocks," if is_alone else "more pictures, or augmented ones,"
+    fewer = " fewer unfrozen blocks," if trial.n_unfrozen > 1 else ""
+    return f"more pictures, or augmented ones,{fewer} or more weight decay (space={{'weight_decay': (1e-3, 1e-1)}})"

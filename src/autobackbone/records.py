@@ -9,7 +9,7 @@ from __future__ import annotations
 import numbers
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
@@ -201,6 +201,13 @@ class Target:
             )
         if self.n_threads is not None and (not is_whole(self.n_threads) or self.n_threads < 1):
             raise TargetError(f"target.n_threads must be a whole number of at least 1, not {self.n_threads!r}.")
+
+    def __repr__(self) -> str:
+        """As a dataclass has it, with timings counted."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        told = {name: repr(value) for name, value in values.items()}
+        told |= {"timings": f"<{len(self.timings):,} of a table>"} if self.timings is not None else {}
+        return f"Target({', '.join(f'{name}={value}' for name, value in told.items())})"
 
     @classmethod
     def from_csv(cls, path: str | Path, *, name: str | None = None) -> Target:
@@ -486,6 +493,18 @@ def counted(n: int, noun: str) -> str:
         ('1 trial', '1,200 trials')
     """
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def shown_megabytes(megabytes: float) -> str:
+    """A size as it is printed: of a small network more digits than of a large one.
+
+    Example:
+        >>> [shown_megabytes(value) for value in (102.23, 0.07, 0.001)]
+        ['102.2', '0.07', '<0.01']
+    """
+    if megabytes >= 1:
+        return f"{megabytes:.1f}"
+    return f"{megabytes:.2f}" if megabytes >= 0.005 else "<0.01"
 
 
 def as_image_sizes(value: Sequence[int | Sequence[int]] | int | None) -> tuple[ImageSize, ...] | None:

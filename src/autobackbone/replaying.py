@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,22 @@ def script_of(
     )
 
 
+def going_on(path: Path, facts: Mapping[str, Any], metric: Metric) -> str:
+    """How more time is given to a run: the call, with what a run folder does not hold, and the command where that has
+    all.
+    """
+    asked = facts.get("asked", {})
+    again = ["dataset"] if facts.get("dataset") is None else []
+    again += [name for name in ("groups", "times", "sampler") if isinstance(asked.get(name), Mapping)]
+    given = "".join(f", {name}=..." for name in again)
+    call = f'open_run({str(path)!r}{_own_metric(metric)}{_own_backbones(facts)}).more("20min"{given})'
+    again += ["backbones"] if facts.get(OWN_BACKBONES) else []
+    if again:
+        return f"{call}, with {' and '.join(f'{name}=' for name in again)} as for the search"
+    option = f" --metric {shlex.quote(metric.spec)}" if _own_metric(metric) else ""
+    return f"{call}, or: autobackbone more {shlex.quote(str(path))} --budget 20min{option}"
+
+
 def _heading(facts: Mapping[str, Any]) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     return [
@@ -97,7 +114,7 @@ def _put_again(facts: Mapping[str, Any]) -> list[str]:
 def _dataset_line(facts: Mapping[str, Any]) -> str:
     if facts.get("dataset") is not None:
         return f"dataset = {facts['dataset']!r}"
-    return "dataset = ...  # what was searched on lay in memory: put the same here"
+    return "dataset = ...  # what was searched on came as an object: put the same here"
 
 
 def _search(
@@ -115,7 +132,7 @@ def _search(
         "metric": repr(facts["metric"]),
         "backbones": repr([name for name, _ in facts[_SIZES]]),
         _SIZES: None if arguments[_SIZES] is None else repr([tuple(size) for size in arguments[_SIZES]]),
-        "target": repr(Target.from_json(arguments["target"])),
+        "target": _target(Target.from_json(arguments["target"])),
         "limits": repr(Limits(**arguments["limits"])),
         "space": repr(as_given(arguments["space"])) if arguments["space"] else None,
         "seed": repr(arguments["seed"]),
@@ -187,6 +204,10 @@ def _without_the_clock(facts: Mapping[str, Any], trials: Sequence[Trial], budget
         f"Without one each of {pairs} that keeps the limits is screened{few}.",
         "So other trials come out, and it may take far longer.",
     ]
+
+
+def _target(target: Target) -> str:
+    return repr(target) if target.timings is None else f"Target.from_json({target.to_json()!r})"
 
 
 def _asked(name: str, value: Any) -> str:

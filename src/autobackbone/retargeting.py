@@ -14,7 +14,7 @@ from autobackbone.latency.measure import measure_together
 from autobackbone.latency.remembered import LatencyBook
 from autobackbone.latency.target import describe, resolve
 from autobackbone.metrics import Metric
-from autobackbone.records import Body, Latency, Limits, Target, Trial
+from autobackbone.records import Body, Latency, Limits, Target, Trial, counted
 
 # For each network of the front, side by side.
 _TOGETHER_S = 0.5
@@ -94,9 +94,10 @@ def stopped_line(trials: Sequence[Trial], before: str) -> str | None:
     if not stopped:
         return None
     numbers = ", ".join(str(trial.number) for trial in stopped[:10]) + (", …" if len(stopped) > 10 else "")
+    named = f"number{'' if len(stopped) == 1 else 's'} {numbers}"
     return (
-        f"stopped under {before}, and perhaps good here: {len(stopped)} of {len(trials)} trials ({numbers}); a search "
-        "for this target would train what pays here"
+        f"stopped under {before}, and perhaps good here: {len(stopped)} of {counted(len(trials), 'trial')}, {named}; a "
+        "search for this target would train what pays here"
     )
 
 

@@ -39,14 +39,15 @@ def suspects(reader: RunReader, trials: Sequence[Trial], metric: Metric, n: int)
     found = suspicion_of(said, labels, reader.task)
     rows = found.pictures[:n]
     shown = [_shown(reader, labels[row], said[row], found.outputs[place]) for place, row in enumerate(rows)]
+    # pandas shows the first and the last of what is too wide for a terminal: those that are read first stand there.
     return pd.DataFrame(
         {
             "name": pictures["name"].to_numpy()[rows],
-            "part": parts[rows],
             "label": pd.Series([label for label, _ in shown], dtype=None if shown else "object"),
-            "suggested": pd.Series([suggested for _, suggested in shown], dtype=None if shown else "object"),
             "label_probability": found.given[:n],
+            "part": parts[rows],
             "suggested_probability": found.suggested[:n],
+            "suggested": pd.Series([suggested for _, suggested in shown], dtype=None if shown else "object"),
             "score": found.scores[:n],
         }
     )

@@ -53,7 +53,7 @@ from autobackbone.reviewing import contradictions, suspects
 from autobackbone.runfolder import RunFolder, cache_folder
 from autobackbone.runners import RunnerRay
 from autobackbone.search.similar import read_similar
-from autobackbone.search.stagecosts import read_stages
+from autobackbone.search.stagecosts import read_stages, read_untimely
 from autobackbone.search.study import has_ended, load_study, read_sound_trials
 from autobackbone.search.studyplace import place_of_run
 from autobackbone.servers import Server, as_server
@@ -344,7 +344,11 @@ class Selection:
 
     @cached_property
     def advice(self) -> tuple[str, ...]:
-        """What overfits and what to do about it, in five sentences at most; empty where there is nothing to say."""
+        """What overfits, or fits its training pictures fully, and what to do about it, in six sentences at most.
+
+        Empty where no training got worse in validation while it went on, and the best ones are no further from their
+        training pictures than chance may do. That says nothing of how good they are.
+        """
         return advice(self.trials, self.metric)
 
     def reproduce(self) -> str:
@@ -577,7 +581,8 @@ class Selection:
         """All trials as a table, one row each, in order of number.
 
         Times in milliseconds or seconds as the names say; `score` and `fold_score` with their standard errors and
-        `test_score` with its 95 % interval in the metric's own sign and unit;
+        `test_score` with its 95 % interval in the metric's own sign and unit; `scored_share` is the share of the
+        validation pictures that `score` stands on, below 1 where the time was too short for all of them;
         `lr` is NaN where nothing was trained by gradient, `n_blocks_kept` where the whole backbone is used; further
         searched parameters have a column of their own; `balanced_score` is the balanced accuracy on the pictures of
         `score`, where uneven classes flatter that, else NaN.
@@ -822,7 +827,7 @@ class Selection:
             n: rows at most.
 
         Returns:
-            Columns `name`, `part`, `label`, `suggested`, `label_probability`, `suggested_probability` and `score`: the
+            Columns `name`, `label`, `label_probability`, `part`, `suggested_probability`, `suggested` and `score`: the
             logarithm of how many times likelier the suggestion is, both raised by 0.05. What is as likely as any
             suggestion is not listed. Of several labels of a picture the most doubtful one is judged. Numbers have no
             probabilities: those are listed that are further from what is said than three robust standard deviations of
@@ -893,6 +898,7 @@ class Selection:
             advice=self.advice,
             stage_seconds=read_stages(self.study),
             has_ended=has_ended(self.study),
+            n_untimely=read_untimely(self.study),
         )
 
     @property

@@ -10,8 +10,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from autobackbone.choosing import scored_on
 from autobackbone.metrics import aligned
 from autobackbone.optimism import unconfirmed
+from autobackbone.records import shown_megabytes
 from autobackbone.showing import harmless
 
 if TYPE_CHECKING:
@@ -23,9 +25,9 @@ if TYPE_CHECKING:
     from autobackbone.selection import Selection
 
 _PUBLISHED = ("name", "top1", "n_params", "gmacs", "cpu_images_per_s", "gpu_images_per_s", "licence", "loadable")
-_BALANCED, _INTERVAL = "balanced", "95 %"
+_SCORED_ON, _BALANCED, _INTERVAL = "scored on", "balanced", "95 %"
 # What is not there where no row has it.
-_OPTIONAL = (_BALANCED, _INTERVAL)
+_OPTIONAL = (_SCORED_ON, _BALANCED, _INTERVAL)
 # What a narrow terminal goes without, in this order.
 _DISPENSABLE = ("pictures/s", "p95", "MB", _INTERVAL, "gpu_images_per_s", "cpu_images_per_s", "gmacs")
 _TEXTS = ("backbone", "state", "name", "licence", "loadable", "part", "label", "suggested", "other_name", "other_part")
@@ -161,6 +163,7 @@ def _facts(trial: Trial, chosen: int | None, *, form: str, has_state: bool) -> d
         "unfrozen": f"{trial.n_unfrozen}/{trial.n_blocks}",
         "lr": _number(trial.lr, ".1e"),
         "score": _number(trial.score, form),
+        _SCORED_ON: scored_on(trial).removeprefix(" on ") if trial.score is not None else "",
         _BALANCED: _number(trial.balanced_score, form),
         "folds": _with_error(trial.fold_score, trial.fold_se, form),
         "test": _number(trial.test_score, form),
@@ -168,7 +171,7 @@ def _facts(trial: Trial, chosen: int | None, *, form: str, has_state: bool) -> d
         "ms": _number(trial.latency_ms, ".2f"),
         "p95": _number(trial.latency_p95_ms, ".2f"),
         "pictures/s": _number(trial.images_per_s, ".0f"),
-        "MB": _number(trial.megabytes, ".1f"),
+        "MB": "" if trial.megabytes is None else shown_megabytes(trial.megabytes),
     }
     state = trial.shown_state
     state = f"{state}: {trial.reason.removeprefix('paused ')}" if trial.reason else state
@@ -180,7 +183,9 @@ def _range(low: float | None, high: float | None) -> str:
 
 
 def _number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
+    if value is None:
+        return ""
+    return "–" if math.isnan(value) else format(value, form)
 
 
 def _with_error(value: float | None, error: float | None, form: str) -> str:

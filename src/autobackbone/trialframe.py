@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from autobackbone.choosing import scored_share
 from autobackbone.records import Trial
 
 _COLUMNS = (
@@ -42,6 +43,7 @@ _COLUMNS = (
     "fold_score_high",
     "overfits",
     "balanced_score",
+    "scored_share",
 )
 # Also where no trial has them.
 _NUMERIC = (
@@ -61,9 +63,10 @@ _NUMERIC = (
     "fold_se",
     "fold_score_low",
     "fold_score_high",
+    "scored_share",
 )
 # Noted by the search for itself.
-_OWN = frozenset({"strength", "forward_s", "scored_share", "fitted_share", "n_compared", "legs"})
+_OWN = frozenset({"strength", "forward_s", "scored_share", "fitted_share", "n_compared", "n_validation", "legs"})
 
 
 def frame_of(trials: Sequence[Trial]) -> pd.DataFrame:
@@ -73,12 +76,14 @@ def frame_of(trials: Sequence[Trial]) -> pd.DataFrame:
         >>> frame_of([])["score"].dtype
         dtype('float64')
     """
-    rows = [
-        {name: getattr(trial, name) for name in _COLUMNS} | {"state": trial.shown_state} | searched(trial)
-        for trial in trials
-    ]
+    rows = [_row(trial) for trial in trials]
     frame = pd.DataFrame(rows, columns=None if rows else list(_COLUMNS))
     return frame.astype(dict.fromkeys(_NUMERIC, "float64"))
+
+
+def _row(trial: Trial) -> dict[str, Any]:
+    told = {"state": trial.shown_state, "scored_share": None if trial.score is None else scored_share(trial)}
+    return {name: told[name] if name in told else getattr(trial, name) for name in _COLUMNS} | searched(trial)
 
 
 def searched(trial: Trial) -> dict[str, Any]:

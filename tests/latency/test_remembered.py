@@ -114,6 +114,8 @@ def test_an_uncertain_measurement_is_given_but_not_kept(book, monkeypatch, caplo
     assert latency.p50_ms > 0
     assert book.find("a.b", (8, 8), CPU) is None
     assert "a.b is uncertain" in caplog.text
+    book.measure(Adds(), "a.b 50b0d847, first 3 blocks", (8, 8), CPU, seconds=1.0)
+    assert "the latency of a.b, first 3 blocks is uncertain" in caplog.text
     assert ("With GOMP_SPINCOUNT=5000" in caplog.text) == ("GOMP_SPINCOUNT" not in os.environ)
 
 

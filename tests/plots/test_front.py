@@ -159,3 +159,17 @@ def test_latencies_of_one_backbone_still_get_readable_ticks():
     figure.canvas.draw()
     labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert sum(bool(label) for label in labels) >= 3
+
+
+def test_what_noise_leaves_open_of_a_latency_of_the_front_is_drawn():
+    trials = with_front([trial(0, 0.9, 4.0, latency_noise_ms=1.0), trial(1, 0.8, 8.0, latency_noise_ms=1.0)])
+    facts = front_facts([*trials, trial(2, 0.95, 9.0, on_front=True, latency_noise_ms=50.0)], LINE, ACCURACY, None)
+    assert [point.reach_ms for point in facts.points] == [(3.0, 5.0), None, (2.25, 59.0)]
+    (axes,) = draw_front(facts).axes
+    drawn = [tuple(line.get_xdata()) for line in axes.lines]
+    assert drawn.count((3.0, 5.0)) == 1
+    assert axes.get_xlim()[0] < 2.25
+    assert axes.get_xlim()[1] > 59.0
+    assert "latency ± noise" in [text.get_text() for text in axes.get_legend().get_texts()]
+    still = draw_front(front_facts(with_front([trial(0, 0.9, 4.0)]), LINE, ACCURACY, None)).axes[0]
+    assert "latency ± noise" not in [text.get_text() for text in still.get_legend().get_texts()]

@@ -119,3 +119,13 @@ def test_it_fits_a_telephone_in_light_and_in_dark(chromium, report_file, scheme)
     assert abs(ground - ink) > 150
     assert (ground > ink) == (scheme == "light")
     assert chromium.logged("browser") == []
+
+
+def test_what_is_taken_for_what_names_its_pictures_and_latencies_have_their_noise(opened, selection):
+    heads = opened.run("return [...document.querySelectorAll('#closely h3')].map((one) => one.textContent)")
+    taken = [head for head in heads if head.startswith("What is taken for what")]
+    assert len(taken) == 2
+    assert "What is taken for what (test)" in taken
+    assert taken[0] in ("What is taken for what (validation)", "What is taken for what (by folds)")
+    drawn = opened.run("return document.querySelectorAll('svg path.noise').length")
+    assert drawn == sum(bool(trial.latency_noise_ms) for trial in selection.front)

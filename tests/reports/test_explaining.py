@@ -1,13 +1,19 @@
 """The text about a run says what its trials say, each difference with its noise."""
 
+import json
 import re
+import shlex
 from dataclasses import replace
 
 import pytest
 
+from autobackbone import open_run
+from autobackbone.errors import ArgumentError
 from autobackbone.metrics import paired_interval, score
 from autobackbone.records import Limits
+from autobackbone.reports.closely import rows_of
 from autobackbone.reports.explaining import explanation
+from autobackbone.reports.facts import page_facts
 
 HEADINGS = [
     "What was asked",
@@ -46,6 +52,29 @@ def test_each_network_is_named_with_what_spoke_for_it_and_what_was_left_out(sele
     assert all(re.sub(r"\s+", " ", note)[:30] in told for note in selection.notes)
 
 
+def test_why_pairs_were_not_tried_is_told_as_far_as_the_run_knows(selection):
+    seen = selection._seen
+    sizes = [["more", [[32, 32], [40, 40], [48, 48]]], *seen.facts["image_sizes"]]
+    wider = replace(seen, facts={**seen.facts, "image_sizes": sizes})
+    told = {n: section(explanation(replace(wider, n_untimely=n)), HEADINGS[1]) for n in (None, 0, 2, 3, 9)}
+    assert all("3 of these 4 pairs were not tried" in one for one in told.values())
+    assert "not tried for want of time." in told[3]
+    assert "not tried for want of time." in told[9]
+    assert "not tried: 2 for want of time, the others promised less, broke a limit" in told[2]
+    assert "not tried: they promised less, broke a limit" in told[0]
+    assert "want of time" not in told[None]
+    assert seen.n_untimely == 0  # the search has noted it
+
+
+def test_one_network_is_told_as_one(selection):
+    seen = selection._seen
+    finished = {one.n_unfrozen > 0: one for one in seen.trials if one.state == "finished"}
+    told = section(explanation(replace(seen, trials=tuple(finished.values()))), HEADINGS[2])
+    assert "1 frozen network: it stayed as it was" in told
+    assert "1 network was fine-tuned, its last blocks trained" in told
+    assert "each" not in told
+
+
 def test_freezing_less_is_told_by_the_paired_difference_of_the_same_pictures(selection):
     told = section(selection.explain(), HEADINGS[3])
     found = [float(number) for number in re.findall(r"against the frozen one: ([-+][\d.e+-]+) points", told)]
@@ -68,6 +97,17 @@ def test_freezing_less_is_told_by_the_paired_difference_of_the_same_pictures(sel
             low, high = paired_interval(selection.metric, *said, labels)
             assert f"{gain:+.2g} points (95 %: {-100 * high:+.2g} to {-100 * low:+.2g})" in told
     assert both
+
+
+def test_a_score_of_a_part_of_the_pictures_says_so_beside_it(selection):
+    seen, extras = selection._seen, {"scored_share": 6 / 39, "n_validation": 39}
+    trials = tuple(replace(one, extras={**one.extras, **extras}, fold_score=None) for one in seen.trials)
+    told = explanation(replace(seen, trials=trials, choice=replace(seen.choice, trial=trials[0])))
+    for heading in HEADINGS[2:4]:
+        assert "% on 6 of 39 pictures" in section(told, heading) or "points on 6 of 39" in section(told, heading)
+    page, _ = page_facts(replace(seen, trials=trials, front=trials[:1]), n_pictures=0, dataset=None)
+    assert any("on 6 of 39 pictures" in cell for cell in page.front_rows[0].cells)
+    assert "on 6 of 39 pictures" in dict(rows_of(trials[0], seen.metric))[f"{seen.metric.name} in validation"]
 
 
 def test_rates_are_compared_by_thirds_only_where_there_are_enough(selection):
@@ -123,3 +163,27 @@ def test_what_lies_at_an_edge_of_what_was_tried_is_told_as_such(selection, lr, e
     best = replace(tuned, number=99, lr=lr)
     told = replace(seen, trials=(*middle, best), choice=replace(seen.choice, trial=best))
     assert f"Its learning rate is the {end} of 3 that were tried" in section(explanation(told), HEADINGS[7])
+
+
+def edited(selection, **facts):
+    file = selection.path / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | facts))
+    return open_run(selection.path)
+
+
+def advised(selection):
+    """The last line, unwrapped."""
+    return section(selection.explain(), HEADINGS[7]).split("To go on: ")[1]
+
+
+def test_the_way_to_go_on_names_the_run_and_what_it_does_not_hold(copied):
+    call = f"open_run({str(copied.path)!r})"
+    command = f"autobackbone more {shlex.quote(str(copied.path))} --budget 20min"
+    assert advised(copied) == f'{call}.more("20min"), or: {command}'
+    asked = copied._facts["asked"]
+    given = edited(copied, dataset=None, asked=asked | {"times": {"in_memory": "one entry a picture"}})
+    assert advised(given) == f'{call}.more("20min", dataset=..., times=...), with dataset= and times= as for the search'
+    with pytest.raises(ArgumentError, match=r"holds no path to its pictures, .* came as an object: give dataset="):
+        given.more("8s")
+    own = edited(copied, dataset="photos", asked=asked, own_backbones={"own:net": {"factory": "net:make"}})
+    assert advised(own).endswith('backbones=...).more("20min"), with backbones= as for the search')

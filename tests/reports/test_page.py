@@ -151,7 +151,7 @@ def test_where_the_pictures_are_not_at_hand_it_says_so(copied, tmp_path, dataset
     assert all(mistake.picture for mistake in page.mistakes.shown)
     (copied.path / "run.json").write_text(json.dumps(facts | {"dataset": None}))
     page, _ = page_facts(open_run(copied.path)._seen, n_pictures=3, dataset=None)
-    assert "they lay in memory" in page.mistakes.note
+    assert "the run holds no path to them" in page.mistakes.note
 
 
 def test_of_a_run_without_a_finished_trial_it_says_what_there_is(copied, tmp_path):
@@ -235,3 +235,23 @@ def test_the_command_line_writes_it_and_explains(hostile, tmp_path):
     told = command("explain", hostile)
     assert told.code == 0
     assert told.out.startswith("What was asked")
+
+
+def test_a_moment_and_a_probability_are_told_as_they_are_read(copied):
+    page, _ = page_facts(copied._seen, n_pictures=0, dataset=None)
+    assert re.search(r"begun \d{4}-\d\d-\d\d \d\d:\d\d UTC;", page.state)
+    assert page.suspect_rows
+    assert all(re.fullmatch(r"\d+\.\d %", cell) for row in page.suspect_rows for cell in row[4:])
+    assert [row[3] in map(str, copied.classes) for row in page.suspect_rows] == [True] * len(page.suspect_rows)
+    odd = replace(copied._seen, facts={**copied._facts, "begun_at": "yesterday"})
+    assert "begun yesterday;" in page_facts(odd, n_pictures=0, dataset=None)[0].state
+
+
+def test_the_noise_of_latencies_is_among_the_data_of_the_script(selection):
+    seen = selection._seen
+    noisy = tuple(replace(one, latency_noise_ms=0.1 * (one.latency_ms or 0.0)) for one in seen.trials)
+    _, data = page_facts(replace(seen, trials=noisy), n_pictures=0, dataset=None)
+    for trial in data["trials"]:
+        wanted = [0.9 * trial["latency_ms"], 1.1 * trial["latency_ms"]] if trial["front"] else None
+        assert trial["reach_ms"] == (wanted and pytest.approx(wanted))
+    assert "level bars: latency ± noise" in data["axis"]["legend"]

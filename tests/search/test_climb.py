@@ -1,5 +1,6 @@
 import itertools
 import math
+import re
 import time
 from dataclasses import replace
 
@@ -538,6 +539,7 @@ def test_a_search_ends_early_where_it_is_asked_to_and_says_so_either_way(make_se
         assert begun < 40 if stop_early else begun == 40
         (line,) = lines
         assert "hardly worth it" in line
+        assert re.search(r"grow by \d+\.\d %: ", line)
         assert ("no more are begun" in line) == stop_early
 
 

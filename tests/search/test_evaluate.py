@@ -1,4 +1,5 @@
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -6,15 +7,19 @@ import torch
 from tests.conftest import TINY
 
 from autobackbone.backbones.build import build, normalisation
+from autobackbone.choosing import trial_line
 from autobackbone.costrecord import CostRecord
 from autobackbone.data import decode, survey
 from autobackbone.errors import EpochTooLongError
+from autobackbone.metrics import metric_for
 from autobackbone.progress import Silent
 from autobackbone.records import Body, Candidate
 from autobackbone.runfolder import RunFolder
 from autobackbone.screening import screen
 from autobackbone.search.costs import Costs
-from autobackbone.search.evaluate import NetworkEvaluator
+from autobackbone.search.evaluate import NetworkEvaluator, end_paused
+from autobackbone.search.space import Space
+from autobackbone.search.study import open_study, read_trials, record
 from autobackbone.training.activations import ActivationCache
 from autobackbone.training.stores import Stores
 from autobackbone.training.tuner import Tuner
@@ -46,6 +51,21 @@ class SlowSource:
 
     def weights_digest(self, backbone):
         return backbone
+
+
+def test_a_trial_that_only_paused_is_told_when_the_run_ends(tmp_path):
+    space = Space(image_sizes={"net": (SIZE,)}, n_blocks={"net": 4})
+    study = open_study(tmp_path / "study.db", is_higher_better=True, metric_name="accuracy", seed=0)
+    begun = Candidate(backbone="net", image_size=SIZE, n_unfrozen=1, lr=1e-3).begun(4, latency_ms=1.0)
+    asked = study.ask(space.distributions())
+    record(study, replace(begun, number=asked.number, rung_scores=(0.5,), score=0.5, n_epochs=1))
+    metric = metric_for("accuracy", n_outputs=2)
+    run, clock, told = RunFolder(path=tmp_path), SimpleNamespace(run_s=lambda: 9.0), []
+    shop = SimpleNamespace(study=study, run=run, clock=clock, tidied=set(), trials=lambda: read_trials(study))
+    shop.tell = lambda trial: told.append(trial_line(trial, metric))
+    end_paused(shop)
+    (line,) = told
+    assert line.endswith("lr 1.0e-03: stopped, the run ended while it paused after epoch 1")
 
 
 @pytest.mark.parametrize("n_passes", [0, 8])  # slow when a step is timed, or only later

@@ -3,6 +3,7 @@ import re
 from dataclasses import replace
 from types import SimpleNamespace
 
+import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +27,7 @@ class Screens:
         self.now_s, self.ends, self.cuts_until, self.heads = 0.0, {}, {}, {}
         self.awaited = set()
         self.costs, self.reporter = SimpleNamespace(n_train=8, n_validation=2), SimpleNamespace(say=None)
+        self.study = optuna.create_study()
         self.clock = SimpleNamespace(left_s=lambda: max(0.0, budget_s - self.now_s))
         monkeypatch.setattr(screenstage, "time", SimpleNamespace(monotonic=lambda: self.now_s))
         monkeypatch.setattr(screenstage, "_order", lambda _: [SMALL, LARGE])

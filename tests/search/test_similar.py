@@ -1,6 +1,7 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from autobackbone.errors import RunError
@@ -63,6 +64,15 @@ def test_known_copies_are_not_told_again(shop, told):
     note_similar(shop, reached())
     assert read_similar(shop.run)["name"].tolist() == ["5.png"]
     assert told[0].startswith("1 of 10 validation pictures looks much like")
+
+
+@pytest.mark.parametrize(("n", "is_doubted"), [(10, True), (9, True), (8, False)])
+def test_where_nearly_all_are_similar_that_says_little(n, is_doubted):
+    table = pd.DataFrame([("3.png", "validation", "20.png", "train", 0.74)] * n, columns=list(similar._COLUMNS))
+    line = similar.similar_line(table, 10)
+    assert ("so many say little" in line) == is_doubted
+    assert ("scores flatter" in line) != is_doubted
+    assert "groups=" in line
 
 
 def test_none_are_an_empty_table_and_no_line(shop, told):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +28,8 @@ _KEPT_REPEATS = 8
 # A processor's name says too little: one "Intel Xeon" held 13.9 ms of another day for a network that takes 6 to 8. So a
 # glance has to bear out what is remembered. Fastest passes and medians of one network lie up to a fifth apart.
 _STALE_RATIO = 1.3
+# What tells two codes of one name apart, as `BackboneSource.known_as` writes it: nothing to a reader.
+_DIGEST = re.compile(r" [0-9a-f]{8}(?=$|,)")
 _REMEDY = (
     "With GOMP_SPINCOUNT=5000 in the environment of this process threads wait less for each other beside other work."
 )
@@ -76,7 +79,7 @@ class LatencyBook:
         if seconds >= 1.0:  # who asks for a glance knows that it is one
             _LOG.warning(
                 "the latency of %s is uncertain, %.2f ± %.2f ms from %d passes: is something else running here? %s",
-                backbone,
+                _DIGEST.sub("", backbone),
                 latency.p50_ms,
                 latency.noise_ms,
                 latency.n_repeats,

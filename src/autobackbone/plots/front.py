@@ -35,6 +35,7 @@ class FrontPoint:
         group: its backbone, or `OTHERS` where there are more backbones than colours.
         height: its score as the axis shows it, per cent or nats.
         is_clipped: so far below the front that it is drawn on the lower edge.
+        reach_ms: ends of what noise leaves open of its latency; `None` where there is none, or it is not on the front.
         tested: its test score and the ends of that score's 95 % interval, as the axis shows them; `None` where it is
             not confirmed, or not on the front.
     """
@@ -47,6 +48,7 @@ class FrontPoint:
     is_frozen: bool
     on_front: bool
     is_clipped: bool
+    reach_ms: tuple[float, float] | None = None
     tested: tuple[float, float, float] | None = None
 
 
@@ -174,8 +176,17 @@ def _point(trial: Trial, metric: Metric, floor: float, groups: Sequence[str]) ->
         is_frozen=trial.n_unfrozen == 0,
         on_front=trial.on_front,
         is_clipped=to_maximised(metric, height) < to_maximised(metric, floor),
+        reach_ms=_reach_ms(trial),
         tested=_tested(trial, metric),
     )
+
+
+def _reach_ms(trial: Trial) -> tuple[float, float] | None:
+    """Latency less and plus its noise; a quarter of it at least, as an axis of logarithms needs."""
+    latency_ms, noise_ms = trial.latency_ms or 0.0, trial.latency_noise_ms or 0.0
+    if not trial.on_front or not 0 < noise_ms < math.inf:
+        return None
+    return max(latency_ms - noise_ms, latency_ms / 4), latency_ms + noise_ms
 
 
 def _label(trial: Trial, metric: Metric) -> str:
@@ -258,7 +269,7 @@ def scale_latencies(axes: Axes, latencies_ms: Sequence[float]) -> None:
 
 
 def _scale(axes: Axes, facts: FrontFacts) -> None:
-    scale_latencies(axes, [point.latency_ms for point in facts.points])
+    scale_latencies(axes, [at for point in facts.points for at in (point.latency_ms, *(point.reach_ms or ()))])
     best = max if facts.is_higher_better else min
     ends = [end for point in facts.points for end in point.tested or ()]
     top = best([*(point.height for point in facts.points), *ends], default=facts.floor)
@@ -276,8 +287,12 @@ def _draw_steps(axes: Axes, facts: FrontFacts) -> None:
 
 
 def _draw_intervals(axes: Axes, facts: FrontFacts) -> None:
-    """Test scores of the front with their intervals: what the search has seen, and what it has not."""
+    """Test scores of the front with their intervals: what the search has seen, and what it has not; and what noise
+    leaves open of its latencies.
+    """
     for point in facts.points:
+        if point.reach_ms is not None:
+            axes.plot(point.reach_ms, [point.height] * 2, color=_FRONT_COLOUR, linewidth=0.9, marker="|", zorder=3)
         if point.tested is not None:
             score, low, high = point.tested
             reach = [[abs(score - low)], [abs(high - score)]]
@@ -327,6 +342,8 @@ def _legend(facts: FrontFacts) -> list[Line2D]:
     handles += [Line2D([], [], color=_FRONT_COLOUR, linewidth=1.3, label="front")]
     if any(point.tested for point in facts.points):
         handles.append(handle("test score, 95 % interval", _FRONT_COLOUR, "_"))
+    if any(point.reach_ms for point in facts.points):
+        handles.append(Line2D([], [], color=_FRONT_COLOUR, linewidth=0.9, marker="|", label="latency ± noise"))
     if n_clipped:
         handles.append(handle(f"{n_clipped} worse than shown", _OTHER_COLOUR, "v"))
     if facts.chosen is not None:

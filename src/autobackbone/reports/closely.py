@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from autobackbone.choosing import front_line
+from autobackbone.choosing import front_line, scored_on
 from autobackbone.metrics import Metric, scale_of, shown, to_maximised
 from autobackbone.metrics.details import LabelScore, NumberScore, confusions, label_scores, number_scores
-from autobackbone.records import Trial
+from autobackbone.records import Trial, shown_megabytes
 from autobackbone.reports.seen import RunSeen, Said, said_of
 from autobackbone.trialframe import searched
 
@@ -44,6 +44,7 @@ def rows_of(trial: Trial, metric: Metric) -> list[tuple[str, str]]:
     depth = "frozen: its head alone was fitted"
     if trial.n_unfrozen:
         depth = f"{trial.n_unfrozen} of {trial.n_blocks} blocks trained"
+    validated = _with_error(trial.score, trial.score_se, metric)
     told: list[tuple[str, str | None]] = [
         ("backbone", trial.backbone),
         ("blocks kept", None if trial.n_blocks_kept is None else f"the first {trial.n_blocks_kept}"),
@@ -52,7 +53,7 @@ def rows_of(trial: Trial, metric: Metric) -> list[tuple[str, str]]:
         ("learning rate", _formed(trial.lr, ".2e")),
         ("epochs", str(trial.n_epochs) if trial.n_epochs else None),
         *((name.replace("_", " "), _value(value)) for name, value in searched(trial).items()),
-        (f"{metric.name} in validation", _with_error(trial.score, trial.score_se, metric)),
+        (f"{metric.name} in validation", None if validated is None else f"{validated}{scored_on(trial)}"),
         ("balanced accuracy", None if trial.balanced_score is None else f"{100 * trial.balanced_score:.1f} %"),
         (f"{metric.name} by folds", _with_error(trial.fold_score, trial.fold_se, metric)),
         (f"{metric.name} in test", tested(trial, metric)),
@@ -60,7 +61,7 @@ def rows_of(trial: Trial, metric: Metric) -> list[tuple[str, str]]:
         ("preparing a picture", _formed(trial.preprocess_ms, ".2f", " ms")),
         ("throughput", _formed(trial.images_per_s, ",.0f", " pictures/s")),
         ("parameters", _formed(trial.n_params, ",d")),
-        ("weights", _formed(trial.megabytes, ".1f", " MB")),
+        ("weights", None if trial.megabytes is None else f"{shown_megabytes(trial.megabytes)} MB"),
         ("training took", _formed(trial.train_seconds, ",.0f", " s")),
         ("overfits", "yes: validation fell while training went on" if trial.overfits else None),
         ("remark", trial.reason or None),

@@ -11,11 +11,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from autobackbone.choosing import name_of
+from autobackbone.choosing import name_of, scored_on
 from autobackbone.errors import MetricError, RunError
 from autobackbone.metrics import paired_interval, scale_of, score, shown, to_maximised
 from autobackbone.optimism import unconfirmed
 from autobackbone.records import Trial, counted
+from autobackbone.replaying import going_on
 from autobackbone.reports.seen import RunSeen, Said, said_part
 from autobackbone.showing import harmless
 
@@ -84,9 +85,24 @@ def _considered(seen: RunSeen) -> Iterator[str]:
     screened = {(trial.backbone, trial.image_size) for trial in seen.trials}
     n_left = n_pairs - len(screened & {(name, size) for name, of in seen.image_sizes.items() for size in of})
     if n_left:
-        yield f"{n_left:,} of these {n_pairs:,} pairs were not tried. Where time was short, that is why."
+        yield _not_tried(seen, n_left, n_pairs)
     for note in seen.facts["notes"]:
         yield f"- noted: {note}"
+
+
+def _not_tried(seen: RunSeen, n_left: int, n_pairs: int) -> str:
+    """How many pairs, and why, as far as the run knows."""
+    were = "was" if n_left == 1 else "were"
+    told = f"{n_left:,} of these {counted(n_pairs, 'pair')} {were} not tried"
+    if seen.n_untimely is None:
+        return f"{told}: the search had not come to the end of screening." if not seen.has_ended else f"{told}."
+    n_short = min(seen.n_untimely, n_left)
+    others = "promised less, broke a limit, or could not be screened, as the lines of the search said"
+    if n_short == n_left:
+        return f"{told} for want of time."
+    if n_short == 0:
+        return f"{told}: {'it' if n_left == 1 else 'they'} {others}."
+    return f"{told}: {n_short:,} for want of time, the others {others}."
 
 
 def _tried(seen: RunSeen) -> Iterator[str]:
@@ -98,16 +114,19 @@ def _tried(seen: RunSeen) -> Iterator[str]:
     tuned = [trial for trial in seen.finished if trial.n_unfrozen > 0]
     yield f"{counted(len(seen.trials), 'trial')}: {', '.join(f'{n} {state}' for state, n in states.items())}."
     if frozen:
+        each = "it" if len(frozen) == 1 else "each"
         yield (
-            f"First came {counted(len(frozen), 'frozen network')}: each stayed as it was, and its head alone was "
+            f"First came {counted(len(frozen), 'frozen network')}: {each} stayed as it was, and its head alone was "
             f"fitted, which is cheap. {_range(seen, frozen)}"
         )
     if tuned:
-        were = "was" if len(tuned) == 1 else "were"
+        were, of_each = ("was", "its last blocks") if len(tuned) == 1 else ("were", "the last blocks of each")
+        came = ""
+        if len(tuned) > 1:
+            came = " What came next was proposed by the search (Optuna), from what had gone well before."
         yield (
-            f"Then {counted(len(tuned), 'network')} {were} fine-tuned, the last blocks of "
-            "each trained on these pictures, beginning from the fitted head. What came next was proposed by the search "
-            f"(Optuna), from what had gone well before. {_range(seen, tuned)}"
+            f"Then {counted(len(tuned), 'network')} {were} fine-tuned, {of_each} trained on these pictures, beginning "
+            f"from the fitted head.{came} {_range(seen, tuned)}"
         )
     else:
         yield "None was fine-tuned to its end."
@@ -211,7 +230,7 @@ def _further(seen: RunSeen) -> Iterator[str]:
     if not told:
         yield "Nothing stands out. More time tries further combinations, and scores the best ones more surely."
     yield from (f"- {line}" for line in told)
-    yield f'To go on: open_run({str(seen.reader.run.path)!r}).more("20min"), or: autobackbone more RUN --budget 20min'
+    yield f"To go on: {going_on(seen.reader.run.path, seen.facts, seen.metric)}"
 
 
 def _edges(seen: RunSeen) -> Iterator[str]:
@@ -298,15 +317,16 @@ def _top(seen: RunSeen, trials: Sequence[Trial]) -> Trial:
 
 
 def _range(seen: RunSeen, trials: Sequence[Trial]) -> str:
-    scores = sorted(trial.score or 0.0 for trial in trials)
-    if len(scores) == 1:
-        return f"It scored {shown(seen.metric, scores[0])}."
-    return f"They scored {shown(seen.metric, scores[0])} to {shown(seen.metric, scores[-1])}."
+    told = [
+        f"{shown(seen.metric, trial.score or 0.0)}{scored_on(trial)}"
+        for trial in sorted(trials, key=lambda one: one.score or 0.0)
+    ]
+    return f"It scored {told[0]}." if len(told) == 1 else f"They scored {told[0]} to {told[-1]}."
 
 
 def _score(seen: RunSeen, trial: Trial) -> str:
     """In validation, and by folds where it has them."""
-    told = _with_error(seen, trial.score, trial.score_se)
+    told = f"{_with_error(seen, trial.score, trial.score_se)}{scored_on(trial)}"
     return (
         told if trial.fold_score is None else f"{told}, by folds {_with_error(seen, trial.fold_score, trial.fold_se)}"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import numpy as np
@@ -36,6 +37,14 @@ from autobackbone.search.importance import Importance, importance_of
 from autobackbone.search.trialfiles import read_pictures
 
 _N_SUSPECTS = 20
+_OF_SUSPECT = {
+    "name": "picture",
+    "part": "part",
+    "label": "label",
+    "suggested": "suggested",
+    "label_probability": "for its label",
+    "suggested_probability": "for the suggested",
+}
 # Trials in the picture and the tables: beyond it no eye tells them apart, and a page gets slow.
 _MOST_TRIALS = 1500
 _MOST_CLASSES = 200
@@ -115,7 +124,7 @@ def page_facts(seen: RunSeen, *, n_pictures: int, dataset: Any) -> tuple[PageFac
         mistakes=mistakes,
         mistakes_caption=mistakes_caption,
         suspects_caption=suspects_caption,
-        suspect_columns=("picture", "part", "label", "suggested", "for its label", "for the suggested"),
+        suspect_columns=tuple(_OF_SUSPECT.values()),
         suspect_rows=suspect_rows,
         importance=importance_of(seen.trials, seen.metric),
         cost_columns=("", "wall clock", "trials", "their own time"),
@@ -142,8 +151,16 @@ def _state(seen: RunSeen) -> str:
     n_finished = len(seen.finished)
     words = "its budget was spent to its end" if seen.has_ended else "it was cut off, or still goes on"
     begun = seen.facts.get("begun_at")
-    when = f", begun {begun}" if isinstance(begun, str) else ""
+    when = f", begun {_moment(begun)}" if isinstance(begun, str) else ""
     return f"{counted(len(seen.trials), 'trial')}, {n_finished} finished{when}; {words}."
+
+
+def _moment(noted: str) -> str:
+    """As it is read; a text from elsewhere that is no moment stays as it is."""
+    try:
+        return datetime.fromisoformat(noted).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except (ValueError, OverflowError):
+        return noted
 
 
 def _cautions(seen: RunSeen) -> tuple[str, ...]:
@@ -199,15 +216,18 @@ def _suspects(seen: RunSeen) -> tuple[tuple[tuple[str, ...], ...], str]:
         f"trial {judge.number} ({seen.metric.name} {aligned(seen.metric, judge.score or 0.0)})"
         for judge in judges_of(seen.trials, seen.metric)
     )
-    rows = tuple(tuple(map(_cell, row)) for row in frame.drop(columns="score").itertuples(index=False))
+    rows = tuple(tuple(_cell(name, row[name]) for name in _OF_SUSPECT) for row in frame.to_dict("records"))
     told = f"the first {len(rows)} of those that it contradicts most" if rows else "it contradicts none"
     return rows, f"Judged by {judges}; {told}. Who is often wrong suspects labels that are right."
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.3g}"
-    return str(value)
+def _cell(column: Any, value: Any) -> str:
+    """Of a suspect; a probability in per cent, as scores are told."""
+    if not isinstance(value, float):
+        return str(value)
+    if math.isnan(value):
+        return ""
+    return f"{100 * value:.1f} %" if str(column).endswith("probability") else f"{value:.3g}"
 
 
 def _counts(seen: RunSeen) -> tuple[tuple[str, ...], ...]:
@@ -243,6 +263,7 @@ def _data(seen: RunSeen, pictured: Sequence[Trial]) -> Plain:
             "frozen": point.is_frozen,
             "front": point.on_front,
             "clipped": point.is_clipped,
+            "reach_ms": list(point.reach_ms) if point.reach_ms else None,
             "tested": list(point.tested) if point.tested else None,
             "n_params": trials[point.number].n_params,
             "megabytes": trials[point.number].megabytes,
@@ -290,5 +311,6 @@ def _unit(seen: RunSeen) -> str:
 def _legend(facts: Any) -> str:
     clipped = sum(point.is_clipped for point in facts.points)
     told = ["hollow: frozen features", "diamond: fine-tuned", "line: the front", "ring: chosen"]
-    told += ["bars: test score, 95 %"] if any(point.tested for point in facts.points) else []
+    told += ["upright bars: test score, 95 %"] if any(point.tested for point in facts.points) else []
+    told += ["level bars: latency ± noise"] if any(point.reach_ms for point in facts.points) else []
     return "; ".join([*told, f"{clipped} worse than shown, on the lower edge"] if clipped else told)

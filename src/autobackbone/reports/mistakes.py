@@ -143,7 +143,7 @@ def _with_pictures(seen: RunSeen, mistakes: list[Mistake], dataset: Any) -> tupl
     """The same with their pictures, as far as they are at hand; and what to say where they are not."""
     given = dataset if dataset is not None else seen.facts.get("dataset")
     if given is None:
-        return mistakes, "The pictures are not at hand: they lay in memory. Give dataset= to see them here."
+        return mistakes, "The pictures are not at hand: the run holds no path to them. Give dataset= to see them here."
     try:
         preparation = seen.reader.preparation
         source = find(given, preparation.channels, task=seen.reader.task, label=seen.facts.get("label")).source

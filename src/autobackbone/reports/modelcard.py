@@ -15,7 +15,7 @@ from autobackbone.backbones.names import pretrained_cfg
 from autobackbone.choosing import name_of
 from autobackbone.errors import ArgumentError
 from autobackbone.metrics import Metric, shown
-from autobackbone.records import Task, Trial
+from autobackbone.records import Task, Trial, shown_megabytes
 from autobackbone.reports.seen import RunSeen
 from autobackbone.runfolder import written_whole
 from autobackbone.showing import harmless
@@ -177,7 +177,7 @@ def _front(seen: RunSeen, trial: Trial) -> str:
         mark = "this" if one.number == trial.number else ""
         score = "" if one.score is None else shown(seen.metric, one.score)
         latency = "" if one.latency_ms is None else f"{one.latency_ms:.2f}"
-        megabytes = "" if one.megabytes is None else f"{one.megabytes:.1f}"
+        megabytes = "" if one.megabytes is None else shown_megabytes(one.megabytes)
         rows.append(f"| {mark} | {_plain(name_of(one))} | {latency} | {score} | {megabytes} |")
     return "\n".join(rows)
 

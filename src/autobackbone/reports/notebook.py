@@ -6,9 +6,9 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from autobackbone.choosing import name_of
+from autobackbone.choosing import name_of, scored_on
 from autobackbone.metrics import scale_of, shown
-from autobackbone.records import Trial, counted
+from autobackbone.records import Trial, counted, shown_megabytes
 from autobackbone.reports.closely import latency_of, tested
 from autobackbone.reports.seen import RunSeen
 
@@ -80,12 +80,12 @@ def chosen_facts(seen: RunSeen) -> ChosenFacts | None:
         return None
     name = seen.metric.name.replace("_", " ")
     told = [
-        (f"{name} in validation", _with_error(seen, trial.score, trial.score_se)),
+        (f"{name} in validation", _validated(seen, trial)),
         (f"{name} by folds", _with_error(seen, trial.fold_score, trial.fold_se)),
         (f"{name} in test", tested(trial, seen.metric)),
         ("latency", latency_of(trial)),
         ("parameters", None if trial.n_params is None else f"{trial.n_params / 1e6:.2f} million"),
-        ("weights", None if trial.megabytes is None else f"{trial.megabytes:.1f} MB"),
+        ("weights", None if trial.megabytes is None else f"{shown_megabytes(trial.megabytes)} MB"),
     ]
     return ChosenFacts(name=name_of(trial), figures=tuple((name, value) for name, value in told if value is not None))
 
@@ -131,13 +131,18 @@ def _cells(seen: RunSeen, trial: Trial, *, has_folds: bool) -> tuple[str, ...]:
         str(height) if height == width else f"{height}×{width}",
         f"{trial.n_unfrozen}/{trial.n_blocks}",
         "" if trial.lr is None else f"{trial.lr:.1e}",
-        _with_error(seen, trial.score, trial.score_se) or "",
+        _validated(seen, trial) or "",
         *((_with_error(seen, trial.fold_score, trial.fold_se) or "",) if has_folds else ()),
         tested(trial, seen.metric) or "",
         "" if trial.latency_ms is None else f"{trial.latency_ms:.2f}",
-        "" if trial.megabytes is None else f"{trial.megabytes:.1f}",
+        "" if trial.megabytes is None else shown_megabytes(trial.megabytes),
         "" if trial.state == "finished" else f"{trial.shown_state}: {trial.reason}",
     )
+
+
+def _validated(seen: RunSeen, trial: Trial) -> str | None:
+    told = _with_error(seen, trial.score, trial.score_se)
+    return None if told is None else f"{told}{scored_on(trial)}"
 
 
 def _with_error(seen: RunSeen, value: float | None, error: float | None) -> str | None:

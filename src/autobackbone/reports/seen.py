@@ -37,6 +37,8 @@ class RunSeen:
         advice: sentences on what overfits.
         stage_seconds: of each stage, in their order; empty of a run that has not noted them.
         has_ended: whether its budget was spent to its end.
+        n_untimely: pairs of network and image size that were not screened for want of time; `None` where that is not
+            noted.
     """
 
     reader: RunReader
@@ -51,6 +53,7 @@ class RunSeen:
     advice: tuple[str, ...]
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     has_ended: bool = False
+    n_untimely: int | None = None
     # Read once: of a thousand trials the same few columns are needed.
     _pictures: dict[str, tuple[NDArray[Any], NDArray[Any]]] = field(default_factory=dict, repr=False, compare=False)
 

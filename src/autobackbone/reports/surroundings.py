@@ -47,7 +47,7 @@ def environment_rows(seen: RunSeen) -> tuple[tuple[str, str], ...]:
         ("threads", f"{facts.get('n_torch_threads', '?')} of {facts.get('n_cores', '?')} cores"),
         ("python", facts.get("python")),
         ("versions", _listed(versions)),
-        ("dataset", facts.get("dataset") or "lay in memory"),
+        ("dataset", facts.get("dataset") or "came as an object, not as a path"),
         ("digest of the data", facts.get("data_digest")),
         ("digest of the split", facts.get("split_digest")),
         ("preparation", _listed(facts.get("preparation"))),

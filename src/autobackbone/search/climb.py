@@ -83,8 +83,8 @@ def _hardly_worth(growth: float, *, is_stopping: bool) -> str:
     """In one line."""
     then = "no more are begun" if is_stopping else "stop_early=True would end the search here"
     return (
-        f"the later half of all trainings has let the front grow by {growth:.1%}: more time is hardly worth it, and "
-        f"{then}"
+        f"the later half of all trainings has let the front grow by {100 * growth:.1f} %: more time is hardly worth "
+        f"it, and {then}"
     )
 
 

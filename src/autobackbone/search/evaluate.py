@@ -233,6 +233,7 @@ def end_paused(shop: Workshop) -> None:
             reason = f"the run ended while it paused after epoch {trial.n_epochs}"
             ended = replace(kept or trial, reason=reason, finished_at_s=shop.clock.run_s())
             tell(shop.study, ended, "finished" if is_good else "stopped")
+            shop.tell(shop.trials()[trial.number])
     tidy(shop)
 
 

@@ -91,6 +91,7 @@ def frozen_trial(shop: Workshop, priced: Priced, screened: Screened | None) -> T
             "forward_s": screened.seconds_per_image,
             "scored_share": float(is_scored.mean()),
             "fitted_share": screened.n_train / n_train,
+            "n_validation": len(is_scored),
             **({CLASS_WEIGHTS: shop.space.head_weights} if CLASS_WEIGHTS in shop.space.extras else {}),
         },
     )

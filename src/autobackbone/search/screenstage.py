@@ -19,7 +19,7 @@ from autobackbone.latency.target import describe
 from autobackbone.memory import memory_errors_translated
 from autobackbone.metrics import aligned, to_maximised
 from autobackbone.planning import SCREENING_SHARE, screening_order
-from autobackbone.records import Body, Limits, Priced, Trial, counted
+from autobackbone.records import Body, Limits, Priced, Trial, counted, shown_megabytes
 from autobackbone.screening import Features, Screened, Tap, screen
 from autobackbone.search.cutting import features_of_cuts, screen_cuts
 from autobackbone.search.foldheads import gathered, score_frozen
@@ -38,6 +38,7 @@ from autobackbone.search.pricing import (
 from autobackbone.search.rungs import Curve
 from autobackbone.search.scouting import Scouts, scouted
 from autobackbone.search.similar import note_similar
+from autobackbone.search.stagecosts import note_untimely
 from autobackbone.search.study import add_screened, next_number
 from autobackbone.search.workshop import Workshop
 from autobackbone.tasks import can_be_learned
@@ -128,6 +129,7 @@ def _screen_or_leave_out(shop: Workshop, body: Body, ends: _Ends, unloadable: di
 
 
 def _tell_left_out(shop: Workshop, ends: _Ends) -> None:
+    note_untimely(shop.study, ends.n_left_out)
     if ends.n_left_out:
         pairs = counted(sum(map(len, shop.space.image_sizes.values())), "pair")
         shop.reporter.say(f"not screened for want of time: {ends.n_left_out} of {pairs} of backbone and image size")
@@ -346,7 +348,9 @@ def _screened(
         until=until,
         head_until=head_until,
         n_most=n_most,
-        on_progress=lambda done: shop.reporter.progress(shop.use_share(), f"screening {priced.body}: {done:.0%}"),
+        on_progress=lambda done: shop.reporter.progress(
+            shop.use_share(), f"screening {priced.body}: {100 * done:.0f} %"
+        ),
         taps=taps,
         on_features=on_features,
         class_weights=shop.space.head_weights,
@@ -387,8 +391,8 @@ def _nothing_screened(shop: Workshop, causes: Sequence[str]) -> LimitsError:
     return LimitsError(
         f"none of {n_told} pairs of backbone and image size keeps {_written(shop.limits)} on "
         f"{describe(shop.target)}; the fastest, {fastest.body}, takes "
-        f"{fastest.latency.p50_ms:.2f} ms with {fastest.n_params:,} parameters and {fastest.megabytes:.1f} MB. "
-        f"{advice} the limit, or allow smaller image_sizes or other backbones."
+        f"{fastest.latency.p50_ms:.2f} ms with {fastest.n_params:,} parameters and "
+        f"{shown_megabytes(fastest.megabytes)} MB. {advice} the limit, or allow smaller image_sizes or other backbones."
     )
 
 

@@ -17,6 +17,9 @@ _MOST_PICTURES = 20_000
 # Of the time left.
 _SHARE = 0.02
 _MOST_S = 5.0
+# Of validation pictures: where so many look like a training picture, the network may see all pictures alike. Of real
+# sets and pre-trained networks 4 % do at most (docs/benchmarks/similar.md).
+_NEARLY_ALL = 0.9
 _COLUMNS = ("name", "part", "other_name", "other_part", "similarity")
 
 
@@ -57,8 +60,8 @@ def read_similar(run: RunFolder) -> pd.DataFrame:
     if not run.similar_file.is_file():
         raise RunError(
             f"the run {str(run.path)!r} has not looked for similar pictures: it does so with the first network that it "
-            f"screens, among up to {_MOST_PICTURES:,} training pictures, where that takes less than {_SHARE:.0%} of "
-            "the time. Search with more time in another run_dir."
+            f"screens, among up to {_MOST_PICTURES:,} training pictures, where that takes less than "
+            f"{100 * _SHARE:.0f} % of the time. Search with more time in another run_dir."
         )
     try:
         table = pd.read_csv(run.similar_file, dtype=dict.fromkeys(_COLUMNS[:4], str), keep_default_na=False)
@@ -73,11 +76,16 @@ def similar_line(table: pd.DataFrame, n_validation: int) -> str:
     """One line for users, of a table with at least one row, found among so many validation pictures."""
     name, _, other, _, _ = table.iloc[0]
     look, least = "looks" if len(table) == 1 else "look", table["similarity"].min()
-    return (
+    told = (
         f"{len(table):,} of {n_validation:,} validation pictures {look} much like a training picture (similarity "
-        f"{least:.2f} and more), such as '{name}' and '{other}': if they show the same object, scores flatter; give "
-        "groups= to keep it in one part"
+        f"{least:.2f} and more), such as '{name}' and '{other}':"
     )
+    if len(table) >= _NEARLY_ALL * n_validation:
+        return (
+            f"{told} so many say little, as a small network, or one of random weights, sees most pictures alike; look "
+            "at some, and give groups= if they do show the same objects, as frames of one film"
+        )
+    return f"{told} if they show the same object, scores flatter; give groups= to keep it in one part"
 
 
 def _similar(bundle: DataBundle, reached: Features) -> pd.DataFrame:

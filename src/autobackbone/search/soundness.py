@@ -56,8 +56,12 @@ def _is_image_size(value: Any) -> bool:
     return isinstance(value, tuple) and len(value) == 2 and all(_is_count(n) and n <= _LARGEST_SIDE for n in value)
 
 
-def _is_mapping(value: Any) -> bool:
-    return isinstance(value, dict)
+def _are_extras(value: Any) -> bool:
+    """What lines tell of them, too: on how many pictures a score stands."""
+    if not isinstance(value, dict):
+        return False
+    share, n_validation = value.get("scored_share", 1.0), value.get("n_validation", 0)
+    return is_number(share) and 0 <= share <= 1 and _is_count(n_validation)
 
 
 def _or_null(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -73,7 +77,7 @@ _KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "str": ("a text", _is_text),
     "ImageSize": (f"a height and a width up to {_LARGEST_SIDE}", _is_image_size),
     "Resize": (f"one of {', '.join(get_args(Resize))}", get_args(Resize).__contains__),
-    "Mapping[str, Any]": ("a mapping", _is_mapping),
+    "Mapping[str, Any]": ("a mapping, its scored_share from 0 to 1 and its n_validation a whole number", _are_extras),
 }
 _WANTED: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     **{one.name: _KINDS[str(one.type)] for one in fields(Trial) if str(one.type) in _KINDS},

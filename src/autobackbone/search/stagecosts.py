@@ -1,4 +1,4 @@
-"""What each stage of a run took, over all its sittings."""
+"""What each stage of a run took, over all its sittings, and for what its time was too short."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import optuna
 
 _STAGES = "stages"
+_UNTIMELY = "n_untimely"
 _FIRST = "prepare"
 
 
@@ -74,6 +75,17 @@ def read_stages(study: optuna.Study) -> dict[str, float]:
     if not isinstance(noted, Mapping) or not all(map(_is_seconds, noted.values())):
         return {}
     return {str(name): float(value) for name, value in noted.items()}
+
+
+def note_untimely(study: optuna.Study, n_pairs: int) -> None:
+    """Keep how many pairs of backbone and image size the last sitting did not screen for want of time."""
+    study.set_user_attr(_UNTIMELY, n_pairs)
+
+
+def read_untimely(study: optuna.Study) -> int | None:
+    """What `note_untimely` kept; `None` of a run that has not, or not yet."""
+    noted = study.user_attrs.get(_UNTIMELY)
+    return noted if isinstance(noted, int) and not isinstance(noted, bool) and noted >= 0 else None
 
 
 def _is_seconds(value: object) -> bool:

@@ -99,7 +99,8 @@
     const width = Math.max(300, Math.round(figure.clientWidth || 640)), height = Math.round(Math.min(440, 170 + width * 0.45));
     const room = { left: 52, right: 14, top: 26, bottom: 40, label: data.axis.caption, up: data.axis.up, along: data.axis.along };
     const latencies = data.trials.map((trial) => trial.latency_ms);
-    const low = Math.min(...latencies), high = Math.max(...latencies);
+    const ends = data.trials.flatMap((trial) => trial.reach_ms ?? []);
+    const low = Math.min(...latencies, ...ends), high = Math.max(...latencies, ...ends);
     const isLog = high / low > 3;
     const across = isLog ? [low / (high / low) ** 0.06, high * (high / low) ** 0.06] : widened(low, high, 0.08);
     const x = (isLog ? logarithmic : linear)(across, [room.left, width - room.right]);
@@ -112,6 +113,10 @@
     const drawn = frame(width, height, xs, steps(Math.min(...up), Math.max(...up), height / 60), room, x, y);
     const corners = data.steps.map(([at, score], place) => `${place ? `H${x(at)}V` : `M${x(at)} `}${y(score)}`);
     if (corners.length) drawn.append(svg("path", { class: "step", d: `${corners.join("")}H${width - room.right}` }));
+    for (const trial of data.trials) if (trial.reach_ms) {
+      const [from, to] = trial.reach_ms.map(x), at = y(shownAt(trial));
+      drawn.append(svg("path", { class: "reach noise", d: `M${from} ${at}H${to}M${from} ${at - 4}v8M${to} ${at - 4}v8` }));
+    }
     for (const trial of data.trials) if (trial.tested) {
       const [, from, to] = trial.tested.map(y), at = x(trial.latency_ms);
       drawn.append(svg("path", { class: "reach", d: `M${at} ${from}V${to}M${at - 4} ${from}h8M${at - 4} ${to}h8M${at - 4} ${y(trial.tested[0])}h8` }));
@@ -154,6 +159,7 @@
       html("p", { class: "quiet" }, "solid: validation; dashed: training pictures as they passed"));
   };
   const where = { validation: "validation pictures", test: "test pictures, which the search has not seen", folds: "training and validation pictures, by folds" };
+  const taken = (told) => `What is taken for what (${{ folds: "by folds" }[told.part] ?? told.part})`;
   const headed = (told, title, ...children) => html("div", {}, html("h3", {}, title), html("p", { class: "quiet" }, `${told.n} ${where[told.part]}`), ...children);
   const matrix = (told) => {
     const head = html("tr", {}, html("td", {}), ...data.classes.map((name) => html("th", { scope: "col", title: name }, name)));
@@ -166,13 +172,13 @@
       });
       return html("tr", {}, html("th", { scope: "row", title: data.classes[is] }, data.classes[is]), ...cells);
     });
-    return headed(told, "What is taken for what", html("div", { class: "wide" }, html("table", { class: "matrix" },
+    return headed(told, taken(told), html("div", { class: "wide" }, html("table", { class: "matrix" },
       html("caption", {}, "a row for each class, a column for each that is said"), html("thead", {}, head), html("tbody", {}, ...body))));
   };
   const table = (head, rows) => html("div", { class: "wide" }, html("table", {},
     html("thead", {}, html("tr", {}, ...head.map((name, place) => html("th", { scope: "col", class: place ? "number" : "" }, name)))),
     html("tbody", {}, ...rows.map((row) => html("tr", {}, ...row.map((cell, place) => html("td", { class: place ? "number" : "" }, String(cell))))))));
-  const pairs = (told) => headed(told, "What is taken for what", told.pairs.length
+  const pairs = (told) => headed(told, taken(told), told.pairs.length
     ? table(["is", "is said", "pictures", "of"], told.pairs) : html("p", {}, "Nothing is taken for anything else."));
   const labels = (told) => headed(told, "Label by label", table(["label", "pictures", "precision", "recall", "average precision"], told.labels));
   const scatter = (told, target) => {
