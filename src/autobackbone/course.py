@@ -48,6 +48,7 @@ from autobackbone.search.climb import climb
 from autobackbone.search.early import climb_early
 from autobackbone.search.evaluate import NetworkEvaluator, end_paused, tidy
 from autobackbone.search.levelling import level
+from autobackbone.search.pricing import worth_training
 from autobackbone.search.screenstage import screen_all
 from autobackbone.search.space import USUAL, Space, offered_cuts
 from autobackbone.search.stagecosts import StageClock
@@ -476,7 +477,7 @@ def _beside_screening(shop: Workshop, tuner: Runner) -> Callable[[], float]:
 
 def _search_of(shop: Workshop, tuner: Runner) -> Search:
     """Over what has been screened by now."""
-    shop.space = shop.space.with_reachable(frozenset(shop.heads))
+    shop.space = shop.space.with_reachable(worth_training(shop))
     return Search(
         study=shop.study,
         space=shop.space,
