@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from autobackbone.errors import ArgumentError, LimitsError, RunError
 from autobackbone.metrics import Metric, aligned, paired_loss, scale_of, to_maximised
 from autobackbone.pareto import front_mask, good_enough
-from autobackbone.records import Trial
+from autobackbone.records import Limits, Trial
 
 # Given up for speed if nothing else is asked: points of a score that is a share, and a share of the top scorer's loss.
 # A loss has no scale of its own: half a nat may be more than all that was learned.
@@ -229,7 +229,8 @@ def choose_under(front: Sequence[Trial], latency_ms: float, metric: Metric) -> C
     if front and not fitting:
         raise LimitsError(
             f"no trial of the front runs within {latency_ms:g} ms; the fastest takes {min(map(_latency, front)):.2f} "
-            "ms. Raise latency_ms, or search again with smaller image_sizes or other backbones."
+            "ms. Give the run more time, if it was short, or search again with a higher latency_ms, smaller "
+            "image_sizes or other backbones."
         )
     best = top_of(fitting, metric)
     reason = (
@@ -278,13 +279,20 @@ def name_of(trial: Trial) -> str:
     return f"trial {trial.number} ({trial.body}, {depth})"
 
 
-def front_line(trial: Trial, metric: Metric, *, is_chosen: bool) -> str:
-    """A trial of the front in one line, the chosen one marked."""
+def beyond_limits(trial: Trial, limits: Limits) -> str | None:
+    """Which limit a trial breaks, in words; `None` if it keeps all, as far as that is known."""
+    figures = ("latency_ms", "latency_p95_ms", "n_params", "megabytes")
+    return limits.broken_by({name: getattr(trial, name) for name in figures})
+
+
+def front_line(trial: Trial, metric: Metric, *, is_chosen: bool, limits: Limits | None = None) -> str:
+    """A trial of the front in one line, the chosen one marked, and what breaks a limit."""
     depth = f"{trial.n_unfrozen}/{trial.n_blocks} unfrozen"
+    broken = None if limits is None else beyond_limits(trial, limits)
     scores = f"{aligned(metric, _score(trial))}{_folded(trial, metric)}{_tested(trial, metric)}"
     return (
         f"{'→' if is_chosen else ' '} {trial.latency_ms:8.2f} ms  {metric.name} {scores}  "
-        f"trial {trial.number}: {trial.body}, {depth}"
+        f"trial {trial.number}: {trial.body}, {depth}{'' if broken is None else f'; {broken}'}"
     )
 
 

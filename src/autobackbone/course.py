@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from autobackbone.choosing import front_of, on_one_scale
+from autobackbone.choosing import beyond_limits, front_of, on_one_scale
 from autobackbone.clock import Clock
 from autobackbone.confirm import confirm, expected_s
 from autobackbone.costrecord import SIDE_BY_SIDE, SITTING, CostRecord, RecordedCosts, is_one_untimed_sitting, read_costs
@@ -27,7 +27,7 @@ from autobackbone.data import (
     wants_folds,
     with_copies_together,
 )
-from autobackbone.errors import ArgumentError, RunError, TrialError
+from autobackbone.errors import ArgumentError, LimitsError, RunError, TrialError
 from autobackbone.folding import cross_validate, judged, kept_s
 from autobackbone.latency.given import GivenLatencies
 from autobackbone.metrics import to_maximised
@@ -130,6 +130,7 @@ def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: f
         stages.end()
         # Last: whoever is killed before goes on with this budget, and is not given another one.
         end_sitting(shop.study, shop.ledger, shop.clock.run_s(), is_completed=not is_interrupted)
+    _ = selection.choice  # raises where nothing keeps the limits
     return selection
 
 
@@ -565,11 +566,21 @@ def _tell_trial(shop: Workshop, trial: Trial) -> None:
 
 
 def _chosen_first(shop: Workshop) -> list[Trial]:
-    """The front: the chosen trial, then the best scores, so that a short clock leaves out what matters least."""
-    front = front_of(shop.trials(), shop.metric)
-    chosen = judged(shop, front).choice(shop.metric, tolerance=shop.tolerance).trial
+    """The front: the chosen trial, then the best scores, what breaks a limit last: a short clock leaves out what counts
+    least.
+    """
+    front, limits = front_of(shop.trials(), shop.metric), shop.limits
+    try:
+        limit_ms = limits.latency_ms
+        chosen = judged(shop, front).choice(shop.metric, tolerance=shop.tolerance, limit_ms=limit_ms).trial.number
+    except LimitsError:  # told at the end of the run
+        chosen = None
     scores = {trial.number: to_maximised(shop.metric, trial.score or 0.0) for trial in on_one_scale(front)}
-    return sorted(front, key=lambda trial: (trial.number != chosen.number, -scores[trial.number]))
+
+    def place(trial: Trial) -> tuple[bool, bool, float]:
+        return trial.number != chosen, beyond_limits(trial, limits) is not None, -scores[trial.number]
+
+    return sorted(front, key=place)
 
 
 def _space(prepared: Prepared) -> Space:
