@@ -40,14 +40,14 @@ class Choice:
     reason: str
 
 
-def mark_front(trials: Sequence[Trial], metric: Metric) -> list[Trial]:
+def mark_front(trials: Sequence[Trial], metric: Metric, limits: Limits | None = None) -> list[Trial]:
     """The same trials, each knowing whether it is on the front: finished ones that no other beats on score and latency,
-    on one scale; latencies within measured noise tie.
+    on one scale; latencies within measured noise tie. What breaks a limit is not on it while anything keeps them all.
 
     A fine-tuned trial that has no score by folds has to be on the front of validation scores, too: what is not may have
     no network any more.
     """
-    finished = comparable(trials)
+    finished = comparable(trials if limits is None else within_limits(trials, limits))
     validated = _unbeaten(finished, metric)
     able = [t for t in finished if t.fold_score is not None or t.n_unfrozen == 0 or t.number in validated]
     on_front = _unbeaten(on_one_scale(able), metric)
@@ -91,6 +91,12 @@ def on_one_scale(trials: Sequence[Trial]) -> list[Trial]:
     ]
 
 
+def within_limits(trials: Sequence[Trial], limits: Limits) -> Sequence[Trial]:
+    """Those that break no limit; all of them where none of the finished ones keeps them."""
+    keeping = [trial for trial in trials if beyond_limits(trial, limits) is None]
+    return keeping if any(trial.state == "finished" for trial in keeping) else trials
+
+
 def comparable(trials: Sequence[Trial]) -> list[Trial]:
     """Finished trials; those whose score stands on a part of the validation pictures only while there are no others."""
     finished = [trial for trial in trials if trial.state == "finished" and trial.score is not None]
@@ -122,9 +128,9 @@ def is_beaten_for_good(trial: Trial, others: Sequence[Trial], metric: Metric, *,
     return False
 
 
-def front_of(trials: Sequence[Trial], metric: Metric) -> list[Trial]:
+def front_of(trials: Sequence[Trial], metric: Metric, limits: Limits | None = None) -> list[Trial]:
     """The front, fastest first."""
-    front = [trial for trial in mark_front(trials, metric) if trial.on_front]
+    front = [trial for trial in mark_front(trials, metric, limits) if trial.on_front]
     return sorted(front, key=lambda trial: (_latency(trial), -to_maximised(metric, _score(trial)), trial.number))
 
 

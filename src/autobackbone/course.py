@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from autobackbone.choosing import beyond_limits, front_of, on_one_scale
+from autobackbone.choosing import front_of, on_one_scale
 from autobackbone.clock import Clock
 from autobackbone.confirm import confirm, expected_s
 from autobackbone.costrecord import SIDE_BY_SIDE, SITTING, CostRecord, RecordedCosts, is_one_untimed_sitting, read_costs
@@ -498,7 +498,7 @@ def _search_of(shop: Workshop, tuner: Runner) -> Search:
 
 
 def _left_before_confirming_s(shop: Workshop) -> float:
-    return shop.clock.left_s() - expected_s(shop, front_of(shop.trials(), shop.metric))
+    return shop.clock.left_s() - expected_s(shop, front_of(shop.trials(), shop.metric, shop.limits))
 
 
 def _n_trials_left(shop: Workshop) -> int | None:
@@ -566,21 +566,15 @@ def _tell_trial(shop: Workshop, trial: Trial) -> None:
 
 
 def _chosen_first(shop: Workshop) -> list[Trial]:
-    """The front: the chosen trial, then the best scores, what breaks a limit last: a short clock leaves out what counts
-    least.
-    """
-    front, limits = front_of(shop.trials(), shop.metric), shop.limits
+    """The front: the chosen trial, then the best scores, so that a short clock leaves out what matters least."""
+    front = front_of(shop.trials(), shop.metric, shop.limits)
     try:
-        limit_ms = limits.latency_ms
+        limit_ms = shop.limits.latency_ms
         chosen = judged(shop, front).choice(shop.metric, tolerance=shop.tolerance, limit_ms=limit_ms).trial.number
     except LimitsError:  # told at the end of the run
         chosen = None
     scores = {trial.number: to_maximised(shop.metric, trial.score or 0.0) for trial in on_one_scale(front)}
-
-    def place(trial: Trial) -> tuple[bool, bool, float]:
-        return trial.number != chosen, beyond_limits(trial, limits) is not None, -scores[trial.number]
-
-    return sorted(front, key=place)
+    return sorted(front, key=lambda trial: (trial.number != chosen, -scores[trial.number]))
 
 
 def _space(prepared: Prepared) -> Space:

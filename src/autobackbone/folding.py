@@ -36,7 +36,7 @@ def kept_s(shop: Workshop) -> float:
         return 0.0
     trials = shop.trials()
     paused = [trial for trial in trials if trial.is_paused]
-    front = [trial for trial in front_of(trials, shop.metric) if trial.fold_score is None]
+    front = [trial for trial in front_of(trials, shop.metric, shop.limits) if trial.fold_score is None]
     front.sort(key=lambda trial: -to_maximised(shop.metric, trial.score or 0.0))
     kept = 0.0
     for trial in (*front, *paused):

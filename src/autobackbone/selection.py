@@ -187,12 +187,12 @@ class Selection:
     def trials(self) -> list[Trial]:
         """All trials, in order of number."""
         found = read_sound_trials(self.study) if self._repriced is None else self._repriced.trials
-        return mark_overfitting(mark_front(found, self.metric), self.metric)
+        return mark_overfitting(mark_front(found, self.metric, self._limits), self.metric)
 
     @cached_property
     def front(self) -> list[Trial]:
         """The finished trials that no other beats on both score and latency, fastest first."""
-        return front_of(self.trials, self.metric)
+        return front_of(self.trials, self.metric, self._limits)
 
     @cached_property
     def choice(self) -> Choice:

@@ -290,8 +290,7 @@ def _screen_if_it_fits(shop: Workshop, body: Body, ends: _Ends) -> None:
     priced = priced_within_limits(shop, body)
     if priced is None:
         return
-    if not _keeps_limits(shop, body) and body not in ends.postponed:
-        ends.postponed[body] = None
+    if not _keeps_limits(shop, body) and not _is_last_resort(shop, body, ends):
         return
     pass_s, late_s = pass_seconds(shop, priced.latency), reading_s(shop, priced)
     if shop.heads and not ends.allow(pass_s, late_s):
@@ -305,6 +304,19 @@ def _screen_if_it_fits(shop: Workshop, body: Body, ends: _Ends) -> None:
         # However long the pass took, its head has some time.
         head_until=min(_end_of_head(shop, ends.until, late_s + pass_s), ends.trained_by + pass_s) if is_timed else None,
     )
+
+
+def _is_last_resort(shop: Workshop, body: Body, ends: _Ends) -> bool:
+    """Whether what only may keep the limits is screened now: in its second turn, where nothing keeps them. The choice
+    holds to what was measured, so that it could not be chosen.
+    """
+    if body not in ends.postponed:
+        ends.postponed[body] = None
+        return False
+    if any(_keeps_limits(shop, head) for head in shop.heads):
+        shop.reporter.say(f"left out: {body}: {broken_limit(shop.priced[body], shop.limits)}, and others keep it")
+        return False
+    return True
 
 
 def _is_beyond_limits(shop: Workshop, body: Body) -> bool:
