@@ -25,7 +25,7 @@ from autobackbone.choosing import (
 )
 from autobackbone.errors import ArgumentError, LimitsError, RunError
 from autobackbone.metrics import metric_for, score
-from autobackbone.records import Trial
+from autobackbone.records import Limits, Trial
 
 ACCURACY = metric_for("accuracy", n_outputs=2)
 LOSS = metric_for("log_loss", n_outputs=2)
@@ -54,6 +54,19 @@ def predictions(n_right, n=200):
 
 
 LABELS = np.ones(200, dtype=np.int64)
+
+
+def test_what_breaks_a_limit_takes_nobodys_place_on_the_front():
+    # Within its noise it is as fast as the one that keeps the limit, and it is better.
+    over, within = trial(0, 0.9, 3.76, noise=0.95), trial(1, 0.8, 2.9)
+    limits = Limits(latency_ms=3)
+    assert [one.number for one in front_of([over, within], ACCURACY)] == [0]
+    assert [one.number for one in front_of([over, within], ACCURACY, limits)] == [1]
+    # Where nothing keeps the limit, the front tells how near it is.
+    assert [one.number for one in front_of([over, replace(within, state="failed", score=None)], ACCURACY, limits)] == [
+        0
+    ]
+    assert "above the limit of 3" in front_line(over, ACCURACY, is_chosen=False, limits=limits)
 
 
 def test_only_finished_trials_are_on_the_front_and_all_trials_stay():

@@ -130,7 +130,7 @@ def test_without_a_test_part_validation_pictures_count_and_it_says_what_they_are
     begun.trials = [replace(one, state="failed", score=None) for one in begun.trials]
     nothing = compare(run, begun)
     assert nothing.paired is None
-    assert "nothing is chosen yet" in str(nothing)
+    assert f"nothing is chosen in {str(other.path)!r}: no trial has finished" in str(nothing)
     assert nothing.plot().axes[0].get_legend().get_texts()[1].get_text().endswith("(no trial has finished)")
 
 

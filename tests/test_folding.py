@@ -13,7 +13,7 @@ from PIL import Image
 from tests.conftest import TINY, make_pictures
 from tests.test_choosing import ACCURACY, trial
 
-from autobackbone import Budget, open_run, retraining, select_backbone
+from autobackbone import Budget, Limits, open_run, retraining, select_backbone
 from autobackbone.choosing import as_they_stand, front_of
 from autobackbone.course import _screening_share
 from autobackbone.data import PART_CODES, decode, folds_of, pooled, survey
@@ -256,6 +256,7 @@ def shop(tmp_path):
         heads={BODY: (0, None)},
         fold_heads={},
         metric=ACCURACY,
+        limits=Limits(),
         trials=lambda: trials,
         clock=SimpleNamespace(budget=Budget(wall_clock_s=1000)),
         reporter=Listens(),
@@ -335,7 +336,8 @@ def test_a_trial_that_has_folds_keeps_its_network(tmp_path):
     plain = replace(TUNED, number=3)
     for one in (folded, better, plain):
         trialfiles.save_weights(run, one.number, {"weight": torch.zeros(1)})
-    shop = SimpleNamespace(run=run, metric=ACCURACY, trials=lambda: [folded, better, plain], tidied=set())
+    trials = [folded, better, plain]
+    shop = SimpleNamespace(run=run, metric=ACCURACY, trials=lambda: trials, rivals=lambda: trials, tidied=set())
     tidy(shop)
     kept = {one.number for one in (folded, better, plain) if trialfiles.has_weights(run, one.number)}
     assert kept == {folded.number, better.number}

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autobackbone.metrics import metric_for
-from autobackbone.records import Trial
+from autobackbone.records import Limits, Trial
 from autobackbone.tables import _published, print_catalogue, print_selection
 
 LONG = "eva02_large_patch14_448.mim_m38m_ft_in22k_in1k"
@@ -32,7 +32,7 @@ class Printed(SimpleNamespace):
 
     target, metric, path = "cpu (a chip, 2 threads)", metric_for("accuracy", n_outputs=2), Path("nowhere")
     optimism, advice = None, ("trial 3 [bold] overfits: freeze more.",)
-    stopped_before, is_retargeted = None, False
+    stopped_before, is_retargeted, _limits = None, False, Limits(latency_ms=2000)
 
     def scores_without_copies(self):
         return {"test": 0.5}
@@ -43,7 +43,7 @@ class Printed(SimpleNamespace):
 
     @property
     def choice(self):
-        return SimpleNamespace(reason=f"trial {self.best.number} [red] is best")
+        return SimpleNamespace(trial=self.best, reason=f"trial {self.best.number} [red] is best")
 
 
 def shown(trials, front, monkeypatch, *, columns=None, all_trials=True):
@@ -117,6 +117,12 @@ def test_a_run_without_a_finished_trial_can_be_shown(monkeypatch):
     assert "no trial has finished" in out
     assert "running" in out
     assert "front.png" not in out
+
+
+def test_what_breaks_a_limit_is_marked(monkeypatch):
+    slow = replace(TRIAL, number=1, latency_ms=2500.0)
+    lines = shown([TRIAL, slow], [TRIAL], monkeypatch).splitlines()
+    assert [line for line in lines if "limit" in line] == ["trial 1: latency_ms 2,500 is above the limit of 2,000"]
 
 
 def test_what_nobody_published_stays_empty(capsys):

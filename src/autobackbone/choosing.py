@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from autobackbone.errors import ArgumentError, LimitsError, RunError
 from autobackbone.metrics import Metric, aligned, paired_loss, scale_of, to_maximised
 from autobackbone.pareto import front_mask, good_enough
-from autobackbone.records import Trial
+from autobackbone.records import Limits, Trial
 
 # Given up for speed if nothing else is asked: points of a score that is a share, and a share of the top scorer's loss.
 # A loss has no scale of its own: half a nat may be more than all that was learned.
@@ -40,14 +40,14 @@ class Choice:
     reason: str
 
 
-def mark_front(trials: Sequence[Trial], metric: Metric) -> list[Trial]:
+def mark_front(trials: Sequence[Trial], metric: Metric, limits: Limits | None = None) -> list[Trial]:
     """The same trials, each knowing whether it is on the front: finished ones that no other beats on score and latency,
-    on one scale; latencies within measured noise tie.
+    on one scale; latencies within measured noise tie. What breaks a limit is not on it while anything keeps them all.
 
     A fine-tuned trial that has no score by folds has to be on the front of validation scores, too: what is not may have
     no network any more.
     """
-    finished = comparable(trials)
+    finished = comparable(trials if limits is None else within_limits(trials, limits))
     validated = _unbeaten(finished, metric)
     able = [t for t in finished if t.fold_score is not None or t.n_unfrozen == 0 or t.number in validated]
     on_front = _unbeaten(on_one_scale(able), metric)
@@ -91,6 +91,12 @@ def on_one_scale(trials: Sequence[Trial]) -> list[Trial]:
     ]
 
 
+def within_limits(trials: Sequence[Trial], limits: Limits) -> Sequence[Trial]:
+    """Those that break no limit; all of them where none of the finished ones keeps them."""
+    keeping = [trial for trial in trials if beyond_limits(trial, limits) is None]
+    return keeping if any(trial.state == "finished" for trial in keeping) else trials
+
+
 def comparable(trials: Sequence[Trial]) -> list[Trial]:
     """Finished trials; those whose score stands on a part of the validation pictures only while there are no others."""
     finished = [trial for trial in trials if trial.state == "finished" and trial.score is not None]
@@ -122,9 +128,9 @@ def is_beaten_for_good(trial: Trial, others: Sequence[Trial], metric: Metric, *,
     return False
 
 
-def front_of(trials: Sequence[Trial], metric: Metric) -> list[Trial]:
+def front_of(trials: Sequence[Trial], metric: Metric, limits: Limits | None = None) -> list[Trial]:
     """The front, fastest first."""
-    front = [trial for trial in mark_front(trials, metric) if trial.on_front]
+    front = [trial for trial in mark_front(trials, metric, limits) if trial.on_front]
     return sorted(front, key=lambda trial: (_latency(trial), -to_maximised(metric, _score(trial)), trial.number))
 
 
@@ -229,7 +235,8 @@ def choose_under(front: Sequence[Trial], latency_ms: float, metric: Metric) -> C
     if front and not fitting:
         raise LimitsError(
             f"no trial of the front runs within {latency_ms:g} ms; the fastest takes {min(map(_latency, front)):.2f} "
-            "ms. Raise latency_ms, or search again with smaller image_sizes or other backbones."
+            "ms. Give the run more time, if it was short, or search again with a higher latency_ms, smaller "
+            "image_sizes or other backbones."
         )
     best = top_of(fitting, metric)
     reason = (
@@ -297,13 +304,20 @@ def name_of(trial: Trial) -> str:
     return f"trial {trial.number} ({trial.body}, {depth})"
 
 
-def front_line(trial: Trial, metric: Metric, *, is_chosen: bool) -> str:
-    """A trial of the front in one line, the chosen one marked."""
+def beyond_limits(trial: Trial, limits: Limits) -> str | None:
+    """Which limit a trial breaks, in words; `None` if it keeps all, as far as that is known."""
+    figures = ("latency_ms", "latency_p95_ms", "n_params", "megabytes")
+    return limits.broken_by({name: getattr(trial, name) for name in figures})
+
+
+def front_line(trial: Trial, metric: Metric, *, is_chosen: bool, limits: Limits | None = None) -> str:
+    """A trial of the front in one line, the chosen one marked, and what breaks a limit."""
     depth = f"{trial.n_unfrozen}/{trial.n_blocks} unfrozen"
     scores = f"{aligned(metric, _score(trial))}{scored_on(trial)}{_folded(trial, metric)}{_tested(trial, metric)}"
+    broken = None if limits is None else beyond_limits(trial, limits)
     return (
         f"{'→' if is_chosen else ' '} {trial.latency_ms:8.2f} ms  {metric.name} {scores}  "
-        f"trial {trial.number}: {trial.body}, {depth}"
+        f"trial {trial.number}: {trial.body}, {depth}{'' if broken is None else f'; {broken}'}"
     )
 
 

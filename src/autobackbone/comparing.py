@@ -197,7 +197,8 @@ def _names(first: Path, second: Path) -> tuple[str, str]:
 def _paired(first: RunSeen, second: RunSeen) -> tuple[Paired | None, tuple[str, ...]]:
     """The difference, and what to say of it, or of why there is none."""
     if first.chosen is None or second.chosen is None:
-        return None, ("in one of the runs nothing is chosen yet",)
+        unchosen = [one for one in (first, second) if one.chosen is None]
+        return None, tuple(f"nothing is chosen in {str(one.reader.run.path)!r}: {one.unchosen}" for one in unchosen)
     parts: Sequence[ScoredPart] = ("test", "validation")
     notes: list[str] = []
     for part in parts:

@@ -27,7 +27,7 @@ from autobackbone.data import (
     wants_folds,
     with_copies_together,
 )
-from autobackbone.errors import ArgumentError, RunError, TrialError
+from autobackbone.errors import ArgumentError, LimitsError, RunError, TrialError
 from autobackbone.folding import cross_validate, judged, kept_s
 from autobackbone.latency.given import GivenLatencies
 from autobackbone.metrics import to_maximised
@@ -48,6 +48,7 @@ from autobackbone.search.climb import climb
 from autobackbone.search.early import climb_early
 from autobackbone.search.evaluate import NetworkEvaluator, end_paused, tidy
 from autobackbone.search.levelling import level
+from autobackbone.search.pricing import worth_training
 from autobackbone.search.screenstage import screen_all
 from autobackbone.search.space import USUAL, Space, offered_cuts
 from autobackbone.search.stagecosts import StageClock
@@ -129,6 +130,7 @@ def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: f
         stages.end()
         # Last: whoever is killed before goes on with this budget, and is not given another one.
         end_sitting(shop.study, shop.ledger, shop.clock.run_s(), is_completed=not is_interrupted)
+    _ = selection.choice  # raises where nothing keeps the limits
     return selection
 
 
@@ -476,7 +478,7 @@ def _beside_screening(shop: Workshop, tuner: Runner) -> Callable[[], float]:
 
 def _search_of(shop: Workshop, tuner: Runner) -> Search:
     """Over what has been screened by now."""
-    shop.space = shop.space.with_reachable(frozenset(shop.heads))
+    shop.space = shop.space.with_reachable(worth_training(shop))
     return Search(
         study=shop.study,
         space=shop.space,
@@ -496,7 +498,7 @@ def _search_of(shop: Workshop, tuner: Runner) -> Search:
 
 
 def _left_before_confirming_s(shop: Workshop) -> float:
-    return shop.clock.left_s() - expected_s(shop, front_of(shop.trials(), shop.metric))
+    return shop.clock.left_s() - expected_s(shop, front_of(shop.trials(), shop.metric, shop.limits))
 
 
 def _n_trials_left(shop: Workshop) -> int | None:
@@ -565,10 +567,14 @@ def _tell_trial(shop: Workshop, trial: Trial) -> None:
 
 def _chosen_first(shop: Workshop) -> list[Trial]:
     """The front: the chosen trial, then the best scores, so that a short clock leaves out what matters least."""
-    front = front_of(shop.trials(), shop.metric)
-    chosen = judged(shop, front).choice(shop.metric, tolerance=shop.tolerance).trial
+    front = front_of(shop.trials(), shop.metric, shop.limits)
+    try:
+        limit_ms = shop.limits.latency_ms
+        chosen = judged(shop, front).choice(shop.metric, tolerance=shop.tolerance, limit_ms=limit_ms).trial.number
+    except LimitsError:  # told at the end of the run
+        chosen = None
     scores = {trial.number: to_maximised(shop.metric, trial.score or 0.0) for trial in on_one_scale(front)}
-    return sorted(front, key=lambda trial: (trial.number != chosen.number, -scores[trial.number]))
+    return sorted(front, key=lambda trial: (trial.number != chosen, -scores[trial.number]))
 
 
 def _space(prepared: Prepared) -> Space:

@@ -36,7 +36,8 @@ def kept_s(shop: Workshop) -> float:
         return 0.0
     trials = shop.trials()
     paused = [trial for trial in trials if trial.is_paused]
-    front = [trial for trial in front_of(trials, shop.metric) if trial.fold_score is None and is_fitted_on_all(trial)]
+    front = front_of(trials, shop.metric, shop.limits)
+    front = [trial for trial in front if trial.fold_score is None and is_fitted_on_all(trial)]
     front.sort(key=lambda trial: -to_maximised(shop.metric, trial.score or 0.0))
     kept = 0.0
     for trial in (*front, *paused):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from autobackbone.choosing import front_of
+from autobackbone.choosing import beyond_limits, front_of
 from autobackbone.errors import BackboneError, TrialError
 from autobackbone.latency.given import GivenLatencies
 from autobackbone.latency.measure import measure_together
@@ -116,6 +116,5 @@ def _priced(trial: Trial, found: dict[Body, Latency], reasons: dict[Body, str], 
         images_per_s=latency.images_per_s,
         on_front=False,
     )
-    figures = ("latency_ms", "latency_p95_ms", "n_params", "megabytes")
-    broken = limits.broken_by({name: getattr(moved, name) for name in figures})
+    broken = beyond_limits(moved, limits)
     return moved if broken is None else replace(moved, state="failed", reason=broken)

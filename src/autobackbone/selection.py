@@ -31,7 +31,7 @@ from autobackbone.choosing import (
 from autobackbone.costrecord import SIDE_BY_SIDE, SITTING, read_costs
 from autobackbone.crossfitting import ScoredPart
 from autobackbone.ensembling import Ensemble, ensemble_of
-from autobackbone.errors import ArgumentError, AutobackboneError, RunError
+from autobackbone.errors import ArgumentError, AutobackboneError, LimitsError, RunError
 from autobackbone.judging import Judged, has_folds
 from autobackbone.latency.remembered import LatencyBook
 from autobackbone.loading import RunReader
@@ -189,24 +189,43 @@ class Selection:
     def trials(self) -> list[Trial]:
         """All trials, in order of number."""
         found = read_sound_trials(self.study) if self._repriced is None else self._repriced.trials
-        return mark_overfitting(mark_front(found, self.metric), self.metric)
+        return mark_overfitting(mark_front(found, self.metric, self._limits), self.metric)
 
     @cached_property
     def front(self) -> list[Trial]:
         """The finished trials that no other beats on both score and latency, fastest first."""
-        return front_of(self.trials, self.metric)
+        return front_of(self.trials, self.metric, self._limits)
 
     @cached_property
     def choice(self) -> Choice:
         """The trial to use and the reason, in one sentence.
 
         Raises:
+            LimitsError: nothing on the front keeps the limit of latency.
             RunError: no trial has finished.
         """
-        limits = Limits(**self._facts["limits"]) if self._repriced is None else self._repriced.limits
-        limit_ms = limits.latency_ms
-        judged = self._judged.choice(self.metric, tolerance=self._facts["tolerance"], limit_ms=limit_ms)
+        limit_ms = self._limits.latency_ms
+        try:
+            judged = self._judged.choice(self.metric, tolerance=self._facts["tolerance"], limit_ms=limit_ms)
+        except LimitsError as error:
+            enough_ms = math.ceil(100 * min(trial.latency_ms or math.inf for trial in self.front)) / 100
+            raise LimitsError(
+                f"{error} What was tried is kept: open_run({str(self.path)!r}).more('10min') goes on, and its "
+                f"best_under({enough_ms:g}) is the best trial within {enough_ms:g} ms."
+            ) from None
         return replace(judged, trial=self._trial(judged.trial.number))
+
+    @cached_property
+    def _choice_or_why(self) -> tuple[Choice | None, str]:
+        """The choice; without one, why there is none."""
+        try:
+            return self.choice, ""
+        except AutobackboneError as error:  # none has finished, none is fast enough, or a file is damaged
+            return None, str(error)
+
+    @property
+    def _limits(self) -> Limits:
+        return Limits(**self._facts["limits"]) if self._repriced is None else self._repriced.limits
 
     @property
     def best(self) -> Trial:
@@ -593,8 +612,9 @@ class Selection:
         """Accuracy against latency: every finished trial, the front drawn through, the chosen one marked."""
         from autobackbone.plots.front import draw_front, front_facts
 
-        chosen = self.best.number if self.front else None
-        return draw_front(front_facts(as_they_stand(self.trials), self.target, self.metric, chosen))
+        chosen, _ = self._choice_or_why
+        number = None if chosen is None else chosen.trial.number
+        return draw_front(front_facts(as_they_stand(self.trials), self.target, self.metric, number))
 
     def report(self, path: str | Path = "report.html", *, n_pictures: int = 24, dataset: Any = None) -> Path:
         """Write all that is known of the run into one page that opens anywhere and fetches nothing.
@@ -867,11 +887,22 @@ class Selection:
         return contradictions(self._reader)
 
     def __repr__(self) -> str:
-        """The front in a few lines."""
+        """The front in a few lines; of a run that cannot be read, why."""
+        try:
+            return "\n".join(self._lines())
+        except AutobackboneError as error:
+            return f"Selection in {str(self.path)!r}: {error}"
+
+    def _lines(self) -> list[str]:
+        choice, why = self._choice_or_why
+        number = None if choice is None else choice.trial.number
         lines = [f"Selection of {counted(len(self.trials), 'trial')} on {self.target}, in {str(self.path)!r}"]
-        lines += [front_line(trial, self.metric, is_chosen=trial.number == self.best.number) for trial in self.front]
+        lines += [
+            front_line(one, self.metric, is_chosen=one.number == number, limits=self._limits) for one in self.front
+        ]
+        lines += [f"nothing is chosen: {why}"] if self.front and choice is None else []
         lines += [self.stopped_before] if self.stopped_before is not None else []
-        return "\n".join(lines)
+        return lines
 
     @cached_property
     def _outgoing(self) -> Outgoing:
@@ -880,11 +911,7 @@ class Selection:
     @property
     def _seen(self) -> RunSeen:
         """What is told of the run as it stands."""
-        choice, unchosen = None, ""
-        try:
-            choice = self.choice
-        except AutobackboneError as error:  # none has finished, none is fast enough, or a file is damaged
-            unchosen = str(error)
+        choice, unchosen = self._choice_or_why
         return RunSeen(
             reader=self._reader,
             facts=self._facts,

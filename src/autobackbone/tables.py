@@ -10,7 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from autobackbone.choosing import scored_on
+from autobackbone.choosing import beyond_limits, scored_on
+from autobackbone.errors import LimitsError
 from autobackbone.metrics import aligned
 from autobackbone.optimism import unconfirmed
 from autobackbone.records import shown_megabytes
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from autobackbone.choosing import Choice
     from autobackbone.records import Trial
     from autobackbone.selection import Selection
 
@@ -45,25 +47,19 @@ def print_selection(selection: Selection, *, all_trials: bool = False) -> None:
     console = _console()
     _say(console, f"target: {selection.target}")
     _say(console, f"{'trials' if all_trials else 'front, fastest first'}; score is {selection.metric.name}")
-    chosen = selection.best.number if selection.front else None
+    choice, why = _choice_of(selection)
+    chosen = None if choice is None else choice.trial.number
     form = ".4g" if selection.metric.unit == "target" else ".4f"
     trials = selection.trials if all_trials else selection.front
     rows = [_facts(trial, chosen, form=form, has_state=all_trials) for trial in trials]
     if all(trial.fold_score is None for trial in trials):
         rows = [{name: cell for name, cell in row.items() if name != "folds"} for row in rows]
     console.print(_fitting(console, rows))
-    if selection.front:
-        _say(console, f"choose: {selection.choice.reason}")
-        if selection.optimism is None:
-            _say(console, f"not confirmed: {unconfirmed(selection.best, selection.metric)}")
-        else:
-            _say(console, f"confirmed: {selection.optimism}")
-        for part, value in selection.scores_without_copies().items():
-            _say(console, f"without copies of training pictures: {part} {aligned(selection.metric, value)}")
-        for sentence in selection.advice:
-            _say(console, f"advice: {sentence}")
+    _say_beyond_limits(console, selection, trials)
+    if choice is not None:
+        _say_choice(console, selection, choice)
     else:
-        _say(console, "choose: nothing yet, since no trial has finished")
+        _say(console, f"choose: {why}")
     if selection.stopped_before is not None:
         _say(console, selection.stopped_before)
     _say(console, f"run folder: {selection.path}")
@@ -72,6 +68,38 @@ def print_selection(selection: Selection, *, all_trials: bool = False) -> None:
     figure = selection.path / "front.png"
     if figure.is_file():
         _say(console, f"picture of the front: {figure}")
+
+
+def _choice_of(selection: Selection) -> tuple[Choice | None, str]:
+    """The choice; where there is none to make, why."""
+    if not selection.front:
+        return None, "nothing yet, since no trial has finished"
+    try:
+        return selection.choice, ""
+    except LimitsError as error:
+        return None, f"nothing: {error}"
+
+
+def _say_beyond_limits(console: Console, selection: Selection, trials: Sequence[Trial]) -> None:
+    """Which finished trials break a limit."""
+    limits = selection._limits  # noqa: SLF001  of the same library
+    for trial in trials:
+        broken = beyond_limits(trial, limits) if trial.state == "finished" else None
+        if broken is not None:
+            _say(console, f"trial {trial.number}: {broken}")
+
+
+def _say_choice(console: Console, selection: Selection, choice: Choice) -> None:
+    """What is chosen and why, and what to think of it."""
+    _say(console, f"choose: {choice.reason}")
+    if selection.optimism is None:
+        _say(console, f"not confirmed: {unconfirmed(choice.trial, selection.metric)}")
+    else:
+        _say(console, f"confirmed: {selection.optimism}")
+    for part, value in selection.scores_without_copies().items():
+        _say(console, f"without copies of training pictures: {part} {aligned(selection.metric, value)}")
+    for sentence in selection.advice:
+        _say(console, f"advice: {sentence}")
 
 
 def print_suspects(selection: Selection, suspects: pd.DataFrame) -> None:

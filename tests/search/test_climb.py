@@ -587,3 +587,23 @@ def test_early_nothing_else_is_begun_before_what_shall_be_tried_first(make_searc
     assert early(search, first=(), is_awaiting=True) == []
     found = early(search)
     assert found[:2] == [(one.body, one.n_unfrozen, one.lr) for one in (FIRST[0], FIRST[2])]
+
+
+def test_where_no_training_can_start_from_a_whole_network_its_best_cut_opens(make_search):
+    search = make_search()
+    cuts = {
+        kept: Candidate(backbone="large", image_size=(160, 160), n_unfrozen=0, n_blocks_kept=kept) for kept in (3, 4)
+    }
+    space = replace(search.space, kept={"large": (3, 4)})
+    for kept, cut in cuts.items():
+        known = search.evaluator.begin(cut)
+        add_screened(search.study, space, replace(known, state="finished", score=0.5 + kept / 100, number=kept))
+    trials = read_trials(search.study)
+
+    def opened(*bodies):
+        of = openings(trials, replace(search, space=space.with_reachable(frozenset(bodies))))
+        return [(one.n_blocks_kept, one.n_unfrozen) for one in of]
+
+    assert opened(cuts[3].body, cuts[4].body) == [(4, 1), (4, 2)]
+    whole = cuts[3].body._replace(n_blocks_kept=None)
+    assert opened(whole, cuts[4].body) == [(None, 1), (None, 2)]

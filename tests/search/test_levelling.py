@@ -52,7 +52,7 @@ def test_what_is_on_the_front_by_folds_is_measured_as_well(monkeypatch):
     steady = replace(trial("b", 64, 3.0), number=1, score=0.8, fold_score=0.8)
     beaten = replace(trial("a", 96, 9.0), number=2, score=0.5, fold_score=0.5)
     own = shop()
-    own.trials = lambda: [lucky, steady, beaten]
+    own.trials = own.rivals = lambda: [lucky, steady, beaten]
     own.metric = metric_for("accuracy", n_outputs=2)
     own.clock.left_s = lambda: 50.0
     own.reporter = SimpleNamespace(progress=lambda *_: None)

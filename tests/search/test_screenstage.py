@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autobackbone.backbones.source import BackboneSource
-from autobackbone.errors import DataError, LimitsError, TrialError, TrialMemoryError
+from autobackbone.errors import BackboneError, DataError, LimitsError, TrialError, TrialMemoryError
 from autobackbone.planning import screening_order
 from autobackbone.records import Body, Latency, Limits, Priced, Target
 from autobackbone.search import screenstage
@@ -20,12 +20,18 @@ TARGET = Target(device="cpu", batch_size=4)
 SMALL, LARGE = Body("small", (96, 96)), Body("large", (96, 96))
 
 
+def priced_of(body, p50_ms=9.0, noise_ms=0.1):
+    latency = Latency(p50_ms=p50_ms, p95_ms=p50_ms, noise_ms=noise_ms, images_per_s=10.0, n_repeats=9)
+    return Priced(**body._asdict(), latency=latency, n_params=1, megabytes=1.0, n_blocks=4)
+
+
 class Screens:
     """A shop of two bodies whose screening takes ten seconds each, by a clock that only moves when told."""
 
     def __init__(self, monkeypatch, budget_s):
         self.now_s, self.ends, self.cuts_until, self.heads = 0.0, {}, {}, {}
-        self.awaited = set()
+        self.awaited, self.priced, self.limits, self.target = set(), {}, Limits(), TARGET
+        self.space, self.stores = SimpleNamespace(kept={}), SimpleNamespace(features=lambda _: None)
         self.costs, self.reporter = SimpleNamespace(n_train=8, n_validation=2), SimpleNamespace(say=None)
         self.study = optuna.create_study()
         self.clock = SimpleNamespace(left_s=lambda: max(0.0, budget_s - self.now_s))
@@ -41,6 +47,7 @@ class Screens:
         self.ends[body] = replace(ends)
         self.now_s += 10
         self.heads[body] = (0, None)
+        self.priced[body] = priced_of(body)
 
     def screen_cuts(self, _, body, features, until):
         self.cuts_until[body] = until
@@ -104,6 +111,7 @@ def test_a_body_is_left_out_where_it_could_not_be_screened_or_not_trained(monkey
 def test_cuts_that_an_interrupt_left_out_are_made_up_for_and_others_are_not_tried_again(monkeypatch):
     shop = Screens(monkeypatch, 100.0)
     shop.heads = {SMALL: (0, None), LARGE: (1, None), LARGE._replace(n_blocks_kept=4): (2, None)}
+    shop.priced = {body: priced_of(body) for body in shop.heads}
     screenstage.screen_all(shop, fine_tune=lambda: pytest.fail("nothing was screened"))
     assert list(shop.cuts_until) == [SMALL]
 
@@ -165,16 +173,12 @@ def test_a_pair_that_ran_but_was_never_priced_says_nothing():
 
 def test_pairs_that_break_a_limit_take_no_more_than_the_time(monkeypatch):
     shop = Screens(monkeypatch, 25.0)
-    shop.limits, shop.target, shop.space = Limits(latency_ms=1.0), TARGET, SimpleNamespace(image_sizes={"a": [1] * 5})
-    latency = Latency(p50_ms=9.0, p95_ms=9.0, noise_ms=0.1, images_per_s=10.0, n_repeats=9)
+    shop.limits, shop.space = Limits(latency_ms=1.0), SimpleNamespace(image_sizes={"a": [1] * 5}, kept={})
 
     def refuse(_, body, ends):
         shop.now_s += 10
-        shop.priced[body] = Priced(
-            backbone=body.backbone, image_size=body.image_size, latency=latency, n_params=1, megabytes=1.0, n_blocks=4
-        )
+        shop.priced[body] = priced_of(body)
 
-    shop.priced = {}
     monkeypatch.setattr(screenstage, "_screen_if_it_fits", refuse)
     monkeypatch.setattr(screenstage, "_order", lambda _: [SMALL._replace(backbone=name) for name in "abcde"])
     with pytest.raises(LimitsError, match=r"none of 3 pairs.*Time ended before all 5 were measured. Give more"):
@@ -203,7 +207,7 @@ def test_where_nothing_could_be_screened_its_causes_are_told_each_once(monkeypat
             raise left.pop(0)
 
     shop = Screens(monkeypatch, budget_s)
-    shop.reporter, shop.priced = SimpleNamespace(say=lambda _: None), {}
+    shop.reporter = SimpleNamespace(say=lambda _: None)
     monkeypatch.setattr(screenstage, "_screen_if_it_fits", fail)
     monkeypatch.setattr(screenstage, "_order", lambda _: [SMALL._replace(backbone=name) for name in "abcde"])
     with pytest.raises(LimitsError, match=rf"^no backbone could be {re.escape(message)}$"):
@@ -213,7 +217,7 @@ def test_where_nothing_could_be_screened_its_causes_are_told_each_once(monkeypat
 def test_what_is_too_slow_at_one_size_is_not_measured_at_larger_ones():
     latency = Latency(p50_ms=9.0, p95_ms=9.0, noise_ms=0.1, images_per_s=10.0, n_repeats=9)
     known = Priced(backbone="small", image_size=(96, 96), latency=latency, n_params=1, megabytes=1.0, n_blocks=4)
-    shop = SimpleNamespace(priced={SMALL: known}, limits=Limits(latency_ms=5.0))
+    shop = SimpleNamespace(priced={SMALL: known}, limits=Limits(latency_ms=5.0), target=TARGET)
     beyond = [screenstage._is_beyond_limits(shop, Body(name, (side, side))) for name, side in SIDES]
     assert beyond == [True, False, False]
 
@@ -225,10 +229,10 @@ def test_pairs_that_the_time_leaves_out_are_counted(monkeypatch):
     told = []
     shop = Screens(monkeypatch, 100.0)
     shop.reporter = SimpleNamespace(say=told.append)
-    shop.space = SimpleNamespace(image_sizes={"small": [(96, 96)], "large": [(96, 96)]})
+    shop.space = SimpleNamespace(image_sizes={"small": [(96, 96)], "large": [(96, 96)]}, kept={})
     monkeypatch.setattr(screenstage, "_screen_if_it_fits", REAL_SCREEN_IF_IT_FITS)
     monkeypatch.setattr(screenstage, "rough_pass_seconds", lambda *_: 1000.0)
-    shop.heads, shop.priced, shop.limits = {SMALL: (0, None)}, {}, Limits()
+    shop.heads, shop.priced = {SMALL: (0, None)}, {SMALL: priced_of(SMALL)}
     screenstage.screen_all(shop)
     assert told == ["not screened for want of time: 1 of 2 pairs of backbone and image size"]
 
@@ -239,7 +243,7 @@ REAL_SCREEN_IF_IT_FITS = screenstage._screen_if_it_fits
 def test_what_may_keep_a_limit_leaves_no_larger_size_out():
     latency = Latency(p50_ms=9.0, p95_ms=9.0, noise_ms=6.0, images_per_s=10.0, n_repeats=9)
     known = Priced(backbone="small", image_size=(96, 96), latency=latency, n_params=1, megabytes=1.0, n_blocks=4)
-    shop = SimpleNamespace(priced={SMALL: known}, limits=Limits(latency_ms=5.0))
+    shop = SimpleNamespace(priced={SMALL: known}, limits=Limits(latency_ms=5.0), target=TARGET)
     assert not screenstage._is_beyond_limits(shop, Body("small", (128, 128)))
 
 
@@ -283,3 +287,77 @@ def test_pairs_that_shall_be_first_are_before_all_others():
     usual = screening_order(sizes, gmacs=gmacs)
     assert usual[0] not in first
     assert screening_order(sizes, first, gmacs=gmacs) == [*first, *(pair for pair in usual if pair not in first)]
+
+
+def screened_of(monkeypatch, latencies, *, budget_s=math.inf, kept=(), pricing_s=0.0, features=None, again=()):
+    """In which order bodies of these latencies and noises are screened under a limit of 3 ms, and by what shop."""
+    shop, order = Screens(monkeypatch, budget_s), []
+    names = [name for name, *_ in latencies]
+    shop.limits, shop.reporter = Limits(latency_ms=3.0), SimpleNamespace(say=lambda _: None)
+    shop.space = SimpleNamespace(image_sizes={name: [(96, 96)] for name in names}, kept=dict.fromkeys(names, kept))
+    shop.stores.features = lambda _: features if shop.heads else None
+    found = {Body(name, (96, 96), n): priced_of(Body(name, (96, 96), n), *of) for name, n, *of in latencies}
+
+    def price(shop, body):
+        shop.now_s += pricing_s
+        if body in shop.priced and body.backbone in again:
+            found[body] = priced_of(body, *SURELY)
+        shop.priced[body] = found[body]
+        return None if screenstage.surely_breaks(shop, found[body]) else found[body]
+
+    def screen_one(shop, priced, until, head_until):
+        order.append((priced.backbone, priced.n_blocks_kept))
+        shop.heads[priced.body] = (0, None)
+
+    monkeypatch.setattr(screenstage, "_screen_if_it_fits", REAL_SCREEN_IF_IT_FITS)
+    monkeypatch.setattr(screenstage, "_order", lambda _: [body for body in found if body.n_blocks_kept is None])
+    monkeypatch.setattr(screenstage, "priced_within_limits", price)
+    monkeypatch.setattr(screenstage, "_screen_one", screen_one)
+    for name in ("rough_pass_seconds", "pass_seconds", "reading_s"):
+        monkeypatch.setattr(screenstage, name, lambda *_: 0.0)
+    screenstage.screen_all(shop)
+    return order
+
+
+MAY, SURELY, NEVER = (3.76, 0.95), (2.0, 0.1), (9.0, 0.1)
+
+
+def test_what_surely_keeps_the_limits_is_screened_before_what_only_may(monkeypatch):
+    of = [("a", None, *MAY), ("b", None, *SURELY), ("c", None, *NEVER), ("b", 4, 1.0), ("a", 4, 1.0), ("c", 4, 1.0)]
+    assert screened_of(monkeypatch, of, kept=(4,)) == [("b", None)]
+    # Where nothing keeps them, what may is better than nothing.
+    assert screened_of(monkeypatch, of[::2]) == [("a", None)]
+    # In its turn it is measured again.
+    assert screened_of(monkeypatch, of, again="a") == [("b", None), ("a", None)]
+
+
+def test_where_no_whole_network_keeps_the_limits_its_longest_cut_that_does_is_screened(monkeypatch):
+    of = [("a", None, *MAY), ("a", 3, *SURELY), ("a", 4, *SURELY), ("a", 5, *NEVER)]
+    assert screened_of(monkeypatch, of, kept=(3, 4, 5), features="left by the pass") == [("a", 4)]
+    # Where that was too short to leave any, shorter ones pass alone.
+    assert screened_of(monkeypatch, of, kept=(3, 4, 5)) == [("a", 4), ("a", 3)]
+    of = [("a", None, *NEVER), ("b", None, *NEVER), ("a", 4, *SURELY), ("b", 4, *SURELY)]
+    assert screened_of(monkeypatch, of, kept=(4,)) == [("a", 4), ("b", 4)]
+
+
+def test_looking_for_what_keeps_the_limits_takes_no_longer_than_a_first_pass_may(monkeypatch):
+    of = [(name, None, *MAY) for name in "abcde"]
+    # After 30 of 100 s, the first of them takes what there is.
+    assert screened_of(monkeypatch, of, budget_s=100.0, pricing_s=10.0)[0] == ("a", None)
+    of = [*((name, None, *NEVER) for name in "abcde"), *((name, 4, *SURELY) for name in "abcde")]
+    assert screened_of(monkeypatch, of, budget_s=70.0, pricing_s=10.0, kept=(4,))[0] == ("a", 4)
+
+
+def test_a_cut_that_no_network_can_be_made_of_is_left_out(monkeypatch):
+    shop, told = Screens(monkeypatch, math.inf), []
+    shop.reporter = SimpleNamespace(say=told.append)
+
+    def screen(*_):
+        raise BackboneError("cannot be cut")
+
+    monkeypatch.setattr(screenstage, "_screen_if_it_fits", screen)
+    cut = LARGE._replace(n_blocks_kept=4)
+    screenstage._screen_or_leave_out(shop, cut, screenstage._Ends(until=math.inf), {})
+    assert told == [f"left out: {cut}: cannot be cut"]
+    with pytest.raises(BackboneError, match="cannot be cut"):
+        screenstage._screen_or_leave_out(shop, LARGE, screenstage._Ends(until=math.inf), {})

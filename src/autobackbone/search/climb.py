@@ -94,7 +94,7 @@ def _enqueue_next(search: Search, opening: list[Candidate], trials: Sequence[Tri
     """
     while opening:
         candidate = opening.pop(0)
-        lowest, _ = search.space.depths(candidate.backbone)
+        lowest, _ = search.space.depths(candidate.backbone, candidate.n_blocks_kept)
         shallower = [replace(candidate, n_unfrozen=k) for k in range(candidate.n_unfrozen, lowest - 1, -1)]
         fitting = next(search.fitting.among(shallower, OPENING_SHARE), None)
         if fitting is not None and any(untried([fitting], trials)):

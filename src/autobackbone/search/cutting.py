@@ -72,8 +72,8 @@ def screen_cuts(shop: Workshop, whole: Body, of_cuts: Mapping[Body, Floats], unt
 
 
 def _is_beaten(shop: Workshop, number: int) -> bool:
-    trials = as_they_stand(shop.trials())
-    return is_beaten_for_good(next(one for one in trials if one.number == number), trials, shop.metric)
+    (trial,) = as_they_stand([one for one in shop.trials() if one.number == number])
+    return is_beaten_for_good(trial, as_they_stand(shop.rivals()), shop.metric)
 
 
 def _head_s(shop: Workshop, whole: Body) -> float:

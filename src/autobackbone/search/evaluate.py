@@ -122,7 +122,7 @@ class NetworkEvaluator:
         trial = replace(trial, extras={**trial.extras, LEGS: [*candidate.extras.get(LEGS, ()), trained]})
         trial = replace(trial, train_seconds=time.monotonic() - of.begun)
         trialfiles.save_predictions(shop.run, number, trialfiles.VALIDATION, predictions)
-        if not is_beaten_for_good(trial, shop.trials(), shop.metric, drift=DRIFT):
+        if not is_beaten_for_good(trial, shop.rivals(), shop.metric, drift=DRIFT):
             trialfiles.save_weights(shop.run, number, network.state_dict())
         return trial
 
@@ -229,7 +229,7 @@ def end_paused(shop: Workshop) -> None:
     for trial in shop.trials():
         if trial.is_paused:
             kept = _as_kept(shop, trial)
-            is_good = kept is not None and not is_beaten_for_good(kept, shop.trials(), shop.metric)
+            is_good = kept is not None and not is_beaten_for_good(kept, shop.rivals(), shop.metric)
             reason = f"the run ended while it paused after epoch {trial.n_epochs}"
             ended = replace(kept or trial, reason=reason, finished_at_s=shop.clock.run_s())
             tell(shop.study, ended, "finished" if is_good else "stopped")
@@ -259,8 +259,8 @@ def tidy(shop: Workshop, *, drift: float = DRIFT) -> None:
         shop: of the run.
         drift: by what factor latencies may be wrong; 1 once they have been measured side by side.
     """
-    trials = shop.trials()
-    for trial in trials:
+    rivals = shop.rivals()
+    for trial in shop.trials():
         # However many trials there are, few of them have such files.
         if trial.state == "running" or trial.number in shop.tidied:
             continue
@@ -268,6 +268,6 @@ def tidy(shop: Workshop, *, drift: float = DRIFT) -> None:
         is_scored = trial.state == "finished" and trial.score is not None
         if trial.fold_score is not None and trial.n_unfrozen > 0:
             continue  # by folds it may be on the front, whatever its validation score
-        if not is_scored or is_beaten_for_good(trial, trials, shop.metric, drift=drift):
+        if not is_scored or is_beaten_for_good(trial, rivals, shop.metric, drift=drift):
             shop.run.remove_trial_files(trial.number, trialfiles.WEIGHTS)
             shop.tidied.add(trial.number)

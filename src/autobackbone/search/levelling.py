@@ -42,7 +42,7 @@ def level(shop: Workshop) -> bool:
     """
     if shop.target.timings is not None:
         return True
-    trials = comparable(shop.trials())
+    trials = comparable(shop.rivals())
     standing = as_they_stand(trials)
     near = [
         one
@@ -70,7 +70,7 @@ def _measure(shop: Workshop, bodies: Sequence[Body]) -> bool:
         shop.reporter.say(f"latencies were not measured side by side: {error}")
         return False
     found = dict(zip(bodies, latencies, strict=True))
-    front = front_of([_with(trial, found) for trial in shop.trials()], shop.metric)
+    front = front_of([_with(trial, found) for trial in shop.rivals()], shop.metric)
     lost = [one for one in front if one.n_unfrozen > 0 and not trialfiles.has_weights(shop.run, one.number)]
     if lost:
         shop.reporter.say(

@@ -18,14 +18,16 @@ _N_DEATHS = 2
 
 def openings(trials: Sequence[Trial], search: Search) -> list[Candidate]:
     """What shall be tried first; each whole screened backbone at its best size, the fastest first, its last blocks;
-    then the same ones deeper.
+    then the same ones deeper. Where no training can start from a whole one, its best cut takes its place.
     """
     best: dict[str, Trial] = {}
-    for trial in trials:
-        is_screened = trial.state == "finished" and trial.n_unfrozen == 0 and trial.n_blocks_kept is None
-        # A head that an earlier sitting has fitted on a part of the pictures is no start.
-        is_start = search.space.reachable is None or trial.body in search.space.reachable
-        if is_screened and is_start and (trial.backbone not in best or _is_better(trial, best[trial.backbone], search)):
+    # A head that an earlier sitting has fitted on a part of the pictures is no start.
+    bodies = set(search.space.bodies())
+    starts = [one for one in trials if one.state == "finished" and one.n_unfrozen == 0 and one.body in bodies]
+    whole = {one.backbone for one in starts if one.n_blocks_kept is None}
+    for trial in starts:
+        is_wanted = trial.n_blocks_kept is None or trial.backbone not in whole
+        if is_wanted and (trial.backbone not in best or _is_better(trial, best[trial.backbone], search)):
             best[trial.backbone] = trial
     fastest_first = sorted(best.values(), key=lambda trial: trial.latency_ms or 0.0)
     by_depth = zip(*(_of(trial, search) for trial in fastest_first), strict=True)
@@ -61,8 +63,8 @@ def _of(screened: Trial, search: Search) -> list[Candidate]:
     space = search.space
     lr = min(max(_LR, space.lr[0]), space.lr[1]) if isinstance(space.lr, tuple) else space.lr
     wanted = [
-        Candidate(backbone=screened.backbone, image_size=screened.image_size, n_unfrozen=depth, lr=lr)
-        for depth in space.opening_depths(screened.backbone)
+        Candidate(**screened.body._asdict(), n_unfrozen=depth, lr=lr)
+        for depth in space.opening_depths(screened.backbone, screened.n_blocks_kept)
     ]
     # As a suggestion means them: with whatever else is fixed or searched.
     return [space.candidate(space.suggestion(candidate)) for candidate in wanted]

@@ -70,12 +70,12 @@ def priced_within_limits(shop: Workshop, body: Body) -> Priced | None:
     """What a body costs to run; `None`, and told why, where that breaks a limit."""
     priced = price(shop, body)
     broken = broken_limit(priced, shop.limits)
-    if broken is not None and broken.startswith("latency"):
+    if broken is not None and broken.startswith("latency") and shop.target.timings is None:
         # Once more: what other work has disturbed is not remembered, and must not exclude.
         del shop.priced[body]
         priced = price(shop, body)
         broken = broken_limit(priced, shop.limits)
-    if broken is not None and not surely_breaks(priced, shop.limits):
+    if broken is not None and not surely_breaks(shop, priced):
         measured = f"{priced.latency.p50_ms:.1f} ± {priced.latency.noise_ms:.1f} ms beside other work"
         shop.reporter.say(f"{body} may keep the limits: {measured}")
         return priced
@@ -85,12 +85,22 @@ def priced_within_limits(shop: Workshop, body: Body) -> Priced | None:
     return None
 
 
-def surely_breaks(priced: Priced, limits: Limits) -> bool:
-    """Whether a limit is broken even by the lowest latency that a measurement beside other work leaves possible."""
+def surely_breaks(shop: Workshop, priced: Priced) -> bool:
+    """Whether a limit is broken even by the lowest latency that a measurement beside other work leaves possible; what a
+    table says is measured by nobody again.
+    """
     latency = priced.latency
-    if is_disturbed(latency):
+    if is_disturbed(latency) and shop.target.timings is None:
         latency = replace(latency, p50_ms=latency.p50_ms - latency.noise_ms, p95_ms=latency.p95_ms - latency.noise_ms)
-    return broken_limit(replace(priced, latency=latency), limits) is not None
+    return broken_limit(replace(priced, latency=latency), shop.limits) is not None
+
+
+def worth_training(shop: Workshop) -> frozenset[Body]:
+    """Screened bodies that training should begin from: what only may keep the limits is none of them while something
+    keeps them, since the choice holds to what was measured.
+    """
+    keeping = frozenset(body for body in shop.heads if broken_limit(shop.priced[body], shop.limits) is None)
+    return keeping or frozenset(shop.heads)
 
 
 def pass_seconds(shop: Workshop, latency: Latency) -> float:
@@ -103,7 +113,8 @@ def pass_s(latency: Latency, costs: Costs, priced: Mapping[Body, Priced], target
 
     Latencies are the target's, and screening may run elsewhere: on a GPU for a model that will run on a CPU, or on all
     cores for one that gets a single thread. So the target's speed is corrected by how much longer a picture really took
-    here, the median over the pairs of this run: one pass that other work held up does not count.
+    here, the median over the pairs of this run, or over cuts where nothing else has passed: one pass that other work
+    held up does not count.
 
     Args:
         latency: of the body that would be screened.
@@ -111,11 +122,9 @@ def pass_s(latency: Latency, costs: Costs, priced: Mapping[Body, Priced], target
         priced: the latencies of those pairs.
         target: where latencies were measured.
     """
-    ratios = [
-        s * speed(priced[body].latency, target)
-        for body, s in costs.forward_s.items()
-        if body in priced and body.n_blocks_kept is None
-    ]
+    passed = [body for body in costs.forward_s if body in priced]
+    wholes = [body for body in passed if body.n_blocks_kept is None]
+    ratios = [costs.forward_s[body] * speed(priced[body].latency, target) for body in wholes or passed]
     slowness = statistics.median(ratios) if ratios else 1.0
     return (costs.n_train + costs.n_validation) / speed(latency, target) * slowness * _MARGIN
 

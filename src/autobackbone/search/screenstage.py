@@ -8,13 +8,22 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 
 import numpy as np
 from torch import nn
 
 from autobackbone.convexhead import Floats
 from autobackbone.costrecord import CostEntry
-from autobackbone.errors import DataError, LimitsError, TrialDiskError, TrialError, TrialMemoryError, WeightsError
+from autobackbone.errors import (
+    BackboneError,
+    DataError,
+    LimitsError,
+    TrialDiskError,
+    TrialError,
+    TrialMemoryError,
+    WeightsError,
+)
 from autobackbone.latency.target import describe
 from autobackbone.memory import memory_errors_translated
 from autobackbone.metrics import aligned, to_maximised
@@ -26,6 +35,7 @@ from autobackbone.search.foldheads import gathered, score_frozen
 from autobackbone.search.frozen import frozen_trial, keep
 from autobackbone.search.legs import curve_of
 from autobackbone.search.pricing import (
+    broken_limit,
     gmacs_of,
     has_pixels,
     pass_seconds,
@@ -120,7 +130,12 @@ def _screen_or_leave_out(shop: Workshop, body: Body, ends: _Ends, unloadable: di
             raise shop.run.unwritable(error.__cause__ or error, is_full=True) from error
         shop.reporter.say(f"left out: {body}: {error}")
     except TrialError as error:
-        ends.causes.setdefault(_cause(error))
+        if body.n_blocks_kept is None:  # whatever a cut lacks, its network is what breaks a limit
+            ends.causes.setdefault(_cause(error))
+        shop.reporter.say(f"left out: {body}: {error}")
+    except BackboneError as error:  # no network of its first blocks alone
+        if body.n_blocks_kept is None:
+            raise
         shop.reporter.say(f"left out: {body}: {error}")
     except DataError as error:  # one more size that cannot be decoded
         if not shop.heads:
@@ -145,6 +160,8 @@ class _Ends:
         tuning_share: what that is, in seconds of its pass; 0 where nothing says that training pays.
         n_left_out: pairs that these ends have left out.
         causes: for which others were left out, each once, in their order.
+        postponed: what only may keep the limits: it has its turn after all else.
+        cut: first blocks of what does not surely keep the limits, that had their turn.
     """
 
     until: float
@@ -152,6 +169,8 @@ class _Ends:
     tuning_share: float = 0.0
     n_left_out: int = 0
     causes: dict[str, None] = field(default_factory=dict)
+    postponed: dict[Body, None] = field(default_factory=dict)
+    cut: set[Body] = field(default_factory=set)
 
     def allow(self, pass_s: float, reading_s: float = 0.0) -> bool:
         """Whether a pass may begin now."""
@@ -162,12 +181,14 @@ class _Ends:
 def _bodies(shop: Workshop, ends: _Ends) -> Iterator[Body]:
     """In the usual order until one is screened, so that there is something usable; then, where there is no time for a
     pass of each over all pictures, in the order that a part of the pictures suggests.
+
+    What only may keep the limits comes last. Where no whole network keeps them, first blocks of those that do not come
+    before that.
     """
     order = deque(_order(shop))
-    while order and not shop.heads:
-        yield order.popleft()
-        if not shop.heads and shop.priced and shop.clock.left_s() <= 0:  # all that was measured breaks a limit
-            return
+    yield from _first_bodies(shop, order, ends)
+    if not shop.heads and shop.priced and shop.clock.left_s() <= 0:  # all that was measured breaks a limit
+        return
     yield from (body for body in order if body in shop.heads)
     awaited = [body for body in order if body in shop.awaited]
     yield from awaited
@@ -183,6 +204,48 @@ def _bodies(shop: Workshop, ends: _Ends) -> Iterator[Body]:
     late = [body for body in left if not has_pixels(shop, body.image_size)]
     yield from scouted([body for body in left if body not in late], scouts)
     yield from late
+    if not any(head.n_blocks_kept is None and _keeps_limits(shop, head) for head in shop.heads):
+        yield from _cuts_beyond_limits(shop, ends)
+    yield from _postponed(shop, ends)
+
+
+def _first_bodies(shop: Workshop, order: deque[Body], ends: _Ends) -> Iterator[Body]:
+    """Taken out of the order until one is screened: whole networks; once finding that they do not surely keep the
+    limits has taken as long as a first pass may, or there are no more of them, their first blocks, too, and at last
+    whatever may keep them.
+    """
+    left_s = shop.clock.left_s()
+    while order and not shop.heads:
+        yield order.popleft()
+        if shop.clock.left_s() <= 0 and shop.priced:
+            return
+        if not shop.heads and (not order or shop.clock.left_s() < (1 - _SHORT_SHARE) * left_s):
+            for body in chain(_cuts_beyond_limits(shop, ends), _postponed(shop, ends)):
+                yield body
+                if shop.heads:
+                    return
+
+
+def _postponed(shop: Workshop, ends: _Ends) -> Iterator[Body]:
+    """What only may keep the limits and is not screened yet."""
+    yield from [body for body in ends.postponed if body not in shop.heads]
+
+
+def _cuts_beyond_limits(shop: Workshop, ends: _Ends) -> Iterator[Body]:
+    """First blocks of networks that do not surely keep the limits, by a pass of their own: those of the fastest first,
+    the longest first, as far as the pass of a longer one has not left their features.
+    """
+    beyond = [one for one in shop.priced.values() if one.n_blocks_kept is None and not _keeps_limits(shop, one.body)]
+    for priced in sorted(beyond, key=lambda one: one.latency.p50_ms):
+        for n_kept in reversed(shop.space.kept.get(priced.backbone, ())):
+            body = priced.body._replace(n_blocks_kept=n_kept)
+            if body not in shop.heads and body not in ends.cut and shop.stores.features(body) is None:
+                ends.cut.add(body)
+                yield body
+
+
+def _keeps_limits(shop: Workshop, body: Body) -> bool:
+    return broken_limit(shop.priced[body], shop.limits) is None
 
 
 def _look(shop: Workshop, body: Body, n: int, seconds: float) -> Curve | None:
@@ -195,7 +258,7 @@ def _look(shop: Workshop, body: Body, n: int, seconds: float) -> Curve | None:
         return _compared(shop, known[-1])
     try:
         priced = price(shop, body)
-        if surely_breaks(priced, shop.limits):
+        if not _keeps_limits(shop, body):
             return None
         with memory_errors_translated():
             network = shop.source.network(*body).to(shop.device)
@@ -222,15 +285,18 @@ def _screen_if_it_fits(shop: Workshop, body: Body, ends: _Ends) -> None:
     if _is_beyond_limits(shop, body):
         return
     # A rough guess refuses only what is far too long.
-    if shop.heads and not ends.allow(2 / 3 * rough_pass_seconds(shop, body)):
+    is_whole = body.n_blocks_kept is None
+    if shop.heads and is_whole and not ends.allow(2 / 3 * rough_pass_seconds(shop, body)):
         ends.n_left_out += 1
         return
     priced = priced_within_limits(shop, body)
     if priced is None:
         return
+    if not _keeps_limits(shop, body) and not _is_last_resort(shop, body, ends):
+        return
     pass_s, late_s = pass_seconds(shop, priced.latency), reading_s(shop, priced)
     if shop.heads and not ends.allow(pass_s, late_s):
-        ends.n_left_out += 1
+        ends.n_left_out += is_whole
         return
     is_timed = shop.clock.left_s() < float("inf")
     _screen_one(
@@ -242,6 +308,19 @@ def _screen_if_it_fits(shop: Workshop, body: Body, ends: _Ends) -> None:
     )
 
 
+def _is_last_resort(shop: Workshop, body: Body, ends: _Ends) -> bool:
+    """Whether what only may keep the limits is screened now: in its second turn, where nothing keeps them. The choice
+    holds to what was measured, so that it could not be chosen.
+    """
+    if body not in ends.postponed:
+        ends.postponed[body] = None
+        return False
+    if any(_keeps_limits(shop, head) for head in shop.heads):
+        shop.reporter.say(f"left out: {body}: {broken_limit(shop.priced[body], shop.limits)}, and others keep it")
+        return False
+    return True
+
+
 def _is_beyond_limits(shop: Workshop, body: Body) -> bool:
     """Whether the same backbone breaks a limit at a smaller size, as it does at a larger one then."""
     smaller = (
@@ -250,7 +329,7 @@ def _is_beyond_limits(shop: Workshop, body: Body) -> bool:
         if known.backbone == body.backbone and known.n_blocks_kept == body.n_blocks_kept
         if known.image_size[0] <= body.image_size[0] and known.image_size[1] <= body.image_size[1]
     )
-    return body not in shop.priced and any(surely_breaks(priced, shop.limits) for priced in smaller)
+    return body not in shop.priced and any(surely_breaks(shop, priced) for priced in smaller)
 
 
 def _order(shop: Workshop) -> list[Body]:
@@ -273,8 +352,10 @@ def _screen_one(shop: Workshop, priced: Priced, until: float | None, head_until:
         is_frozen_only = shop.space.is_frozen_only
         # Splitting and cutting a network costs time, too: not where a pass is all that fits.
         is_all = pass_seconds(shop, priced.latency) > _SHORT_SHARE * shop.clock.left_s() and not is_frozen_only
-        depths = () if is_all or is_frozen_only else shop.space.opening_depths(body.backbone)
-        cuts = shop.stores.cuts(network, body, () if is_all else shop.space.kept.get(body.backbone, ()))
+        has_opening = not is_all and not is_frozen_only and body.n_blocks_kept is None
+        depths = shop.space.opening_depths(body.backbone) if has_opening else ()
+        shorter = [n for n in shop.space.kept.get(body.backbone, ()) if n < (body.n_blocks_kept or priced.n_blocks)]
+        cuts = shop.stores.cuts(network, body, () if is_all else shorter)
         with shop.stores.filling(network, body, depths, cuts) as taps:
             seen = _Seen()
             screened = _screened(
@@ -377,7 +458,7 @@ def _cause(error: TrialError) -> str:
 
 
 def _nothing_screened(shop: Workshop, causes: Sequence[str]) -> LimitsError:
-    if causes or not shop.priced or not all(surely_breaks(priced, shop.limits) for priced in shop.priced.values()):
+    if causes or not shop.priced or not all(surely_breaks(shop, priced) for priced in shop.priced.values()):
         is_timed = shop.clock.left_s() < math.inf
         late = ["the time was too short. Give more, or allow smaller image_sizes"] if is_timed and not causes else []
         told = [cause.rstrip(".") for cause in (*causes, *late)]
@@ -386,7 +467,7 @@ def _nothing_screened(shop: Workshop, causes: Sequence[str]) -> LimitsError:
     fastest = min(shop.priced.values(), key=lambda priced: priced.latency.p50_ms)
     n_all = sum(map(len, shop.space.image_sizes.values()))
     is_over = shop.clock.left_s() <= 0
-    n_told = len(shop.priced) if is_over else n_all
+    n_told = sum(body.n_blocks_kept is None for body in shop.priced) if is_over else n_all
     advice = f"Time ended before all {n_all} were measured. Give more, or raise" if is_over else "Raise"
     return LimitsError(
         f"none of {n_told} pairs of backbone and image size keeps {_written(shop.limits)} on "

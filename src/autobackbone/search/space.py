@@ -52,10 +52,10 @@ class Space:
     kept: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     reachable: frozenset[Body] | None = None
 
-    def opening_depths(self, backbone: str) -> tuple[int, ...]:
-        """How many blocks the first trials of a whole backbone unfreeze, the cheaper first."""
-        lowest, highest = self.depths(backbone)
-        wanted = (round(self.n_blocks[backbone] * share) for share in _OPENING_DEPTHS)
+    def opening_depths(self, backbone: str, n_blocks_kept: int | None = None) -> tuple[int, ...]:
+        """How many blocks the first trials of a backbone unfreeze, the cheaper first."""
+        lowest, highest = self.depths(backbone, n_blocks_kept)
+        wanted = (round((n_blocks_kept or self.n_blocks[backbone]) * share) for share in _OPENING_DEPTHS)
         return tuple(min(max(lowest, depth), highest) for depth in wanted)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import nn
 from autobackbone.backbones.blocks import BatchNormMode
 from autobackbone.backbones.head import set_head
 from autobackbone.backbones.source import BackboneSource
-from autobackbone.choosing import front_line, front_of, trial_line
+from autobackbone.choosing import beyond_limits, front_line, front_of, trial_line, within_limits
 from autobackbone.clock import Clock
 from autobackbone.convexhead import Head
 from autobackbone.costrecord import CostEntry, CostRecord
@@ -100,16 +101,21 @@ class Workshop:
         """All trials so far, in order of number."""
         return read_trials(self.study)
 
+    def rivals(self) -> Sequence[Trial]:
+        """Trials that may beat others: what breaks a limit does not, while anything keeps them."""
+        return within_limits(self.trials(), self.limits)
+
     def tell(self, trial: Trial) -> None:
         """Say how a trial ended, and show where the front stands to whoever shows it."""
         self.reporter.say(trial_line(trial, self.metric))
         tell_standing(self.reporter, self._front_lines)
 
     def _front_lines(self) -> list[str]:
-        """Fastest first, the best score so far marked."""
-        front = front_of(self.trials(), self.metric)
-        top = max(front, key=lambda one: to_maximised(self.metric, one.score or 0.0), default=None)
-        return [front_line(one, self.metric, is_chosen=one is top) for one in front]
+        """Fastest first, the best score so far within the limits marked."""
+        front = front_of(self.trials(), self.metric, self.limits)
+        keeping = [one for one in front if beyond_limits(one, self.limits) is None]
+        top = max(keeping, key=lambda one: to_maximised(self.metric, one.score or 0.0), default=None)
+        return [front_line(one, self.metric, is_chosen=one is top, limits=self.limits) for one in front]
 
     def recall(self) -> None:
         """Take up the screened trials of earlier sittings, with their latencies.
