@@ -155,8 +155,49 @@ def test_pictures_come_in_all_forms(kind, fitted, paths):
     np.testing.assert_array_equal(fitted.predict_proba(given), fitted.predict_proba(X))
 
 
-def test_a_narrow_stack_of_grey_pictures_is_no_colour_picture(fitted):
-    assert fitted.predict(np.zeros((5, 16, 3), np.uint8)).shape == (5,)
+def test_one_colour_picture_is_not_read_as_a_stack_of_grey_ones(fitted, extractor, paths):
+    with pytest.raises(
+        DataError, match=r"\(40, 40, 3\) may be one picture.*fitted on one of shape \(42, 40, 40, 3\).*X\[None\]"
+    ):
+        fitted.predict(X[0])
+    assert fitted.predict(X[:1]).shape == fitted.predict(X[0][None]).shape == (1,)
+    assert fitted.predict(X[:5, :, :, 0]).shape == (5,)  # no picture has 40 channels
+    with pytest.raises(DataError, match="was fitted on no array"):
+        clone(extractor).fit(paths[:2]).transform(X[0])
+    narrow = clone(extractor).fit(np.zeros((5, 16, 3), np.uint8))
+    assert narrow.transform(np.zeros((4, 16, 3), np.uint8)).shape == (4, 96)
+
+
+@pytest.mark.parametrize(
+    "nothing", [X[:0], [], X[:0, :, 0, 0], pd.DataFrame({"file": []}), pd.Series([], dtype=object)]
+)
+def test_no_pictures_are_refused_as_scikit_learn_does_it(nothing, fitted, extractor):
+    extractor.fit(X[:2])
+    message = r"Found array with 0 sample\(s\) \(shape=\(0.*\)\) while a minimum of 1 is required by Backbone"
+    for call in (fitted.predict, fitted.predict_proba, extractor.transform):
+        with pytest.raises(ValueError, match=message):
+            call(nothing)
+    with pytest.raises(ValueError, match="Found array with 0 sample"):
+        clone(extractor).fit(nothing)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("x.jpg", r"pictures, or a matrix of numbers; 'x\.jpg' came\. A single picture stands in a list"),
+        (None, "None came"),
+        ({}, "a dict came"),
+        (Image.fromarray(X[0]), "a Image came"),
+        ([1, 2], "was fitted on pictures, and a list of int came"),
+        ([[1, 2], [3, 4]], "was fitted on pictures, and rows of numbers came"),
+        (pd.Series([1.0], index=[7]), "and a Series of float came"),
+        (np.zeros(3), r"and an array of shape \(3,\) came"),
+        ({1, 2}, "and a set came"),
+    ],
+)
+def test_what_came_in_place_of_pictures_is_named(given, message, fitted):
+    with pytest.raises(DataError, match=message):
+        fitted.predict(given)
 
 
 def test_a_single_picture_stands_in_a_list(fitted):
