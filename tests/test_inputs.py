@@ -102,7 +102,8 @@ def test_paths_of_shards_by_part_are_noted_and_found_again(tmp_path, weights, mo
 
 
 @pytest.mark.slow  # a budget of seconds
-def test_of_what_comes_too_slowly_the_first_are_used_and_again_when_it_goes_on(tmp_path, weights):
+@pytest.mark.parametrize("form", [lambda pairs: pairs, lambda pairs: {"train": pairs, "test": (X, Y)}])
+def test_of_what_comes_too_slowly_the_first_are_used_and_again_when_it_goes_on(form, tmp_path, weights):
     def slow():
         for index in range(1000):
             time.sleep(0.02)
@@ -114,7 +115,7 @@ def test_of_what_comes_too_slowly_the_first_are_used_and_again_when_it_goes_on(t
 
     told = Told()
     first = select_backbone(
-        slow,
+        form(slow),
         Budget(wall_clock_s=12, n_trials=0),
         run_dir=tmp_path / "run",
         cache_dir=tmp_path / "cache",
@@ -122,9 +123,10 @@ def test_of_what_comes_too_slowly_the_first_are_used_and_again_when_it_goes_on(t
         **{**FIXED, "progress": told},
     )
     facts = json.loads((first.path / "run.json").read_text())
-    assert 20 < facts["n_streamed"] < 300
+    n_streamed = facts["n_streamed"]
+    assert 20 < (n_streamed["train"] if isinstance(n_streamed, dict) else n_streamed) < 300
     assert any("since more would not have come" in note for note in facts["notes"])
     assert told.stages[:2] == ["stream", "read"]
     assert any("pictures that came" in detail for detail in told.details)
-    again = first.more(Budget(n_trials=0), dataset=fast, cache_dir=tmp_path / "cache", progress=False)
+    again = first.more(Budget(n_trials=0), dataset=form(fast), cache_dir=tmp_path / "cache", progress=False)
     assert len(again.trials) == len(first.trials)

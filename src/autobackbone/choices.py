@@ -47,9 +47,7 @@ def preferred(
         ArgumentError: there is no such word.
         RunError: no trial has finished.
     """
-    if prefer not in get_args(Preference):
-        words = ", ".join(map(repr, get_args(Preference)))
-        raise ArgumentError(f"prefer must be one of {words}, not {prefer!r}.")
+    require_preference(prefer)
     if prefer == "accuracy":
         return top_of(front, metric)
     if prefer == "balanced":
@@ -58,6 +56,17 @@ def preferred(
         return _quickest_to_train(front, probabilities, labels, metric, tolerance)
     top_of(front, metric)  # raises where there is none
     return min(front, key=lambda trial: (_latency(trial), -_maximised(trial, metric)))
+
+
+def require_preference(prefer: object) -> None:
+    """Make sure that it is a word that `preferred` knows.
+
+    Raises:
+        ArgumentError: it is not.
+    """
+    if prefer not in get_args(Preference):
+        words = ", ".join(map(repr, get_args(Preference)))
+        raise ArgumentError(f"prefer must be one of {words}, not {prefer!r}.")
 
 
 def knee_of(front: Sequence[Trial], metric: Metric) -> Trial:

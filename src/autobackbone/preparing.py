@@ -77,13 +77,13 @@ class Known:
         image_sizes: its backbones and their sizes.
         names: its pictures, where it could not read all; else `None`.
         warm_start: the front that it began from.
-        n_streamed: how many pictures it took from an iterable that would have given more; else `None`.
+        n_streamed: how many pictures it took from an iterable that would have given more, see `data.n_streamed`.
     """
 
     image_sizes: Mapping[str, tuple[ImageSize, ...]]
     names: frozenset[str] | None
     warm_start: WarmStart | None = None
-    n_streamed: int | None = None
+    n_streamed: int | Mapping[str, int] | None = None
 
 
 def prepare(

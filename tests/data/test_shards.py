@@ -187,6 +187,10 @@ def test_what_cannot_be_used_is_told(tmp_path, members, message):
     ("given", "message"),
     [
         ("nothing.tar", r"nothing is at '.*nothing\.tar'"),
+        ("text-{0..300000000}.tar", r"nothing is at '.*text-0\.tar'"),
+        (f"{'x' * 300}.tar", r"nothing is at '.*xxx\.tar'"),
+        (f"*{'x' * 300}.tar", r"no file matches"),
+        ("a\0.tar", r"nothing is at '.*a\\x00\.tar'"),
         ("no-*.tar", r"no file matches '.*no-\*\.tar'"),
         ("packed.tar.gz", r"packed\.tar\.gz' is packed"),
         ("text.tar", r"text\.tar' cannot be read as a tar archive"),
@@ -203,3 +207,10 @@ def test_shards_are_decoded_as_any_pictures(shards, tmp_path):
     bundle = decode(survey(shards), [8], cache_dir=tmp_path / "cache")
     assert bundle.pixels(8).shape == (30, 8, 8, 3)
     assert decode(survey(shards), [8], cache_dir=tmp_path / "cache").digest == bundle.digest
+
+
+@pytest.mark.parametrize("suffix", ["", ".csv", ".tar"])
+@pytest.mark.parametrize("path", ["~no_such_user/pictures", "x" * 300, "a\0b"])
+def test_a_path_that_cannot_be_is_nothing(path, suffix):
+    with pytest.raises(DataError, match=r"nothing is at|cannot be read as CSV"):
+        find(path + suffix, None)

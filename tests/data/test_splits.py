@@ -91,6 +91,10 @@ def test_a_group_by_a_column_that_lies_in_two_parts_is_told():
         ({"val": 1}, r"there is no 'train' among \['val'\]"),
         ({}, r"there is no 'train'"),
         ({"train": {"train": 1}}, r"'train' is a dict itself"),
+        (
+            {"train": (np.zeros((0, 8, 8)), []), "test": arrays(1, [5])},
+            r"'train' has no picture: there is nothing",
+        ),
         ({"train": 7}, r"the part 'train': a dataset is .* int came"),
         ({"train": arrays(2, [0, 1]), "test": arrays(1, [5])}, r"only in 'test': 5\. 'train' has 0, 1"),
         ({"train": arrays(2, [0, 1]), "test": arrays(1, [0.5])}, r"the part 'test': labels are classes; 0\.5 came"),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import itertools
 import os
 import shutil
 import signal
@@ -14,10 +16,16 @@ from PIL import Image
 from tests.data.conftest import fill, noise
 from torch.utils.data import IterableDataset
 
-from autobackbone.data import PartSource, Spooling, decode, n_streamed, survey
+from autobackbone.data import LEFT_OUT, DataWarning, PartSource, Spooling, decode, n_streamed, survey
 from autobackbone.data.finding import find
 from autobackbone.data.pictures import as_rgb
 from autobackbone.errors import DataError
+
+
+def png(index: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(noise(index)).save(file, "PNG")
+    return file.getvalue()
 
 
 def pairs(n: int = 20):
@@ -109,7 +117,7 @@ def test_what_cannot_be_read_is_left_to_decoding():
     found = find(iter([(b"no picture", 0), ("nowhere.png", 1), (noise(0), 0)]), None)
     with pytest.raises(OSError, match="cannot identify"):
         found.source.read(0)
-    with pytest.raises(OSError, match="cannot identify"):
+    with pytest.raises(DataError, match=r"No such file or directory: 'nowhere\.png'"):
         found.source.read(1)
 
 
@@ -134,6 +142,52 @@ def test_what_cannot_be_used_is_told(given, message):
 def test_a_part_of_a_dict_may_be_one(tmp_path):
     found = find({"train": pairs, "val": pairs(4)}, None, spooling=Spooling(folder=tmp_path, n_most=2))
     assert len(found.labels) == 24
+
+
+def endless(each_s: float = 0.01):
+    for pair in pairs(10**9):
+        time.sleep(each_s)
+        yield pair
+
+
+def test_parts_of_a_dict_share_the_time_and_are_read_the_same_again(tmp_path):
+    begun = time.monotonic()
+    held = [(noise(k), "ab"[k % 2]) for k in range(6)]
+    splits = {"val": endless(), "train": endless, "test": held}
+    found = find(splits, None, spooling=Spooling(folder=tmp_path, seconds=0.6))
+    assert time.monotonic() - begun < 3
+    n_most = n_streamed(found.source)
+    assert set(n_most) == {"train", "val"}
+    assert min(n_most.values()) > 2
+    assert len(found.labels) == sum(n_most.values()) + 6
+    assert [note.partition(":")[0] for note in found.notes] == ["train", "val"]
+    again = find({"train": pairs(1000), "val": pairs(1000), "test": held}, None, spooling=Spooling(n_most=n_most))
+    assert again.source.names == found.source.names
+    assert n_streamed(again.source) == n_most
+    cut = {"train": pairs(9), "val": endless()}
+    ended = find(cut, None, spooling=Spooling(seconds=0.4))
+    assert list(n_streamed(ended.source)) == ["val"]
+    assert n_streamed(find({"train": pairs(9), "val": pairs(4)}, None).source) is None
+
+
+def test_a_class_that_came_too_late_to_train_on_is_told_with_the_reason():
+    ordered = ((noise(k), "a" if k < 1000 else "b") for k, _ in enumerate(endless()))
+    with pytest.raises(DataError, match=r"only in 'val': 'b'.*Of 'train' only the first \d+ pictures came in time"):
+        find({"train": ordered, "val": pairs(4)}, None, spooling=Spooling(seconds=0.2))
+
+
+def test_a_first_picture_that_comes_too_late_is_no_empty_iterable():
+    with pytest.raises(DataError, match=r"no picture of endless came within 0\.0 s\. Give more time"):
+        find(endless, None, spooling=Spooling(seconds=0.001))
+
+
+def test_what_may_have_no_end_is_told_where_no_time_bounds_it(monkeypatch):
+    monkeypatch.setattr("autobackbone.data.spooling._LONG_S", 0.1)
+    given = itertools.islice(endless(0.05), 12)
+    with pytest.warns(UserWarning, match=r"nothing says how many will.*Budget\(wall_clock_s=3600") as told:
+        find(given, None)
+    assert len(told) == 1
+    find(itertools.islice(endless(0.05), 12), None, spooling=Spooling(seconds=60))
 
 
 def test_it_ends_in_time_and_after_a_number_and_says_so(tmp_path):
@@ -214,3 +268,40 @@ def test_a_hugging_face_stream_is_taken():
     assert [streamed.source.fingerprint(k) for k in range(6)] == [first.source.fingerprint(k) for k in range(6)]
     split = datasets.IterableDatasetDict({"train": held.to_iterable_dataset(), "test": held.to_iterable_dataset()})
     assert len(find(split, None).labels) == 12
+
+
+@pytest.mark.parametrize("mode", [None, "L"])
+def test_a_cell_of_a_hugging_face_stream_that_cannot_be_read_is_left_out(mode, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"image": datasets.Image(mode=mode), "label": datasets.ClassLabel(names=["a", "b"])})
+    cells = [{"bytes": png(k), "path": None} for k in range(40)]
+    broken = {11: b"no picture", 17: png(17)[:-400]}
+    for index, content in broken.items():
+        cells[index] = {"bytes": content, "path": None}
+    cells[23] = {"bytes": None, "path": "http://127.0.0.1:9/picture.png"}
+    cells[29] = None
+    held = datasets.Dataset.from_dict({"image": cells[:23] + cells[24:], "label": [0, 1] * 19 + [0]}, features=features)
+    streamed = datasets.IterableDataset.from_generator(
+        lambda: ({"image": cell, "label": index % 2} for index, cell in enumerate(cells)), features=features
+    )
+    with pytest.warns(DataWarning, match=r"4 of 40 pictures cannot be read: '11', '17', '23', …; left out"):
+        bundle = decode(survey(streamed), [8], cache_dir=tmp_path)
+    assert (bundle.parts == LEFT_OUT).nonzero()[0].tolist() == [11, 17, 23, 29]
+    with pytest.warns(DataWarning, match=r"3 of 39 pictures cannot be read: '11', '17', '28'; left out"):
+        decode(survey(held), [8], cache_dir=tmp_path)
+
+
+def test_pictures_of_no_shape_are_left_out_and_named(tmp_path):
+    given = list(pairs(40))
+    for index, shape in {0: (5,), 7: (0, 0, 3), 20: (2, 5, 5, 3), 39: ()}.items():
+        given[index] = (np.zeros(shape, np.uint8), given[index][1])
+    for dataset in (iter(given), given):
+        with pytest.warns(DataWarning, match=r"4 of 40 .*'0', '7', '20', …; left out.*\(5,\) came\.$"):
+            bundle = decode(survey(dataset), [8], cache_dir=tmp_path)
+        assert (bundle.parts == LEFT_OUT).nonzero()[0].tolist() == [0, 7, 20, 39]
+
+
+def test_why_a_file_could_not_be_read_as_it_came_is_kept(tmp_path):
+    given = [*pairs(19), (tmp_path / "gone.png", "b")]
+    with pytest.warns(DataWarning, match=r"1 of 20 .* No such file or directory: '.*gone\.png'\.$"):
+        decode(survey(iter(given)), [8], cache_dir=tmp_path)

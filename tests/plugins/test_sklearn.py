@@ -4,6 +4,7 @@ import subprocess
 import sys
 import warnings
 from collections import Counter
+from copy import deepcopy
 from inspect import signature
 from pathlib import Path
 
@@ -24,8 +25,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import check_estimator, estimator_checks_generator
 from tests.conftest import TINY, make_pictures
+from torch import nn
 
-from autobackbone import Budget, select_backbone
+from autobackbone import Budget, OwnBackbone, select_backbone
 from autobackbone.backbones.head import features
 from autobackbone.data import DataWarning
 from autobackbone.errors import ArgumentError, BackboneError, DataError
@@ -35,6 +37,7 @@ from autobackbone.plugins.sklearn import (
     BackboneFeatures,
     BackboneRegressor,
 )
+from autobackbone.plugins.targets import class_targets
 
 X, CODES = make_pictures(n_per_class=14, n_classes=3)
 NAMES = np.array(["flat", "slanted", "upright"])
@@ -155,8 +158,49 @@ def test_pictures_come_in_all_forms(kind, fitted, paths):
     np.testing.assert_array_equal(fitted.predict_proba(given), fitted.predict_proba(X))
 
 
-def test_a_narrow_stack_of_grey_pictures_is_no_colour_picture(fitted):
-    assert fitted.predict(np.zeros((5, 16, 3), np.uint8)).shape == (5,)
+def test_one_colour_picture_is_not_read_as_a_stack_of_grey_ones(fitted, extractor, paths):
+    with pytest.raises(
+        DataError, match=r"\(40, 40, 3\) may be one picture.*fitted on one of shape \(42, 40, 40, 3\).*X\[None\]"
+    ):
+        fitted.predict(X[0])
+    assert fitted.predict(X[:1]).shape == fitted.predict(X[0][None]).shape == (1,)
+    assert fitted.predict(X[:5, :, :, 0]).shape == (5,)  # no picture has 40 channels
+    with pytest.raises(DataError, match="was fitted on no array"):
+        clone(extractor).fit(paths[:2]).transform(X[0])
+    narrow = clone(extractor).fit(np.zeros((5, 16, 3), np.uint8))
+    assert narrow.transform(np.zeros((4, 16, 3), np.uint8)).shape == (4, 96)
+
+
+@pytest.mark.parametrize(
+    "nothing", [X[:0], [], X[:0, :, 0, 0], pd.DataFrame({"file": []}), pd.Series([], dtype=object)]
+)
+def test_no_pictures_are_refused_as_scikit_learn_does_it(nothing, fitted, extractor):
+    extractor.fit(X[:2])
+    message = r"Found array with 0 sample\(s\) \(shape=\(0.*\)\) while a minimum of 1 is required by Backbone"
+    for call in (fitted.predict, fitted.predict_proba, extractor.transform):
+        with pytest.raises(ValueError, match=message):
+            call(nothing)
+    with pytest.raises(ValueError, match="Found array with 0 sample"):
+        clone(extractor).fit(nothing)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("x.jpg", r"pictures, or a matrix of numbers; 'x\.jpg' came\. A single picture stands in a list"),
+        (None, "None came"),
+        ({}, "a dict came"),
+        (Image.fromarray(X[0]), "a Image came"),
+        ([1, 2], "was fitted on pictures, and a list of int came"),
+        ([[1, 2], [3, 4]], "was fitted on pictures, and rows of numbers came"),
+        (pd.Series([1.0], index=[7]), "and a Series of float came"),
+        (np.zeros(3), r"and an array of shape \(3,\) came"),
+        ({1, 2}, "and a set came"),
+    ],
+)
+def test_what_came_in_place_of_pictures_is_named(given, message, fitted):
+    with pytest.raises(DataError, match=message):
+        fitted.predict(given)
 
 
 def test_a_single_picture_stands_in_a_list(fitted):
@@ -205,6 +249,50 @@ np.save(f"{folder}/said.npy", estimator.predict_proba(np.load(f"{folder}/picture
     np.testing.assert_allclose(np.load(tmp_path / "said.npy"), fitted.predict_proba(X), atol=1e-6)
 
 
+def net():
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+
+
+def test_what_lives_in_memory_alone_is_copied_and_not_pickled(asked):
+    own = OwnBackbone(factory=lambda: net(), name="mem", image_size=32)  # noqa: PLW0108  no name to import
+    estimator = BackboneClassifier(**(asked | {"backbones": own, "weights": None})).fit(X, Y)
+    copy = deepcopy(estimator)
+    np.testing.assert_array_equal(copy.predict_proba(X), estimator.predict_proba(X))
+    assert copy.network_.network is not estimator.network_.network
+    extractor = BackboneFeatures(FrozenEstimator(estimator)).fit(X)
+    assert extractor.transform(X).shape == (42, 8)
+    for fitted in (estimator, copy, extractor, estimator.network_):
+        with pytest.raises(
+            ArgumentError, match=r"the factory of 'mem' is defined in .*factory=\"package\.module:name\""
+        ):
+            pickle.dumps(fitted)
+
+
+def test_a_copy_has_no_hand_in_the_run(fitted):
+    copy = deepcopy(fitted)
+    assert copy.selection_ is not fitted.selection_
+    assert copy.best_trial_ == fitted.best_trial_
+    np.testing.assert_array_equal(copy.predict(X), fitted.predict(X))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"prefer": "acuracy"}, r"prefer must be one of 'accuracy', .*, not 'acuracy'"),
+        ({"runs_dir": 5}, r"runs_dir is the path of a folder, or None, not 5"),
+        ({"runs_dir": "/proc/x"}, r"runs_dir is a folder that can be made .*'/proc/x': No such file"),
+        ({"runs_dir": __file__}, r"test_sklearn\.py': something else is there"),
+        ({"runs_dir": f"{__file__}/runs"}, r"test_sklearn\.py/runs': Not a directory"),
+        ({"runs_dir": "a\0b"}, r"embedded null byte"),
+        ({"random_state": "seed"}, r"'seed' cannot be used to seed"),
+    ],
+)
+def test_a_parameter_that_cannot_be_is_told_before_the_search(parameters, message, asked, monkeypatch):
+    monkeypatch.setattr("autobackbone.plugins.sklearn.select_backbone", lambda *_, **__: pytest.fail("it searched"))
+    with pytest.raises(ValueError, match=message):
+        BackboneClassifier(**asked, **parameters).fit(X, Y)
+
+
 def test_runs_are_kept_where_they_are_wanted_each_in_its_own_folder(asked, tmp_path):
     estimator = BackboneRegressor(**asked, runs_dir=tmp_path / "runs")
     runs = [estimator.fit(X, BRIGHTNESS).run_dir_ for _ in range(2)]
@@ -229,6 +317,37 @@ def test_paths_are_searched_on_as_arrays_are(fixed, paths):
     by_array = BackboneClassifier(**fixed).fit(X, [" spaced", "b", "c"] * 14)
     assert by_array.classes_.tolist() == [" spaced", "b", "c"]
     np.testing.assert_allclose(by_path, by_array.predict_proba(X), atol=1e-5)
+
+
+def test_a_path_that_is_repeated_is_searched_on_once(asked, paths):
+    rows = np.random.default_rng(0).integers(0, len(X), 60)
+    n_again = 60 - len(set(rows.tolist()))
+    given = np.array([str(path) for path in paths])[rows]
+    with pytest.warns(DataWarning, match=rf"{n_again} of 60 rows repeat a picture: each is searched on once"):
+        estimator = BackboneClassifier(**asked).fit(given, Y[rows], groups=rows % 10)
+    table = pd.read_csv(Path(estimator.run_dir_) / "pictures.csv")
+    assert sorted(table["name"]) == sorted(set(given.tolist()))
+    number = table["name"].map(lambda name: int(Path(name).stem))
+    assert all(len(set(parts)) == 1 for _, parts in table["part"].groupby(number % 10))
+    with pytest.raises(DataError, match=r"0\.png' is in rows 0 and 42, as flat and upright"):
+        BackboneClassifier(**asked).fit([*paths, paths[0]], [*Y, "upright"])
+
+
+@pytest.mark.parametrize(
+    ("y", "classes"),
+    [
+        (pd.Series(CODES, dtype="Int64"), np.array([0, 1, 2])),
+        (pd.Series(CODES > 0, dtype="boolean"), np.array([False, True])),
+        (pd.Series(Y, dtype="string"), NAMES),
+    ],
+)
+def test_classes_of_pandas_own_types_are_as_they_were_written(y, classes):
+    estimator = BackboneClassifier()
+    found = class_targets(estimator, y, len(y)).classes
+    assert found.tolist() == classes.tolist()
+    assert found.dtype in (classes.dtype, object)
+    with pytest.raises(ValueError, match=r"every picture needs an entry of y; row 0 has NaN"):
+        class_targets(estimator, y.where(np.arange(len(y)) > 0), len(y))
 
 
 def test_a_class_too_rare_to_be_learned_has_its_column_all_the_same(asked):
@@ -363,6 +482,10 @@ def test_features_of_what_cannot_be(extractor, fitted):
         BackboneFeatures(fitted, image_size=64, channels=(0,)).fit(X)
     with pytest.raises(ArgumentError, match="backbone is the name of one, a Selection, or a fitted"):
         BackboneFeatures(LogisticRegression()).fit(X)
+    with pytest.raises(ArgumentError, match=r"backbone is the name of one.*None came"):
+        BackboneFeatures(None, image_size=32).fit(X)
+    with pytest.raises(DataError, match=r"channels is \(i,\) or \(i, j, k\), whole numbers from 0; 5 came"):
+        clone(extractor).set_params(channels=5).fit(X)
     with pytest.raises(BackboneError, match=r"'test_\*' are \d+\. Name one"):
         BackboneFeatures("test_*").fit(X)
     with pytest.raises(ArgumentError, match="batch_size is a whole number from 1; 0 came"):

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from autobackbone.data.labels import as_labelled
-from autobackbone.data.pictures import ChannelsError, check_channels, is_deep
+from autobackbone.data.pictures import check_channels, is_deep
 from autobackbone.data.sources import UNREADABLE, Fingerprint, Found, digest_picture
 from autobackbone.errors import DataError
 
@@ -106,6 +106,6 @@ def _checked_list(pictures: Any, channels: tuple[int, ...] | None) -> list[Any]:
         if isinstance(picture, np.ndarray):
             try:
                 check_channels(picture.shape, channels)
-            except ChannelsError as error:
-                raise ChannelsError(f"X[{index}]: {error}") from None
+            except DataError as error:
+                raise type(error)(f"X[{index}]: {error}") from None
     return list(pictures)

@@ -292,7 +292,7 @@ def _without_unreadable(survey: Survey, unreadable: Unreadable) -> tuple[Parts, 
     first = ", ".join(f"'{printable(survey.names[index])}'" for index in list(unreadable)[:3])
     more = ", …" if len(unreadable) > 3 else ""
     line = f"{len(unreadable)} of {len(survey.names)} pictures cannot be read: {first}{more}"
-    reason = next(iter(unreadable.values()))
+    reason = next(iter(unreadable.values())).removesuffix(".")
     if len(unreadable) > _MAX_UNREADABLE_SHARE * len(survey.names):
         raise DataError(f"{line}. The first says: {reason}. At most 10 % may be: repair or remove them.")
     parts = survey.parts.copy()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -43,11 +45,33 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Way:
-    """One form of datasets: how it is known, how it is taken, and whether `label=` means something in it."""
+    """One form of datasets: how it is known, how it is taken, whether `label=` means something in it, and whether its
+    pictures come only once.
+    """
 
     accepts: Callable[[Any], bool]
     take: Callable[[Any, _Asked], Found]
     has_columns: bool = False
+    is_streamed: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class _Shares:
+    """The time of those parts of a dict that stream; not frozen, for it is spent."""
+
+    seconds: float | None
+    n_parts: int
+
+    @contextmanager
+    def next(self) -> Iterator[float | None]:
+        """Give the next part its share; what it leaves is for those after it."""
+        if self.seconds is None:
+            yield None
+            return
+        begun = time.monotonic()
+        yield self.seconds / self.n_parts
+        self.seconds = max(0.0, self.seconds - (time.monotonic() - begun))
+        self.n_parts -= 1
 
 
 def find(
@@ -71,7 +95,7 @@ def find(
         DataError: another form, or one that cannot be used.
     """
     asked = _Asked(channels=channels, task=task, label=label, spooling=spooling or Spooling())
-    way = next((way for way in _WAYS if way.accepts(dataset)), None)
+    way = _way_of(dataset)
     if way is None:
         raise DataError(f"{_FORMS}; {type(dataset).__name__} came.")
     if label is not None and not way.has_columns:
@@ -82,14 +106,27 @@ def find(
     return way.take(dataset, asked)
 
 
-def _splits(splits: Mapping[Any, Any], asked: _Asked) -> Found:
-    # How much of each part may be taken would depend on the others: all of each is.
-    spooling = replace(asked.spooling, seconds=None, n_most=None)
+def _way_of(dataset: Any) -> _Way | None:
+    return next((way for way in _WAYS if way.accepts(dataset)), None)
 
-    def find_part(dataset: Any, task: Task | None) -> Found:
-        return find(dataset, asked.channels, task=task, label=asked.label, spooling=spooling)
+
+def _splits(splits: Mapping[Any, Any], asked: _Asked) -> Found:
+    streaming = {name for name, dataset in splits.items() if _streams(dataset)}
+    shares = _Shares(seconds=asked.spooling.seconds, n_parts=len(streaming))
+
+    def find_part(name: str, dataset: Any, task: Task | None) -> Found:
+        if name not in streaming:
+            return find(dataset, asked.channels, task=task, label=asked.label)
+        with shares.next() as seconds:
+            spooling = asked.spooling.of_part(name, seconds)
+            return find(dataset, asked.channels, task=task, label=asked.label, spooling=spooling)
 
     return from_splits(splits, find_part, asked.task)
+
+
+def _streams(dataset: Any) -> bool:
+    way = _way_of(dataset.dataset if is_data_loader(dataset) else dataset)
+    return way is not None and way.is_streamed
 
 
 def _data_module(module: Any, asked: _Asked) -> Found:
@@ -147,10 +184,15 @@ _WAYS = (
         accepts=lambda given: hugging_face.kind_of(given) == "IterableDataset",
         take=lambda given, asked: hugging_face.from_stream(given, asked.spooling, asked.label, asked.task),
         has_columns=True,
+        is_streamed=True,
     ),
     _Way(accepts=lambda given: isinstance(given, (str, os.PathLike)), take=_folder),
     _Way(accepts=_is_pair, take=lambda given, asked: from_arrays(given[0], given[1], asked.channels, asked.task)),
     _Way(accepts=is_torchvision, take=lambda given, asked: from_torchvision(given, asked.task)),
     _Way(accepts=_has_items, take=lambda given, asked: from_dataset(given, asked.task)),
-    _Way(accepts=_comes_once, take=lambda given, asked: from_iterable(given, asked.spooling, asked.task)),
+    _Way(
+        accepts=_comes_once,
+        take=lambda given, asked: from_iterable(given, asked.spooling, asked.task),
+        is_streamed=True,
+    ),
 )

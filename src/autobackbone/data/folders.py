@@ -12,7 +12,7 @@ import numpy as np
 from autobackbone.data.contents import fingerprint_of
 from autobackbone.data.parts import TEST, TRAIN, VALIDATION
 from autobackbone.data.pictures import header_size, open_picture, read_content
-from autobackbone.data.sources import UNREADABLE, Fingerprint, Found, natural_key, printable
+from autobackbone.data.sources import UNREADABLE, Fingerprint, Found, from_home, natural_key, printable
 from autobackbone.data.walking import Tally, list_folder, walk_pictures
 from autobackbone.errors import DataError
 
@@ -68,7 +68,7 @@ def from_folder(folder: str | os.PathLike[str]) -> Found:
     """
     if not os.fspath(folder):
         raise DataError("a dataset is a folder with one sub-folder per class; an empty text came.")
-    root = Path(folder).expanduser()
+    root = from_home(folder)
     if not os.path.isdir(root):  # noqa: PTH112  # says no where Path raises: of names too long, of folders without rights
         what = "a file" if os.path.exists(root) else "nothing"  # noqa: PTH110
         raise DataError(f"a dataset is a folder with one sub-folder per class; {what} is at '{root}'.")

@@ -209,16 +209,18 @@ def content_of(cell: Any) -> bytes | None:
     return None if "://" in cell["path"] else read_content(Path(cell["path"]))
 
 
-def _streamed(cell: Any, feature: Any) -> bytes | Image.Image:
-    """The bytes of a cell, or what the library makes of one that lies elsewhere; none where it is empty."""
+def _streamed(cell: Any, feature: Any) -> bytes | Image.Image | Exception:
+    """The bytes of a cell, or what the library makes of one that lies elsewhere; what was raised where it cannot be
+    read.
+    """
     try:
         content = content_of(cell)
-    except (DataError, OSError):
-        return b""
-    if content is None:
-        remote: Image.Image = feature.decode_example(cell)
-        return remote
-    return content if feature.mode is None else _in_mode(open_content(content), feature)
+        if content is not None and feature.mode is None:
+            return content
+        image: Image.Image = feature.decode_example(cell) if content is None else open_content(content)
+        return _in_mode(image, feature)
+    except Exception as error:  # noqa: BLE001  # an address or a broken picture raises anything; decoding reports it
+        return error
 
 
 def _usual(others: dict[str, LabelColumn], features: Any) -> LabelColumn:

@@ -63,11 +63,13 @@ class JoinedSource:
 
     Args:
         sources: at least one.
+        prefixes: of each source, what its pictures' names begin with, before a slash.
         names: n names, which tell the sources apart.
         ends: of each source, how many pictures there are up to its last one.
     """
 
     sources: tuple[Source, ...]
+    prefixes: tuple[str, ...]
     names: tuple[str, ...] = field(repr=False)
     ends: tuple[int, ...]
 
@@ -101,6 +103,7 @@ def joined(sources: Sequence[Source], prefixes: Sequence[str]) -> JoinedSource:
     names = [tuple(f"{prefix}/{name}" for name in of.names) for of, prefix in zip(sources, prefixes, strict=True)]
     return JoinedSource(
         sources=tuple(sources),
+        prefixes=tuple(prefixes),
         names=tuple(name for of in names for name in of),
         ends=tuple(accumulate(map(len, names))),
     )

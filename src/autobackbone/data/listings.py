@@ -16,7 +16,7 @@ import pandas as pd
 from autobackbone.data.classes import missing
 from autobackbone.data.folders import PART_NAMES, FolderSource
 from autobackbone.data.labels import as_labelled
-from autobackbone.data.sources import Found
+from autobackbone.data.sources import Found, from_home
 from autobackbone.errors import DataError
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def is_listing(dataset: Any) -> bool:
         return True
     if not isinstance(dataset, (str, os.PathLike)):
         return False
-    path = Path(dataset).expanduser()
-    return path.suffix.lower() == ".csv" and not path.is_dir()
+    path = from_home(dataset)
+    return path.suffix.lower() == ".csv" and not os.path.isdir(path)  # noqa: PTH112  says no where Path raises
 
 
 def from_listing(
@@ -103,7 +103,7 @@ def column_of(dataset: pd.DataFrame | str | os.PathLike[str], name: str) -> list
 def _read(dataset: pd.DataFrame | str | os.PathLike[str]) -> tuple[pd.DataFrame, Path]:
     if isinstance(dataset, pd.DataFrame):
         return dataset.reset_index(drop=True), Path.cwd()
-    path = Path(dataset).expanduser()
+    path = from_home(dataset)
     try:
         # A label called "NA" is a text; an empty cell is missing.
         with warnings.catch_warnings():

@@ -147,7 +147,7 @@ def as_rgb(
 
     Raises:
         ChannelsError: neither 1, 3 nor 4 channels and no `channels`.
-        DataError: no pixels, NaN or infinite values, or values above 8 bits without a range.
+        DataError: no picture's shape, no pixels, NaN or infinite values, or values above 8 bits without a range.
         OSError: a file that cannot be read; Pillow raises other kinds too.
 
     Example:
@@ -228,9 +228,14 @@ def _taken(array: np.ndarray[Any, Any], channels: tuple[int, ...] | None) -> np.
 
 
 def check_channels(shape: tuple[int, ...], channels: tuple[int, ...] | None) -> None:
-    """Raise `ChannelsError` unless an array of this shape is one picture, after `channels` were taken."""
+    """Make sure that an array of this shape is one picture, after `channels` were taken.
+
+    Raises:
+        ChannelsError: its channels are others.
+        DataError: it is no picture at all.
+    """
     if len(shape) not in (2, 3):
-        raise ChannelsError(f"a picture is an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); {shape} came.")
+        raise DataError(f"a picture is an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); {shape} came.")
     n_channels = shape[2] if len(shape) == 3 else 1
     if channels is not None and max(channels) >= n_channels:
         raise ChannelsError(f"channels={channels} counts from 0, and a picture has {n_channels} channels: {shape}.")

@@ -45,7 +45,7 @@ _BLOCK = 512
 _MAX_LABEL_BYTES = 1_000_000
 _LABEL = "label"
 _GLOB = re.compile(r"[*?\[]")
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 _PART_WORD = re.compile(r"(?:^|[^a-z])(train|validation|valid|val|test)(?=[^a-z]|$)")
 
 
@@ -186,32 +186,34 @@ def _is_folder_of_shards(folder: Path) -> bool:
 def _shards(dataset: Any) -> tuple[Path, ...]:
     given = dataset if isinstance(dataset, (list, tuple)) else [dataset]
     texts = [os.path.expanduser(os.fspath(path)) for path in given]  # noqa: PTH111
-    found = [Path(path).absolute() for text in texts for path in _spelled_out(text)]
-    for path in found:
+    found: list[Path] = []
+    for path in (Path(path).absolute() for text in texts for path in _spelled_out(text)):
         if path.name.lower().endswith(_PACKED):
             raise DataError(
                 f"'{_shown(path)}' is packed, so that no picture can be reached in it. Unpack it to a .tar."
             )
-        if not path.is_file():
+        if not os.path.isfile(path):  # noqa: PTH113  says no where Path raises
             raise DataError(f"a tar shard is a file; nothing is at '{_shown(path)}'.")
+        found.append(path)
     if not found:
         raise DataError(f"no file matches {', '.join(map(repr, texts))}: give a pattern such as 'data/part-*.tar'.")
     return tuple(dict.fromkeys(found))
 
 
-def _spelled_out(text: str) -> list[str]:
-    """The archives of a folder, a pattern, or a path; in natural order."""
-    if Path(text).is_dir():
+def _spelled_out(text: str) -> Iterator[str]:
+    """The archives of a folder, a pattern, or a path; in natural order, one by one: a range may be long."""
+    if os.path.isdir(text):  # noqa: PTH112
         found = [path for path in Path(text).rglob("*") if path.is_file() and _has_suffix(path.name)]
-        return sorted((str(path) for path in found if not path.name.startswith(".")), key=natural_key)
-    numbers = _RANGE.search(text)
-    if numbers is not None:
+        yield from sorted((str(path) for path in found if not path.name.startswith(".")), key=natural_key)
+    elif numbers := _RANGE.search(text):
         first, last = numbers.groups()
-        several = [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
-        return [path for one in several for path in _spelled_out(text[: numbers.start()] + one + text[numbers.end() :])]
-    if _GLOB.search(text) and not Path(text).exists():
-        return sorted(glob.glob(text, recursive=True), key=natural_key)  # noqa: PTH207  a pattern with a root of its own
-    return [text]
+        before, after = text[: numbers.start()], text[numbers.end() :]
+        for number in range(int(first), int(last) + 1):
+            yield from _spelled_out(f"{before}{number:0{len(first)}d}{after}")
+    elif _GLOB.search(text) and not os.path.exists(text):  # noqa: PTH110
+        yield from sorted(glob.glob(text, recursive=True), key=natural_key)  # noqa: PTH207  it may have a root of its own
+    else:
+        yield text
 
 
 def _samples(shard: Path) -> tuple[dict[str, list[_Member]], int]:

@@ -7,9 +7,11 @@ To add a source: a class that keeps the promises of `Source`, a function that ma
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -105,6 +107,11 @@ def _exif(picture: Image.Image) -> str:
         return str(dict(picture.getexif()))
     except SyntaxError:  # Pillow's word for a damaged block, by which no picture is turned
         return "damaged"
+
+
+def from_home(path: str | os.PathLike[str]) -> Path:
+    """A path with `~` spelled out; as it is where there is no such home, for which `Path.expanduser` raises."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
 def printable(name: str) -> str:

@@ -11,6 +11,7 @@ from autobackbone.data.folders import PART_NAMES
 from autobackbone.data.joining import joined
 from autobackbone.data.parts import TRAIN
 from autobackbone.data.sources import Found, NoLabelsError
+from autobackbone.data.spooling import n_streamed
 from autobackbone.errors import DataError
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ _FORM = (
     "a dict is a split: its keys are 'train' and perhaps 'val' (or 'validation') and 'test', its values datasets of "
     "any other form"
 )
-Finder = Callable[[Any, "Task | None"], Found]
-"""Finds the pictures of one part; the second argument is its task, `None` to read it from the labels."""
+Finder = Callable[[str, Any, "Task | None"], Found]
+"""Finds the pictures of a part: its name, its dataset, and its task, `None` to read it from the labels."""
 
 
 def from_splits(splits: Mapping[Any, Any], find: Finder, task: Task | None = None) -> Found:
@@ -43,6 +44,8 @@ def from_splits(splits: Mapping[Any, Any], find: Finder, task: Task | None = Non
     codes = _part_codes(splits)
     (train,) = (name for name, code in codes.items() if code == TRAIN)
     founds = {train: _found(train, splits[train], find, task)}
+    if len(founds[train].labels) == 0:
+        raise DataError(f"{_FORM}; {train!r} has no picture: there is nothing to train on.")
     notes = []
     for name in codes:
         if name == train:
@@ -86,7 +89,7 @@ def _found(name: str, dataset: Any, find: Finder, task: Task | None) -> Found:
     if isinstance(dataset, Mapping):
         raise DataError(f"{_FORM}; {name!r} is a dict itself.")
     try:
-        found = find(dataset, task)
+        found = find(name, dataset, task)
     except NoLabelsError:
         raise
     except DataError as error:
@@ -107,9 +110,16 @@ def _classes(founds: Mapping[str, Found], train: str) -> tuple[str | int, ...]:
             raise DataError(
                 f"every class or number must be in the part {train!r}; only in {name!r}: "
                 f"{', '.join(map(repr, more[:10]))}. {train!r} has {', '.join(map(repr, known[:10]))}. Rename or "
-                "remove the others."
+                f"remove the others.{_of_cut(train, founds[train])}"
             )
     return known
+
+
+def _of_cut(name: str, found: Found) -> str:
+    n_came = n_streamed(found.source)
+    if n_came is None:
+        return ""
+    return f" Of {name!r} only the first {n_came:,} pictures came in time: shuffle it, or give more time."
 
 
 def _recoded(found: Found, classes: tuple[str | int, ...]) -> np.ndarray[Any, Any]:

@@ -7,10 +7,11 @@ import json
 import os
 import struct
 import time
+import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from PIL import Image
 
 from autobackbone.data.classes import plain
 from autobackbone.data.contents import fingerprint_of, size_of
-from autobackbone.data.joining import PartSource
+from autobackbone.data.joining import JoinedSource, PartSource
 from autobackbone.data.labels import as_labelled
 from autobackbone.data.pictures import is_deep, open_content, quiet_pillow, read_content, upright
 from autobackbone.data.sources import UNREADABLE, Fingerprint, Found, digest_picture
@@ -37,8 +38,10 @@ _FORM = (
     "an iterable gives pairs (picture, label), the picture a path, the bytes of a file, a Pillow image, an array "
     "(H, W, C) or a tensor (C, H, W)"
 )
-_FILE, _ARRAY, _PIXELS = 0, 1, 2
-"""How a picture is kept: a file's bytes, NumPy's own format, or the pixels of a Pillow image behind its form."""
+_FILE, _ARRAY, _PIXELS, _REASON = 0, 1, 2, 3
+"""How a picture is kept: a file's bytes, NumPy's own format, or the pixels of a Pillow image behind its form; or, where
+it could not be read, why.
+"""
 
 _AS_PNG = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 """Modes that PNG keeps bit for bit."""
@@ -48,6 +51,10 @@ _DIGEST_BYTES = 32
 _LEAST_FREE_SHARE, _LEAST_FREE_BYTES = 0.05, 200_000_000
 _TELLING_S = 0.2
 _HEADER = struct.Struct(">I")
+_LONG_S = 10.0
+
+NMost = int | Mapping[str, int] | None
+"""How many pictures are taken of what streams: of one dataset, or by the name of each part that was cut off."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +64,19 @@ class Spooling:
     Args:
         folder: of the disk that takes them; `None` for the system's temporary one.
         seconds: after which no more are taken; `None` for no limit.
-        n_most: how many are taken at most; `None` for all.
+        n_most: how many are taken at most; `None` for all; of a dict of splits by part, a part that is not named whole.
         on_progress: called with the number of pictures so far, now and then.
     """
 
     folder: Path | None = None
     seconds: float | None = None
-    n_most: int | None = None
+    n_most: NMost = None
     on_progress: Callable[[int], None] | None = None
+
+    def of_part(self, name: str, seconds: float | None) -> Spooling:
+        """The same for one part of a dict of splits, which may take so many seconds."""
+        n_most = self.n_most.get(name) if isinstance(self.n_most, Mapping) else None
+        return replace(self, seconds=seconds, n_most=n_most)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -98,8 +110,14 @@ class SpooledSource:
         return True
 
     def read(self, index: int) -> Image.Image | np.ndarray[Any, Any]:
-        """Give the picture, of the kind that it came as."""
+        """Give the picture, of the kind that it came as.
+
+        Raises:
+            DataError: it could not be read as it came.
+        """
         content = self._content(index)
+        if self.kinds[index] == _REASON:
+            raise DataError(content.decode())
         if self.kinds[index] == _ARRAY:
             array: np.ndarray[Any, Any] = np.load(io.BytesIO(content), allow_pickle=False)
             return array
@@ -192,12 +210,10 @@ def spool(pairs: Iterator[tuple[Any, Any]], spooling: Spooling, name: str) -> Sp
     path = keeper.folder / "pictures"
     ends: list[int] = []
     kinds, digests, deep, labels = bytearray(), bytearray(), bytearray(), []
-    begun = told = time.monotonic()
-    is_cut = False
+    watch, is_cut = _Watch(spooling=spooling, name=name, folder=keeper.folder), False
     with _told_of_disk(), quiet_pillow(), path.open("wb") as file:
         for picture, label in pairs:
-            is_late = spooling.seconds is not None and time.monotonic() - begun > spooling.seconds
-            if is_late or len(ends) == spooling.n_most:
+            if watch.is_late() or len(ends) == spooling.n_most:
                 is_cut = True
                 break
             content, kind, found = _kept(picture, len(ends), name)
@@ -207,11 +223,9 @@ def spool(pairs: Iterator[tuple[Any, Any]], spooling: Spooling, name: str) -> Sp
             digests += found.digest
             deep.append(found.is_deep)
             labels.append(plain(label))
-            if time.monotonic() - told > _TELLING_S:
-                told = time.monotonic()
-                _check_disk(file, keeper.folder)
-                if spooling.on_progress is not None:
-                    spooling.on_progress(len(ends))
+            watch.look(len(ends), file)
+    if not ends and is_cut:
+        raise DataError(f"no picture of {name} came within {spooling.seconds:,.1f} s. Give more time.")
     if not ends:
         raise DataError(
             f"{_FORM}; {name} gave none. What can be gone through only once is empty afterwards: give a function that "
@@ -241,14 +255,20 @@ def notes_on(spooled: Spooled, spooling: Spooling) -> tuple[str, ...]:
     return (f"the first {n:,} pictures are used, {why}. Give more time to use all",)
 
 
-def n_streamed(source: Source) -> int | None:
-    """How many pictures were taken from an iterable that would have given more; `None` where all were taken."""
+def n_streamed(source: Source) -> NMost:
+    """How many pictures were taken from an iterable that would have given more; `None` where all were taken.
+
+    Of a dict of splits by the name of each part that was cut off.
+    """
     within = source
     while isinstance(within, PartSource):
         if isinstance(within.whole, SpooledSource) and len(within.indices) == len(within.whole.ends):
             return len(within.indices)
         within = within.whole
-    return None
+    if not isinstance(within, JoinedSource):
+        return None
+    by_part = {name: n_streamed(of) for name, of in zip(within.prefixes, within.sources, strict=True)}
+    return {name: n for name, n in by_part.items() if isinstance(n, int)} or None
 
 
 def _pairs(dataset: Any, name: str) -> Iterator[tuple[Any, Any]]:
@@ -282,7 +302,16 @@ def each(iterator: Iterator[Any], name: str) -> Iterator[Any]:
 
 
 def _kept(picture: Any, index: int, name: str) -> tuple[bytes, int, Fingerprint]:
-    """How a picture is kept, and its fingerprint; nothing of one that cannot be read: decoding reports it."""
+    """How a picture is kept, and its fingerprint; of one that cannot be read the reason, which decoding reports.
+
+    Args:
+        picture: as it came; an exception where reading it ended so.
+        index: of its pair.
+        name: of what gives it.
+    """
+    if isinstance(picture, Exception):
+        reason = str(picture) or type(picture).__name__
+        return reason.encode("utf-8", "backslashreplace"), _REASON, UNREADABLE
     if isinstance(picture, (bytes, bytearray, memoryview)):
         content = bytes(picture)
         return content, _FILE, fingerprint_of(content)
@@ -293,8 +322,8 @@ def _kept(picture: Any, index: int, name: str) -> tuple[bytes, int, Fingerprint]
         if isinstance(picture, Image.Image):
             found = Fingerprint(digest=digest_picture(picture), is_deep=is_deep(picture))
             return (*_encoded(upright(picture)), found)
-    except Exception:  # noqa: BLE001  # a broken file raises anything
-        return b"", _FILE, UNREADABLE
+    except Exception as error:  # noqa: BLE001  # a broken file raises anything
+        return _kept(error, index, name)
     array = picture if isinstance(picture, np.ndarray) or hasattr(picture, "detach") else None
     if array is None:
         raise DataError(f"{_FORM}; the picture of item {index} of {name} is {type(picture).__name__}.")
@@ -321,6 +350,48 @@ def _image_of(content: bytes) -> Image.Image:
     begin = _HEADER.size + n_bytes
     mode, width, height = json.loads(content[_HEADER.size : begin])
     return Image.frombytes(mode, (width, height), content[begin:])
+
+
+@dataclass(slots=True, kw_only=True)
+class _Watch:
+    """What is looked at and told while pictures come; not frozen, for it keeps the time."""
+
+    spooling: Spooling
+    name: str
+    folder: Path
+    begun: float = field(default_factory=time.monotonic)
+    told: float = field(default_factory=time.monotonic)
+    is_warned: bool = False
+
+    def is_late(self) -> bool:
+        """Whether no more may be taken."""
+        return self.spooling.seconds is not None and time.monotonic() - self.begun > self.spooling.seconds
+
+    def look(self, n: int, file: IO[bytes]) -> None:
+        """Check the disk and tell how many there are, now and then.
+
+        Raises:
+            DataError: the disk is nearly full.
+        """
+        if time.monotonic() - self.told <= _TELLING_S:
+            return
+        self.told = time.monotonic()
+        _check_disk(file, self.folder)
+        if self.spooling.on_progress is not None:
+            self.spooling.on_progress(n)
+        is_bounded = self.spooling.seconds is not None or self.spooling.n_most is not None
+        if not is_bounded and not self.is_warned and self.told - self.begun > _LONG_S:
+            self.is_warned = True
+            _warn_of_no_end(n, self.name)
+
+
+def _warn_of_no_end(n: int, name: str) -> None:
+    warnings.warn(
+        f"{n:,} pictures of {name} have come, and nothing says how many will: all are taken. If it has no end, give a "
+        "new search a budget of time, such as Budget(wall_clock_s=3600, n_trials=20), or cut it off by "
+        "itertools.islice(pictures, 10_000).",
+        stacklevel=2,
+    )
 
 
 def _told_of_disk() -> Any:

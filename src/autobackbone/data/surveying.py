@@ -339,9 +339,11 @@ def _size_hint(source: Source, n: int) -> ImageSize | None:
     with quiet_pillow():
         for index in np.unique(np.linspace(0, n - 1, n_looks, dtype=np.int64)):
             try:
-                sizes.append(source.picture_size(int(index)))
+                size = source.picture_size(int(index))
             except Exception:  # noqa: BLE001, S112  # a broken picture raises anything; decoding reports it
                 continue
+            if len(size) == 2 and 0 not in size:  # an array in place of a picture has any shape
+                sizes.append(size)
     if not sizes:
         return None
     height, width = np.median(sizes, axis=0)

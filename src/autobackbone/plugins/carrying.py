@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from autobackbone.backbones.head import features
 from autobackbone.backbones.tensors import own_tensors
 from autobackbone.backbones.weights import GivenWeights
 from autobackbone.data import Preparation
-from autobackbone.errors import BackboneError
+from autobackbone.errors import ArgumentError, BackboneError
 from autobackbone.exporting.transform import Transform
 from autobackbone.loading import answered
 from autobackbone.ownbackbone import OwnBackbone
@@ -115,7 +116,25 @@ class CarriedNetwork:
         read = features if is_pooled else _last_map
         return answered(lambda batch: read(network, batch), self.transform, images, n_at_once=n_at_once, device=device)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> CarriedNetwork:
+        """Copy the module, which builds nothing anew: a backbone that lives in memory alone has a copy, too."""
+        return replace(self, network=deepcopy(self.network, memo))
+
+    def require_crossing(self) -> None:
+        """Make sure that whoever reads a pickle can build it.
+
+        Raises:
+            ArgumentError: what makes its backbone lives in this process alone.
+        """
+        if self.own is not None and not isinstance(self.own.factory, str):
+            raise ArgumentError(
+                f"a pickle names what makes its network, and the factory of {self.own.name!r} is defined in the script "
+                "or session that was started. Put it into a module, and give it by name: "
+                'OwnBackbone(factory="package.module:name", …).'
+            )
+
     def __getstate__(self) -> dict[str, Any]:
+        self.require_crossing()
         return {
             "tensors": save(own_tensors(self.network.state_dict())),
             "backbone": self.backbone,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import sparse
 from sklearn.utils.validation import validate_data
 
 from autobackbone.data import TRAIN, Fingerprint
@@ -18,6 +20,8 @@ from autobackbone.data.ranges import measure_range
 from autobackbone.errors import DataError
 
 _NAMED_OR_COUNTED = ("n_features_in_", "feature_names_in_")
+_STACK_SHAPE = "_stack_shape"
+"""Of the array that an estimator was fitted on; `None` of a list."""
 
 
 def pictures_of(estimator: Any, X: Any, *, reset: bool) -> Any:  # noqa: N803  as scikit-learn calls it
@@ -37,11 +41,14 @@ def pictures_of(estimator: Any, X: Any, *, reset: bool) -> Any:  # noqa: N803  a
         TypeError: a sparse matrix.
         DataError: neither pictures nor a matrix, or rows where it was fitted on pictures.
     """
+    has_seen_pictures = not reset and not hasattr(estimator, "n_features_in_")
+    # Of an empty matrix scikit-learn says so, in the same words.
+    _require_several(X, type(estimator).__name__, is_matrix_left=not has_seen_pictures)
     found = _pictures(X)
     if found is None:
-        if not reset and not hasattr(estimator, "n_features_in_"):
+        if has_seen_pictures:
             raise DataError(
-                f"{type(estimator).__name__} was fitted on pictures, and rows of numbers came. Give pictures: a single "
+                f"{type(estimator).__name__} was fitted on pictures, and {_named(X)} came. Give pictures: a single "
                 "one in a list, [picture]."
             )
         # Rows of all kinds of numbers become pictures by one range of values, which whole numbers of 8 bits would not.
@@ -55,17 +62,69 @@ def pictures_of(estimator: Any, X: Any, *, reset: bool) -> Any:  # noqa: N803  a
     if reset:
         for name in _NAMED_OR_COUNTED:
             vars(estimator).pop(name, None)
+        vars(estimator)[_STACK_SHAPE] = X.shape if isinstance(X, np.ndarray) else None
     elif hasattr(estimator, "n_features_in_"):
         raise DataError(
             f"{type(estimator).__name__} was fitted on rows of {estimator.n_features_in_} features, and pictures came. "
             "Give rows."
         )
+    else:
+        _require_stack(X, estimator)
     return found
 
 
 def are_paths(pictures: Any) -> bool:
     """Whether pictures are all files that are still to be read."""
     return isinstance(pictures, list) and all(isinstance(one, (str, Path)) for one in pictures)
+
+
+def _require_several(given: Any, name: str, *, is_matrix_left: bool) -> None:
+    """Make sure that it is a number of things, at least one.
+
+    Raises:
+        DataError: it is one thing, or none.
+    """
+    is_one = isinstance(given, (str, bytes, Path, Image.Image, Mapping)) and not sparse.issparse(given)
+    if given is None or is_one:
+        raise DataError(
+            f"X is a list, series or array of pictures, or a matrix of numbers; {_named(given)} came. A single picture "
+            "stands in a list, [picture]."
+        )
+    is_row = isinstance(given, (list, tuple, pd.Series, pd.DataFrame)) or (isinstance(given, np.ndarray) and given.ndim)
+    is_empty = is_row and len(given) == 0
+    if is_empty and not (is_matrix_left and np.ndim(given) == 2):
+        raise DataError(
+            f"Found array with 0 sample(s) (shape={np.shape(given)}) while a minimum of 1 is required by {name}."
+        )
+
+
+def _require_stack(given: Any, estimator: Any) -> None:
+    """Make sure that an array (height, width, channels) is not read as grey pictures: fitted on those, it may be.
+
+    Raises:
+        DataError: it looks like one picture.
+    """
+    fitted = vars(estimator).get(_STACK_SHAPE)
+    if not isinstance(given, np.ndarray) or given.ndim != 3 or (fitted is not None and len(fitted) == 3):
+        return
+    if given.shape[-1] in (1, 3, 4) or (fitted is not None and given.shape == fitted[1:]):
+        seen = "no array" if fitted is None else f"one of shape {fitted}"
+        raise DataError(
+            f"an array of shape {given.shape} may be one picture with channels, or several that are grey, and "
+            f"{type(estimator).__name__} was fitted on {seen}. Give one as X[None], several as X[..., None]."
+        )
+
+
+def _named(given: Any) -> str:
+    """What came, in a few words."""
+    if given is None or isinstance(given, (str, bytes, Path)):
+        return repr(given)
+    if isinstance(given, np.ndarray) and given.ndim != 2:
+        return f"an array of shape {given.shape}"
+    if isinstance(given, (list, tuple, pd.Series)):
+        first = next(iter(given))
+        return "rows of numbers" if hasattr(first, "__len__") else f"a {type(given).__name__} of {type(first).__name__}"
+    return "rows of numbers" if hasattr(given, "shape") else f"a {type(given).__name__}"
 
 
 def _pictures(given: Any) -> list[Any] | NDArray[Any] | None:

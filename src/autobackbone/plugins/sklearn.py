@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from copy import deepcopy
+from dataclasses import replace
 from datetime import UTC, datetime
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -33,13 +35,16 @@ from sklearn.utils.validation import check_is_fitted
 from autobackbone._api import select_backbone
 from autobackbone.backbones.every import Backbones
 from autobackbone.calibration import calibrated
+from autobackbone.choices import require_preference
 from autobackbone.data import Preparation
+from autobackbone.data.parts import values_of
+from autobackbone.data.sources import from_home
 from autobackbone.errors import ArgumentError, BackboneError, RunError
 from autobackbone.handing import Strategy
 from autobackbone.latency.target import resolve
 from autobackbone.plugins.carrying import CarriedNetwork
 from autobackbone.plugins.inputs import are_paths, pictures_of, range_of
-from autobackbone.plugins.targets import Targets, class_targets, number_targets
+from autobackbone.plugins.targets import Targets, class_targets, first_of_each, number_targets
 from autobackbone.progress import Reporter
 from autobackbone.records import Budget, ImageSize, Limits, Preference, Resize, Target, as_image_sizes
 from autobackbone.runfolder import RunFolder, new_run_path
@@ -165,8 +170,10 @@ class _Searching(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untype
 
     def _search(self, pictures: Any, targets: Targets, groups: Any) -> Self:
         """Search, and keep the chosen network."""
-        self._forget()
+        if self.prefer is not None:
+            require_preference(self.prefer)
         path, let_go = self._new_run()
+        self._forget()
         self._let_go = weakref.finalize(self, let_go)
         try:
             selection = self._searched(pictures, targets, groups, path)
@@ -182,7 +189,7 @@ class _Searching(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untype
         return self
 
     def _searched(self, pictures: Any, targets: Targets, groups: Any, path: Path) -> Selection:
-        dataset, label = _dataset(pictures, targets)
+        dataset, label, groups = _dataset(pictures, targets, groups)
         return select_backbone(
             dataset,
             self.budget,
@@ -226,14 +233,22 @@ class _Searching(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untype
         stack = ExitStack()
         if self.runs_dir is None:
             return stack.enter_context(scratch_folder()) / "run", stack.close
-        parent = Path(self.runs_dir).expanduser()
-        while True:
-            path = new_run_path(parent, datetime.now(tz=UTC).astimezone())
-            try:
-                path.mkdir(parents=True)
-            except FileExistsError:  # another fit, side by side, was faster
-                continue
-            return path, stack.close
+        if not isinstance(self.runs_dir, (str, PathLike)):
+            raise ArgumentError(f"runs_dir is the path of a folder, or None, not {self.runs_dir!r}.")
+        parent = from_home(self.runs_dir)
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            while True:
+                path = new_run_path(parent, datetime.now(tz=UTC).astimezone())
+                with suppress(FileExistsError):  # another fit, side by side, was faster
+                    path.mkdir()
+                    return path, stack.close
+        except (OSError, ValueError) as error:  # ValueError of a zero byte
+            is_taken = isinstance(error, FileExistsError)
+            why = "something else is there" if is_taken else getattr(error, "strerror", None) or error
+            raise ArgumentError(
+                f"runs_dir is a folder that can be made and written, or None; {str(parent)!r}: {why}. Give another one."
+            ) from error
 
     def _forget(self) -> None:
         """A run that nobody asked to keep ends with its fit."""
@@ -242,7 +257,16 @@ class _Searching(BaseEstimator):  # type: ignore[misc]  # scikit-learn is untype
         for name in [name for name in vars(self) if name in _LEFT_BEHIND]:
             delattr(self, name)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Copy all that a pickle takes, also where what makes a network cannot be named in one."""
+        copy = type(self).__new__(type(self))
+        memo[id(self)] = copy
+        copy.__dict__.update({name: deepcopy(of, memo) for name, of in vars(self).items() if name not in _LEFT_BEHIND})
+        return copy
+
     def __getstate__(self) -> dict[str, Any]:
+        if "network_" in vars(self):
+            self.network_.require_crossing()  # first: pickle would say less of a factory among the parameters
         state = super().__getstate__()
         return {name: value for name, value in state.items() if name not in _LEFT_BEHIND}
 
@@ -265,7 +289,8 @@ class BackboneClassifier(ClassifierMixin, _Searching):  # type: ignore[misc]  # 
 
     X is a list, series or array of paths; a list of Pillow images or arrays (height, width[, channels]); an array (n,
     height, width[, channels]); or a matrix of numbers (n, n_features), whose rows are read as pictures of one row: so
-    that it can stand wherever an estimator can, not because that were wise.
+    that it can stand wherever an estimator can, not because that were wise. A path that is repeated, as `Bagging` does
+    it, is searched on once, and a warning says so; pictures in memory that are copies of each other stay in one part.
 
     Args:
         budget: of the search in each `fit`, as for `select_backbone`, whose docstring tells of all arguments that are
@@ -466,9 +491,10 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         names = Backbones().resolve(backbone)
         if len(names) > 1:
             raise BackboneError(f"features are those of one backbone; {backbone!r} are {len(names)}. Name one.")
-        channels = None if self.channels is None else tuple(self.channels)
-        value_range = self.value_range or range_of(pictures, channels)
-        preparation = Preparation(resize=self.resize, value_range=value_range, channels=channels)
+        channels = tuple(self.channels) if isinstance(self.channels, Sequence) else self.channels
+        preparation = Preparation(resize=self.resize, value_range=self.value_range, channels=channels)
+        if preparation.value_range is None:
+            preparation = replace(preparation, value_range=range_of(pictures, preparation.channels))
         return CarriedNetwork.of_name(names[0], self._size_for(names[0]), preparation, self.weights)
 
     def _size_for(self, name: str) -> ImageSize:
@@ -482,18 +508,18 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     def _found(self) -> CarriedNetwork:
         """A copy of the network that was found, which this one may move to a device."""
-        settled = {"image_size": None, "weights": None, "resize": "squash", "value_range": None, "channels": None}
-        given = [name for name, usual in settled.items() if getattr(self, name) != usual]
-        if given:
-            raise ArgumentError(f"a network that was found has its own preprocessing: leave {', '.join(given)} out.")
         found = self.backbone.estimator if isinstance(self.backbone, FrozenEstimator) else self.backbone
-        if isinstance(found, Selection):
-            return deepcopy(CarriedNetwork.of_trial(found, found.best))
-        if not isinstance(found, _Searching):
+        if not isinstance(found, (Selection, _Searching)):
             raise ArgumentError(
                 "backbone is the name of one, a Selection, or a fitted BackboneClassifier or BackboneRegressor; "
                 f"{found!r} came."
             )
+        settled = {"image_size": None, "weights": None, "resize": "squash", "value_range": None, "channels": None}
+        given = [name for name, usual in settled.items() if getattr(self, name) != usual]
+        if given:
+            raise ArgumentError(f"a network that was found has its own preprocessing: leave {', '.join(given)} out.")
+        if isinstance(found, Selection):
+            return deepcopy(CarriedNetwork.of_trial(found, found.best))
         message = (
             "backbone is a %(name)s that is not fitted, perhaps since it was cloned. Fit it before, and give "
             "FrozenEstimator(estimator)."
@@ -509,17 +535,23 @@ class BackboneFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return tags
 
 
-def _dataset(pictures: Any, targets: Targets) -> tuple[Any, str | list[str] | None]:
-    """What is searched on, and the columns of its labels where it is a table."""
+def _dataset(pictures: Any, targets: Targets, groups: Any) -> tuple[Any, str | list[str] | None, Any]:
+    """What is searched on, the columns of its labels where it is a table, and its groups."""
     if not are_paths(pictures):
-        return (pictures, targets.labels), None
-    table = pd.DataFrame({_FILE: [str(path) for path in pictures]})
-    if targets.labels.ndim == 1:
-        table[_LABEL] = targets.labels
-        return table, _LABEL
+        return (pictures, targets.labels), None, groups
+    names = [str(path) for path in pictures]
+    kept = first_of_each(names, targets.labels)
+    if groups is not None and not callable(groups):
+        of_all = values_of(groups, tuple(names), "groups")
+        groups = [of_all[row] for row in kept]
+    labels = targets.labels[kept]
+    table = pd.DataFrame({_FILE: [names[row] for row in kept]})
+    if labels.ndim == 1:
+        table[_LABEL] = labels
+        return table, _LABEL, groups
     columns = [str(name) for name in targets.names]
-    table[columns] = targets.labels
-    return table, columns
+    table[columns] = labels
+    return table, columns, groups
 
 
 def _seed(random_state: int | np.random.RandomState | None) -> int:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d, validate_data
 
-from autobackbone.data import N_FOLDS
+from autobackbone.data import N_FOLDS, DataWarning
 from autobackbone.errors import DataError
 from autobackbone.records import Task
 
@@ -80,7 +83,41 @@ def number_targets(estimator: Any, y: Any, n: int) -> Targets:
     return Targets(task="regression", labels=values, names=tuple(range(n_targets)))
 
 
+def first_of_each(names: Sequence[str], labels: NDArray[Any]) -> list[int]:
+    """Rows that have a picture for the first time, in order: what draws rows with replacement repeats pictures.
+
+    Args:
+        names: n paths.
+        labels: (n,) or (n, k).
+
+    Raises:
+        DataError: a picture has other labels where it is repeated.
+
+    Warns:
+        DataWarning: pictures are repeated.
+    """
+    rows: dict[str, int] = {}
+    for row, name in enumerate(names):
+        first = rows.setdefault(name, row)
+        if first != row and not np.array_equal(labels[first], labels[row]):
+            raise DataError(
+                f"a picture has one entry of y; {name!r} is in rows {first} and {row}, as {labels[first]} and "
+                f"{labels[row]}. Leave one out; several labels of one stand in its row, in columns of 0 and 1."
+            )
+    n_again = len(names) - len(rows)
+    if n_again:
+        warnings.warn(
+            f"{n_again} of {len(names)} rows repeat a picture: each is searched on once. "
+            'space={"sampling": "balanced"} is the way to see some classes more often.',
+            DataWarning,
+            stacklevel=2,
+        )
+    return list(rows.values())
+
+
 def _checked(estimator: Any, y: Any, n: int, *, is_numbers: bool) -> Any:
+    if isinstance(getattr(y, "dtype", None), pd.api.extensions.ExtensionDtype):
+        y = _plain(y)
     checked = validate_data(
         estimator, X="no_validation", y=y, multi_output=True, y_numeric=is_numbers, skip_check_array=False
     )
@@ -90,6 +127,15 @@ def _checked(estimator: Any, y: Any, n: int, *, is_numbers: bool) -> Any:
     if n < N_FOLDS:
         raise DataError(f"a search needs at least {N_FOLDS} pictures to train, choose and test on; n_samples={n} came.")
     return checked
+
+
+def _plain(y: Any) -> Any:
+    """Whole numbers and truth values of pandas' own types as NumPy's, of which scikit-learn would make real numbers."""
+    is_missing = pd.isna(y)
+    if is_missing.any():
+        raise DataError(f"every picture needs an entry of y; row {int(np.argmax(is_missing))} has NaN.")
+    kind = getattr(y.dtype, "numpy_dtype", None)
+    return y.to_numpy(dtype=kind) if isinstance(kind, np.dtype) and kind.kind in "iub" else y
 
 
 def _names(classes: NDArray[Any]) -> tuple[str | int, ...]:
