@@ -1,8 +1,12 @@
 """A kit is timed by a process that has nothing but ONNX Runtime, and its table is a target."""
 
+import ast
 import csv
+import re
+import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from tests.conftest import TINY, command
@@ -20,10 +24,35 @@ def kit(tmp_path_factory):
     return write_kit(tmp_path_factory.mktemp("kits") / "kit", backbones=[TINY, OTHER], image_sizes=[32])
 
 
-def time_them(kit, *arguments):
+def started(folder, *arguments):
     """As on another machine: in isolated mode no path leads to this package."""
-    line = [sys.executable, "-I", str(kit.folder / SCRIPT), "--seconds", "0.05", "--threads", "1", *arguments]
-    return subprocess.run(line, capture_output=True, text=True, check=True, timeout=120).stdout
+    line = [sys.executable, "-I", str(folder / SCRIPT), "--seconds", "0.05", "--threads", "1", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=120)
+
+
+def time_them(kit, *arguments):
+    done = started(kit.folder, *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def edited(kit, tmp_path):
+    """A function: the kit with a table of these lines, timed; code, out and err, and the table afterwards."""
+
+    def timed(*lines, arguments=()):
+        folder = tmp_path / "edited"
+        shutil.copytree(kit.folder, folder)
+        table = folder / TABLE
+        table.unlink()
+        if lines:
+            table.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        done = started(folder, *arguments)
+        assert "Traceback" not in done.stderr
+        after = table.read_text(encoding="utf-8") if lines else ""
+        return SimpleNamespace(code=done.returncode, out=done.stdout, err=done.stderr, table=after)
+
+    return timed
 
 
 def rows_of(kit):
@@ -41,7 +70,9 @@ def test_the_table_that_the_script_fills_in_is_a_target(kit):
     assert all(0 < one.latency_noise_ms < 10 * one.latency_ms for one in target.timings)
     assert all(one.latency_ms <= one.latency_p95_ms for one in target.timings)
     before = rows_of(kit)
-    assert " passes" not in time_them(kit)  # it goes on where it was stopped
+    again = time_them(kit, "--batch-size", "4")
+    assert " passes\n" not in again  # it goes on where it was stopped
+    assert "rows that had a latency, and were passed over, whatever the arguments are now: 2. Empty" in again
     assert rows_of(kit) == before
     assert not list(kit.folder.glob("*.part"))
 
@@ -75,3 +106,74 @@ def test_the_command_line_writes_one(tmp_path):
     assert "1 network, " in done.out
     assert f"{TINY}-32x32.onnx" in done.err
     assert {file.name for file in (tmp_path / "kit").iterdir()} == {f"{TINY}-32x32.onnx", SCRIPT, TABLE}
+
+
+FILE = f"{TINY}-32x32.onnx"
+
+
+def test_a_provider_that_is_not_there_times_nothing(edited):
+    table = ("file,backbone,height,width,latency_ms", f"{FILE},{TINY},32,32,")
+    done = edited(*table, arguments=("--provider", "XnnpackExecutionProvider"))
+    assert done.code == 1
+    assert "error: the onnxruntime that is installed has no XnnpackExecutionProvider; it has " in done.err
+    assert "CPUExecutionProvider" in done.err
+    assert done.table.splitlines() == list(table)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--batch-size", "0"), "--batch-size: a whole number from 1 is wanted, not 0"),
+        (("--threads", "-1"), "--threads: a whole number from 0 is wanted, not -1"),
+        (("--seconds", "nan"), "--seconds: a number above 0 is wanted, not nan"),
+    ],
+)
+def test_numbers_that_time_nothing_are_refused(kit, arguments, message):
+    done = started(kit.folder, *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ((), "cannot be read: .*No such file"),
+        (("file;height;width;latency_ms", f"{FILE};32;32;"), "lacks the columns file, .*commas between"),
+        (("file,height,width,width", f"{FILE},32,32,32"), "several columns of one name: file, height, width, width"),
+        (("file,height,width", f"{FILE},32,32,5"), "row 2 of latencies.csv has more cells than its header"),
+        (("file,height,width", f'"{FILE},32,32', f"{FILE},32,32"), "cannot be read: unexpected end of data"),
+        (("file,height,width",), "has a header and no rows"),
+    ],
+)
+def test_a_table_that_cannot_be_filled_in_is_told(edited, lines, message):
+    done = edited(*lines)
+    assert done.code == 1
+    assert done.err.startswith("error: ")
+    assert len(done.err.splitlines()) == 1
+    assert re.search(message, done.err)
+
+
+def test_a_row_that_cannot_be_timed_leaves_the_others(edited):
+    done = edited(
+        "file, width, height",  # in another order, with spaces, and without what is to be filled in
+        "nowhere.onnx,32,32",
+        f"{FILE},32",
+        f"{FILE},32,tall",
+        f"{FILE},64,32",
+        f"{FILE}, 32.0,32.0,,",
+        ",,",
+    )
+    assert done.code == 1
+    assert [line.partition(": left out: ")[0] for line in done.err.splitlines()[:3]] == [
+        "row 2, nowhere.onnx",
+        *(f"row {number}, {FILE}" for number in (3, 4)),
+    ]
+    assert "height is a whole number of at least 1, not 'tall'" in done.err
+    assert done.err.endswith("that still have no latency: 4\n")
+    rows = list(csv.DictReader(done.table.splitlines()))
+    assert [bool(row["latency_ms"]) for row in rows] == [False, False, False, False, True, False]
+    assert all(float(rows[4][name]) > 0 for name in ("latency_p95_ms", "latency_noise_ms"))
+
+
+def test_the_script_is_of_python_3_8(kit):
+    ast.parse((kit.folder / SCRIPT).read_text(encoding="utf-8"), feature_version=(3, 8))
