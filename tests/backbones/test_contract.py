@@ -10,7 +10,7 @@ import torch
 from tests.backbones.ownnets import Tiny
 from tests.conftest import TINY, make_pictures
 
-from autobackbone import Budget, OwnBackbone, open_run, select_backbone
+from autobackbone import Budget, OwnBackbone, open_run, plan, select_backbone
 from autobackbone.backbones.blocks import blocks_of, head_parameter_names, set_training_mode, unfreeze
 from autobackbone.backbones.cut import cut_after, cut_entries
 from autobackbone.backbones.every import Backbones
@@ -18,9 +18,11 @@ from autobackbone.backbones.head import features, head_weights, n_features, set_
 from autobackbone.backbones.source import BackboneSource
 from autobackbone.backbones.split import split_at
 from autobackbone.errors import ArgumentError, BackboneError, RunError, WeightsError
+from autobackbone.latency.given import GivenLatencies
 from autobackbone.latency.remembered import LatencyBook
 from autobackbone.loading import OWN_BACKBONES
 from autobackbone.records import Target
+from autobackbone.timings import Timing
 
 SQUEEZE = "torchvision:squeezenet1_1.IMAGENET1K_V1"
 OWN = OwnBackbone(factory="tests.backbones.ownnets:tiny", name="mine", image_size=48, mean=(0.5, 0.5, 0.5))
@@ -217,6 +219,8 @@ def test_what_a_run_notes_is_held_against_what_is_given(weights, tmp_path):
     with pytest.raises(RunError, match="is code, and may do anything"):
         open_run(run).model()
     assert open_run(run).best.backbone == OWN.name  # all but networks can be seen
+    table = Target(timings=(Timing(backbone=OWN.name, image_size=SIZE, latency_ms=5.0),), name="a phone")
+    assert open_run(run).retarget(table, cache_dir=tmp_path / "cache").best.latency_ms == 5.0
     other = OwnBackbone(factory="tests.backbones.ownnets:tiny", name=OWN.name, image_size=48)
     with pytest.raises(RunError, match="Give the same"):
         open_run(run, backbones=other).model()
@@ -224,6 +228,20 @@ def test_what_a_run_notes_is_held_against_what_is_given(weights, tmp_path):
         select_backbone(pictures, Budget(n_trials=0), backbones=other, run_dir=run, space=space, **given)
     more = open_run(run, backbones=OWN).more(Budget(n_trials=1), backbones=TINY, dataset=pictures, progress=False)
     assert {trial.backbone for trial in more.trials} == {OWN.name, TINY}
+
+
+@pytest.mark.parametrize("name", ["resnet50", "resnet50.a1_in1k"])
+def test_a_name_of_timms_stays_timms(name):
+    own = OwnBackbone(factory=Tiny, name=name, image_size=48)
+    with pytest.raises(ArgumentError, match=f"a name that none of timm's has; '{name}' came"):
+        plan("nowhere/", 60, backbones=own)
+
+
+def test_a_name_that_a_run_has_noted_stands_for_it_in_a_table():
+    """For latencies alone: nothing of it is made."""
+    timing = Timing(backbone=OWN.name, image_size=SIZE, latency_ms=5.0)
+    noted = Backbones(noted={OWN.name: OWN.to_json()})
+    assert GivenLatencies([timing], noted).find(OWN.name, SIZE, Target()).p50_ms == 5.0
 
 
 @pytest.mark.parametrize(
