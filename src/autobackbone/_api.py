@@ -257,10 +257,6 @@ def go_on(  # noqa: PLR0913  as the facade
     given = dataset if dataset is not None else facts.get("dataset")
     if given is None:
         raise ArgumentError("what was searched on lay in memory: give dataset=, as for the search.")
-    each = (added,) if isinstance(added, OwnBackbone) else added
-    is_list = isinstance(each, Sequence) and all(isinstance(name, (str, OwnBackbone)) for name in each)
-    if added is not None and not is_list:
-        raise ArgumentError(f"backbones is a name, a glob, an OwnBackbone, or a list of such, not {added!r}.")
     names, every_own = split_own(added, own)
     settings = as_settings(
         given,

@@ -392,7 +392,10 @@ def _one_or_several(texts: list[str] | None) -> str | list[str] | None:
 
 
 def _split(texts: list[str] | None) -> list[str]:
-    return [part.strip() for text in texts or () for part in text.split(",") if part.strip()]
+    parts = [part.strip() for text in texts or () for part in text.split(",") if part.strip()]
+    if texts and not parts:
+        raise ArgumentError(f"an option that takes names or sizes has none: {', '.join(texts)!r} came. Leave it out.")
+    return parts
 
 
 def _image_size(text: str) -> int | tuple[int, int]:

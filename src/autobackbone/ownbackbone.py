@@ -164,6 +164,19 @@ class OwnBackbone:
         return cls(**facts)
 
 
+def require_names(backbones: object) -> None:
+    """Make sure that it names backbones, or is one or several of them.
+
+    Raises:
+        ArgumentError: it is something else.
+    """
+    each = backbones if isinstance(backbones, Sequence) else (backbones,)
+    _require(
+        backbones is None or all(isinstance(one, (str, OwnBackbone)) for one in each),
+        f"backbones is a name, a glob, an OwnBackbone, or a list of such, not {backbones!r}.",
+    )
+
+
 def split_own(
     backbones: Any, known: Mapping[str, OwnBackbone] | None = None
 ) -> tuple[tuple[Any, ...] | None, dict[str, OwnBackbone]]:
@@ -177,7 +190,7 @@ def split_own(
         Names and globs, those of own ones among them; and the own ones by name, the known ones, too.
 
     Raises:
-        ArgumentError: two different ones have one name.
+        ArgumentError: two different ones have one name, or nothing of that kind came.
 
     Example:
         >>> names, own = split_own(["resnet50", "torchvision:alexnet", "my.networks:tiny"])
@@ -187,6 +200,7 @@ def split_own(
     own = dict(known or {})
     if backbones is None:
         return None, own
+    require_names(backbones)
     each = (backbones,) if isinstance(backbones, (str, OwnBackbone)) else tuple(backbones)
     names = []
     for one in each:
@@ -207,8 +221,7 @@ def own_given(backbones: Any) -> dict[str, OwnBackbone]:
     Raises:
         ArgumentError: one of them is not the user's own.
     """
-    each = backbones if backbones is None or isinstance(backbones, (str, OwnBackbone)) else tuple(backbones)
-    names, own = split_own(each)
+    names, own = split_own(backbones)
     others = [name for name in names or () if name not in own]
     _require(
         not others,

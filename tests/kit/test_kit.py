@@ -3,16 +3,18 @@
 import ast
 import csv
 import re
+import resource
 import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
-from tests.conftest import TINY, command
+from tests.conftest import TINY, command, make_pictures
+from tests.smalldisk import needs_small_disk, on_small_disk, read_only_view
 
-from autobackbone import Target, write_kit
-from autobackbone.errors import ArgumentError, BackboneError
+from autobackbone import OwnBackbone, Target, plan, write_kit
+from autobackbone.errors import ArgumentError, AutobackboneError, BackboneError
 from autobackbone.kit import SCRIPT, TABLE
 from autobackbone.records import Body
 
@@ -90,14 +92,71 @@ def test_a_folder_that_holds_something_is_left_as_it_is(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(ArgumentError, match=r"a kit goes to an empty folder, and .* holds something"):
         write_kit(tmp_path, backbones=TINY, image_sizes=32)
-    with pytest.raises(ArgumentError, match="making it failed"):
-        write_kit(tmp_path / "mine.txt", backbones=TINY, image_sizes=32)
+    for folder in (tmp_path / "mine.txt", tmp_path / "mine.txt" / "kit"):
+        with pytest.raises(ArgumentError, match="Not a directory"):
+            write_kit(folder, backbones=TINY, image_sizes=32)
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_a_name_that_nobody_knows_is_told(tmp_path):
-    with pytest.raises(BackboneError, match="resnet5000"):
-        write_kit(tmp_path, backbones="resnet5000")
+def test_a_kit_that_was_cut_off_is_known_as_such(kit, tmp_path):
+    shutil.copytree(kit.folder, tmp_path / "kit")
+    with pytest.raises(ArgumentError, match="holds something"):
+        write_kit(tmp_path / "kit", backbones=TINY, image_sizes=32)
+    (tmp_path / "kit" / TABLE).unlink()
+    with pytest.raises(ArgumentError, match=r"looks like a kit that was cut off: it has networks and no latencies.csv"):
+        write_kit(tmp_path / "kit", backbones=TINY, image_sizes=32)
+
+
+@pytest.mark.parametrize(
+    ("folder", "asked", "message"),
+    [
+        (None, {}, "a kit goes to a folder, whose path is a text or a Path, not None"),
+        ("a\0b", {}, "null byte"),
+        ("kit", {"backbones": 5}, "backbones is a name, a glob, an OwnBackbone, or a list of such, not 5"),
+        ("kit", {"backbones": [TINY, 5]}, "or a list of such"),
+        ("kit", {"backbones": "resnet5000"}, "resnet5000"),
+        ("kit", {"backbones": ""}, "backbones are names or globs"),
+        ("kit", {"backbones": TINY, "image_sizes": -1}, "an image size is pixels"),
+        # As on a full disk: a file may be this long and no longer.
+        ("new/kit", {"backbones": TINY, "image_sizes": 32}, r"with room for its networks.*File too large"),
+    ],
+)
+def test_what_is_refused_leaves_nothing_behind(tmp_path, monkeypatch, folder, asked, message):
+    monkeypatch.chdir(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, limits[1]))
+    try:
+        with pytest.raises(AutobackboneError, match=message):
+            write_kit(folder, **asked)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
+
+
+def refused(disk):
+    """What is said of a kit on a disk that takes nothing, and what is there then."""
+    with pytest.raises(ArgumentError, match="a kit goes to a folder") as told:
+        write_kit(read_only_view(disk) / "kit", backbones=TINY, image_sizes=32)
+    return [str(told.value), [file.name for file in disk.iterdir()]]
+
+
+@pytest.mark.slow
+@needs_small_disk
+def test_a_disk_that_is_read_only_is_told(tmp_path):
+    (tmp_path / "disk").mkdir()
+    told, there = on_small_disk(refused, 1000, tmp_path / "disk")
+    assert "Read-only file system" in told
+    assert there == []
+
+
+def test_a_network_of_the_users_own_is_written_and_timed(tmp_path):
+    own = OwnBackbone(factory="tests.backbones.ownnets:tiny", name="mine", image_size=48)
+    kit = write_kit(tmp_path / "kit", backbones=own, image_sizes=48)
+    assert kit.bodies == (Body("mine", (48, 48)),)
+    assert "mine-48x48.onnx: " in time_them(kit)
+    target = Target.from_csv(kit.folder / TABLE)
+    planned = plan(make_pictures(), 60, backbones=[own], target=target, cache_dir=tmp_path / "cache")
+    assert planned.image_sizes == {"mine": ((48, 48),)}
 
 
 def test_the_command_line_writes_one(tmp_path):
@@ -106,6 +165,11 @@ def test_the_command_line_writes_one(tmp_path):
     assert "1 network, " in done.out
     assert f"{TINY}-32x32.onnx" in done.err
     assert {file.name for file in (tmp_path / "kit").iterdir()} == {f"{TINY}-32x32.onnx", SCRIPT, TABLE}
+    for option in ("--backbone", "--image-size"):
+        done = command("kit", tmp_path / "none", option, "")
+        assert done.code == 1
+        assert "an option that takes names or sizes has none: '' came" in done.err
+    assert not (tmp_path / "none").exists()
 
 
 FILE = f"{TINY}-32x32.onnx"
