@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from os import PathLike
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -84,7 +85,9 @@ class OwnBackbone:
         )
         for what, of in (("mean", self.mean), ("std", self.std)):
             is_triple = isinstance(of, Iterable) and not isinstance(of, str) and len(list(of)) == 3
-            _require(is_triple and all(map(is_number, of)), f"{what} of {name!r} is three numbers; {of!r} came.")
+            is_finite = is_triple and all(is_number(one) and isfinite(one) for one in of)
+            _require(is_finite, f"{what} of {name!r} is three numbers; {of!r} came.")
+        _require(min(self.std) > 0, f"std of {name!r} is three numbers above 0; {self.std!r} came.")
         kinds = get_args(get_type_hints(Normalisation)["interpolation"])
         _require(
             self.interpolation in kinds,
@@ -255,6 +258,13 @@ def _as_blocks(name: str, blocks: Any) -> tuple[tuple[str, ...], ...] | None:
     found = [(one,) if isinstance(one, str) else tuple(one) for one in blocks] if is_several else []
     are_names = bool(found) and all(block and all(isinstance(part, str) for part in block) for block in found)
     _require(are_names, f"blocks of {name!r} are names of its modules in order, or tuples of such; {blocks!r} came.")
+    every = [part for block in found for part in block]
+    several = [part for part in every if sum(f"{part}.".startswith(f"{other}.") for other in every) > 1]
+    _require(
+        not several,
+        f"each module of {name!r} is in one of its blocks; {', '.join(map(repr, dict.fromkeys(several)))} came several "
+        f"times, by itself or as a part: {blocks!r}.",
+    )
     return tuple(found)
 
 

@@ -251,12 +251,21 @@ def test_a_name_that_a_run_has_noted_stands_for_it_in_a_table():
         ("Headless", "must end in an nn.Linear or a 1×1 nn.Conv2d.*none such is there"),
         ("a_tensor", "gives a torch.nn.Module; Tensor came"),
         ("frozen", "has no parameter to train before its head"),
+        ("Averaging", "must be the same alone and beside others"),
+        ("Dividing", r"must take pictures .*; ZeroDivisionError came: .*image_size= right"),
+        ("Dumb", r"; AssertionError came, and said nothing\. Is image_size= right"),
+        ("Single", r"that copy\.deepcopy can copy; RuntimeError came: "),
     ],
 )
 def test_what_cannot_be_searched_says_why(factory, said):
     own = OwnBackbone(factory=f"tests.backbones.ownnets:{factory}", name="mine", image_size=48)
     with pytest.raises(BackboneError, match=said):
         Backbones(own={"mine": own})["mine"].image_sizes(None)
+
+
+def test_rounding_that_differs_by_the_batch_is_none_of_a_batch():
+    own = OwnBackbone(factory="tests.backbones.ownnets:Rounding", name="mine", image_size=48)
+    assert Backbones(own={"mine": own})["mine"].n_blocks() == 3
 
 
 def test_names_of_blocks_and_head_are_the_users():
@@ -267,10 +276,39 @@ def test_names_of_blocks_and_head_are_the_users():
         {"stem", "middle"},
         {"late"},
     ]
-    for wrong, said in (({"blocks": ["steam"]}, "it has no 'steam'"), ({"head": "late"}, "'late' is a Sequential")):
+    for wrong, said in (
+        ({"blocks": ["steam"]}, "it has no 'steam'"),
+        ({"head": "late"}, "'late' is a Sequential"),
+        ({"blocks": ["stem", "late", "answer"]}, "before its head 'answer', which always trains"),
+        ({"blocks": ["stem", "late", "middle"]}, "in the order in which pictures pass; middle is passed before late"),
+    ):
         bad = OwnBackbone(factory=Tiny, name="mine", image_size=48, **wrong)
         with pytest.raises(BackboneError, match=said):
             Backbones(own={"mine": bad})["mine"].n_blocks()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"std": (0, 0, 0)}, "std of 'mine' is three numbers above 0"),
+        ({"std": (0.2, 0.2, -0.2)}, "std of 'mine' is three numbers above 0"),
+        ({"std": (0.2, 0.2, float("nan"))}, "std of 'mine' is three numbers"),
+        ({"mean": (0.5, 0.5, float("inf"))}, "mean of 'mine' is three numbers"),
+        ({"blocks": ["stem", "stem"]}, "in one of its blocks; 'stem' came several times"),
+        ({"blocks": ["late", ("stem", "late.0")]}, "in one of its blocks; 'late.0' came several times"),
+    ],
+)
+def test_what_cannot_be_said_of_a_network_is_refused(wrong, said):
+    with pytest.raises(ArgumentError, match=said):
+        OwnBackbone(factory=Tiny, name="mine", **wrong)
+
+
+def test_a_slip_in_the_name_of_a_factory_is_one_message():
+    own = OwnBackbone(factory="tests.backbones.ownnets:tinny")
+    with pytest.raises(ArgumentError, match=r"no 'tinny'\. Did you mean 'tests\.backbones\.ownnets:tiny'") as told:
+        Backbones(own={own.name: own})[own.name].n_blocks()
+    assert told.value.__cause__ is None
+    assert "could not be made" not in str(told.value)
 
 
 def test_a_network_of_one_size_is_tried_at_that_alone():

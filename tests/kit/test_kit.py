@@ -14,7 +14,7 @@ from tests.conftest import TINY, command, make_pictures
 from tests.smalldisk import needs_small_disk, on_small_disk, read_only_view
 
 from autobackbone import OwnBackbone, Target, plan, write_kit
-from autobackbone.errors import ArgumentError, AutobackboneError, BackboneError
+from autobackbone.errors import ArgumentError, AutobackboneError
 from autobackbone.kit import SCRIPT, TABLE
 from autobackbone.records import Body
 
