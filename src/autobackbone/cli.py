@@ -28,6 +28,7 @@ from autobackbone.clirun import (
     Timings,
     Workers,
     commands,
+    draw,
     target_of,
     writing,
 )
@@ -303,8 +304,7 @@ def catalogue(
     if loadable:
         rows = rows[rows["loadable"].notna()]
     if plot is not None:
-        with writing(plot):
-            plot_catalogue().savefig(plot, dpi=120)
+        draw(plot_catalogue().savefig, plot)
     if csv_file is not None:
         with writing(csv_file):
             rows.to_csv(csv_file, index=False)
