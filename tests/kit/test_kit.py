@@ -15,7 +15,7 @@ from tests.smalldisk import needs_small_disk, on_small_disk, read_only_view
 
 from autobackbone import OwnBackbone, Target, plan, write_kit
 from autobackbone.errors import ArgumentError, AutobackboneError
-from autobackbone.kit import SCRIPT, TABLE
+from autobackbone.kit import SCRIPT, TABLE, _file_name
 from autobackbone.records import Body
 
 OTHER = "test_efficientnet.r160_in1k"
@@ -150,13 +150,20 @@ def test_a_disk_that_is_read_only_is_told(tmp_path):
 
 
 def test_a_network_of_the_users_own_is_written_and_timed(tmp_path):
-    own = OwnBackbone(factory="tests.backbones.ownnets:tiny", name="mine", image_size=48)
+    own = OwnBackbone(factory="tests.backbones.ownnets:tiny", name="my:net", image_size=48)
     kit = write_kit(tmp_path / "kit", backbones=own, image_sizes=48)
-    assert kit.bodies == (Body("mine", (48, 48)),)
-    assert "mine-48x48.onnx: " in time_them(kit)
+    assert kit.bodies == (Body("my:net", (48, 48)),)
+    assert "my_net-48x48.onnx: " in time_them(kit)
     target = Target.from_csv(kit.folder / TABLE)
     planned = plan(make_pictures(), 60, backbones=[own], target=target, cache_dir=tmp_path / "cache")
-    assert planned.image_sizes == {"mine": ((48, 48),)}
+    assert planned.image_sizes == {"my:net": ((48, 48),)}
+
+
+def test_names_that_differ_by_a_sign_are_two_files():
+    taken = set()
+    for name in ("my:net", "my+net", "My:net"):
+        taken.add(_file_name(Body(name, (48, 48)), taken).lower())
+    assert taken == {"my_net-48x48.onnx", "my_net-48x48-2.onnx", "my_net-48x48-3.onnx"}
 
 
 def test_the_command_line_writes_one(tmp_path):

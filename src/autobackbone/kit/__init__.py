@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources import files
@@ -91,7 +91,7 @@ def write_kit(
     n_bytes = 0
     with _filling(home) as put:
         for body in _bodies(names, sizes, source, cuts=cuts):
-            name = f"{_file_name(body)}.onnx"
+            name = _file_name(body, {name.lower() for name, _ in written})
             try:
                 content = network_onnx(source.skeleton(*body), body.image_size).SerializeToString()
             except BackboneError as error:
@@ -185,10 +185,13 @@ def _bodies(
             yield from (Body(name, size, n) for n in (None, *kept))
 
 
-def _file_name(body: Body) -> str:
+def _file_name(body: Body, taken: Collection[str]) -> str:
+    """That any system takes: one's own `my:net` and `my+net` are two files, with a number."""
     height, width = body.image_size
     cut = "" if body.n_blocks_kept is None else f"-first{body.n_blocks_kept}"
-    return re.sub(r"[^\w.-]", "_", f"{body.backbone}-{height}x{width}{cut}")
+    stem = re.sub(r"[^\w.-]", "_", f"{body.backbone}-{height}x{width}{cut}")
+    numbered = (f"{stem}.onnx", *(f"{stem}-{number}.onnx" for number in range(2, len(taken) + 2)))
+    return next(name for name in numbered if name.lower() not in taken)
 
 
 def _table(written: Sequence[tuple[str, Body]]) -> str:
