@@ -160,3 +160,11 @@ def test_both_fronts_are_in_one_table_and_one_picture(run, other, tmp_path):
     done = command("compare", run, other.path, "--plot", tmp_path / "fronts.png")
     assert done.code == 0, done.err
     assert (tmp_path / "fronts.png").read_bytes().startswith(b"\x89PNG")
+    done = command("compare", run, other.path, "--plot", tmp_path / "fronts")
+    assert f"written: {tmp_path / 'fronts'}\n" in done.out
+    assert (tmp_path / "fronts").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "ex").mkdir()
+    done = command("compare", run, other.path, "--plot", tmp_path / "ex")
+    assert done.code == 1
+    assert "it is a folder. Name a file in it" in done.err
+    assert not (tmp_path / "ex.png").exists()

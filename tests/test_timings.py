@@ -57,7 +57,10 @@ def test_a_table_is_read_with_what_a_spreadsheet_makes_of_it(tmp_path):
         ([",8,8,,1,,"], "row 2: backbone is the full name"),
         (["a,8,8,3,1,,", "a,8,8,3,2,,"], "several rows of a at 8x8 px, first 3 blocks"),
         (["a,8,8,,,,"], "no row of .* has a latency_ms"),
-        ([], "lacks the columns backbone, height, width, latency_ms.* It has no row"),
+        ([], "has a header and no row"),
+        (["a,8,8,,31,,,5"], "row 2 has more cells than there are columns: 5 came behind them"),
+        (["a*,8,8,,1,,"], r"row 2: backbone is the full name of one network, and 'a\*' is a glob"),
+        (['"a,8,8,,1,,', "b,8,8,,1,,"], "looks as if a quote were opened and not closed"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_row(tmp_path, rows, message):
@@ -71,8 +74,25 @@ def test_what_is_no_such_file_is_told(tmp_path):
     (tmp_path / "zeros").write_bytes(b"\xff\xfe\x00" * 50)
     with pytest.raises(TargetError, match="cannot be read"):
         read_timings(tmp_path / "zeros")
+    for nothing in (None, 3, "a\0b"):
+        with pytest.raises(TargetError, match="CSV file"):
+            Target.from_csv(nothing)
+    (tmp_path / "empty.csv").touch()
+    with pytest.raises(TargetError, match=r"lacks the columns backbone, .* It is empty"):
+        read_timings(tmp_path / "empty.csv")
+    with pytest.raises(TargetError, match=r"lacks the columns backbone, .* not semicolons"):
+        read_timings(table(tmp_path / "t.csv", "a;8;8;1", header="backbone;height;width;latency_ms"))
+    with pytest.raises(TargetError, match="several columns called height, latency_ms"):
+        read_timings(
+            table(tmp_path / "t.csv", "a,8,8,8,1", header="backbone,height,height,width,latency_ms,latency_ms")
+        )
     with pytest.raises(TargetError, match=r"lacks the column latency_ms: .* It has backbone, height, width"):
         read_timings(table(tmp_path / "t.csv", "a,8,8", header="backbone,height,width"))
+
+
+def test_spaces_behind_commas_are_none_of_the_cells(tmp_path):
+    file = table(tmp_path / "t.csv", 'resnet50, 8, 8, "1.5"', header="backbone, height, width , latency_ms")
+    assert read_timings(file) == (Timing(backbone="resnet50", image_size=(8, 8), latency_ms=1.5),)
 
 
 @given(st.lists(timings, min_size=1, max_size=5))

@@ -260,10 +260,6 @@ def go_on(  # noqa: PLR0913  as the facade
             f"the run {str(run.path)!r} holds no path to its pictures, since what was searched on came as an object: "
             "give dataset=, as for the search."
         )
-    each = (added,) if isinstance(added, OwnBackbone) else added
-    is_list = isinstance(each, Sequence) and all(isinstance(name, (str, OwnBackbone)) for name in each)
-    if added is not None and not is_list:
-        raise ArgumentError(f"backbones is a name, a glob, an OwnBackbone, or a list of such, not {added!r}.")
     names, every_own = split_own(added, own)
     settings = as_settings(
         given,

@@ -28,6 +28,7 @@ from autobackbone.clirun import (
     Timings,
     Workers,
     commands,
+    draw,
     target_of,
     writing,
 )
@@ -303,8 +304,7 @@ def catalogue(
     if loadable:
         rows = rows[rows["loadable"].notna()]
     if plot is not None:
-        with writing(plot):
-            plot_catalogue().savefig(plot, dpi=120)
+        draw(plot_catalogue().savefig, plot)
     if csv_file is not None:
         with writing(csv_file):
             rows.to_csv(csv_file, index=False)
@@ -392,7 +392,10 @@ def _one_or_several(texts: list[str] | None) -> str | list[str] | None:
 
 
 def _split(texts: list[str] | None) -> list[str]:
-    return [part.strip() for text in texts or () for part in text.split(",") if part.strip()]
+    parts = [part.strip() for text in texts or () for part in text.split(",") if part.strip()]
+    if texts and not parts:
+        raise ArgumentError(f"an option that takes names or sizes has none: {', '.join(texts)!r} came. Leave it out.")
+    return parts
 
 
 def _image_size(text: str) -> int | tuple[int, int]:

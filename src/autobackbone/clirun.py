@@ -158,8 +158,7 @@ def compare(
     found = compared(*(open_run(one, metric=metric, storage=storage) for one in (run, other)))
     typer.echo(str(found))
     if plot is not None:
-        with writing(plot):
-            found.plot().savefig(plot, dpi=120)
+        draw(found.plot().savefig, plot)
 
 
 @commands.command()
@@ -395,8 +394,21 @@ def writing(path: Path) -> Iterator[None]:
     Raises:
         ArgumentError: it cannot be written.
     """
+    if path.is_dir():
+        raise ArgumentError(f"cannot write {str(path)!r}: it is a folder. Name a file in it.")
     try:
         yield
         typer.echo(f"written: {path}")
     except (OSError, ValueError) as error:  # ValueError: a suffix that no picture has
         raise ArgumentError(f"cannot write {str(path)!r}: {error}. Name a file in a folder that is there.") from error
+
+
+def draw(savefig: Callable[..., object], path: Path) -> None:
+    """Write a picture by its figure's `savefig`, and say so; where the name tells no kind, a PNG file.
+
+    Raises:
+        ArgumentError: it cannot be written.
+    """
+    with writing(path):
+        # Under this very name: left alone, matplotlib adds .png to it.
+        savefig(path, dpi=120, format=None if path.suffix else "png")

@@ -124,7 +124,7 @@ def run_through(settings: Settings, run: RunFolder, reporter: Reporter, begun: f
             dataset=settings.dataset,
             metric=prepared.metric,
             storage=settings.storage,
-            backbones=settings.own.values(),
+            backbones=tuple(settings.own.values()),
         )
         _draw(selection, run, reporter)
         stages.end()

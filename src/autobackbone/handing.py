@@ -6,6 +6,7 @@ import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from importlib import import_module
 from operator import attrgetter
 from typing import Any, Literal, get_args
@@ -57,8 +58,9 @@ class Made:
         Raises:
             ArgumentError: it cannot be made here.
         """
+        found = self.found()
         try:
-            return self.found()(**self.arguments)
+            return found(**self.arguments)
         except Exception as error:  # whatever a user's code may raise
             raise ArgumentError(
                 f"{self.factory!r} could not be made with {dict(self.arguments)}: {error!r}."
@@ -90,12 +92,18 @@ class Made:
             ArgumentError: it cannot be imported.
         """
         module, _, name = self.factory.partition(":")
+        wanted = "Give 'package.module:name' of a function or a class"
         try:
-            found = attrgetter(name)(import_module(module))
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ArgumentError(
-                f"{self.factory!r} cannot be imported: {error}. Give 'package.module:name' of a function or a class."
-            ) from error
+            imported = import_module(module)
+        except Exception as error:  # whatever a user's code may raise
+            raise ArgumentError(f"{self.factory!r} cannot be imported: {error}. {wanted}.") from error
+        try:
+            found = attrgetter(name)(imported)
+        except AttributeError:
+            close = get_close_matches(name, vars(imported), n=1)
+            hint = f"Did you mean {f'{module}:{close[0]}'!r}?" if close else f"{wanted}."
+            # Alone: what attrgetter says of it is the same once more.
+            raise ArgumentError(f"{self.factory!r} cannot be imported: {module} has no {name!r}. {hint}") from None
         if not callable(found):
             raise ArgumentError(f"{self.factory!r} is {found!r}. Give the name of a function or a class.")
         return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from os import PathLike
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -84,7 +85,9 @@ class OwnBackbone:
         )
         for what, of in (("mean", self.mean), ("std", self.std)):
             is_triple = isinstance(of, Iterable) and not isinstance(of, str) and len(list(of)) == 3
-            _require(is_triple and all(map(is_number, of)), f"{what} of {name!r} is three numbers; {of!r} came.")
+            is_finite = is_triple and all(is_number(one) and isfinite(one) for one in of)
+            _require(is_finite, f"{what} of {name!r} is three numbers; {of!r} came.")
+        _require(min(self.std) > 0, f"std of {name!r} is three numbers above 0; {self.std!r} came.")
         kinds = get_args(get_type_hints(Normalisation)["interpolation"])
         _require(
             self.interpolation in kinds,
@@ -164,6 +167,19 @@ class OwnBackbone:
         return cls(**facts)
 
 
+def require_names(backbones: object) -> None:
+    """Make sure that it names backbones, or is one or several of them.
+
+    Raises:
+        ArgumentError: it is something else.
+    """
+    each = backbones if isinstance(backbones, Sequence) else (backbones,)
+    _require(
+        backbones is None or all(isinstance(one, (str, OwnBackbone)) for one in each),
+        f"backbones is a name, a glob, an OwnBackbone, or a list of such, not {backbones!r}.",
+    )
+
+
 def split_own(
     backbones: Any, known: Mapping[str, OwnBackbone] | None = None
 ) -> tuple[tuple[Any, ...] | None, dict[str, OwnBackbone]]:
@@ -177,7 +193,7 @@ def split_own(
         Names and globs, those of own ones among them; and the own ones by name, the known ones, too.
 
     Raises:
-        ArgumentError: two different ones have one name.
+        ArgumentError: two different ones have one name, or nothing of that kind came.
 
     Example:
         >>> names, own = split_own(["resnet50", "torchvision:alexnet", "my.networks:tiny"])
@@ -187,6 +203,7 @@ def split_own(
     own = dict(known or {})
     if backbones is None:
         return None, own
+    require_names(backbones)
     each = (backbones,) if isinstance(backbones, (str, OwnBackbone)) else tuple(backbones)
     names = []
     for one in each:
@@ -207,8 +224,7 @@ def own_given(backbones: Any) -> dict[str, OwnBackbone]:
     Raises:
         ArgumentError: one of them is not the user's own.
     """
-    each = backbones if backbones is None or isinstance(backbones, (str, OwnBackbone)) else tuple(backbones)
-    names, own = split_own(each)
+    names, own = split_own(backbones)
     others = [name for name in names or () if name not in own]
     _require(
         not others,
@@ -242,6 +258,13 @@ def _as_blocks(name: str, blocks: Any) -> tuple[tuple[str, ...], ...] | None:
     found = [(one,) if isinstance(one, str) else tuple(one) for one in blocks] if is_several else []
     are_names = bool(found) and all(block and all(isinstance(part, str) for part in block) for block in found)
     _require(are_names, f"blocks of {name!r} are names of its modules in order, or tuples of such; {blocks!r} came.")
+    every = [part for block in found for part in block]
+    several = [part for part in every if sum(f"{part}.".startswith(f"{other}.") for other in every) > 1]
+    _require(
+        not several,
+        f"each module of {name!r} is in one of its blocks; {', '.join(map(repr, dict.fromkeys(several)))} came several "
+        f"times, by itself or as a part: {blocks!r}.",
+    )
     return tuple(found)
 
 

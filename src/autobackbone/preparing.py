@@ -102,6 +102,7 @@ def prepare(
         on_streamed: called with the number of pictures so far, now and then, where they come only once.
     """
     begun = time.monotonic() if begun is None else begun
+    backbones = Backbones(own=settings.own)
     known_sizes = None if known is None else known.image_sizes
     warm = _warm_start(settings, known)
     found = survey(
@@ -122,7 +123,6 @@ def prepare(
     _require_defined(metric, found)
     check_balancing(settings.space, found.task)
     target = resolve(settings.target)
-    backbones = Backbones(own=settings.own)
     if isinstance(settings.weights, Mapping):
         backbones.resolve(tuple(settings.weights))  # a name that nobody knows is told, not passed over
     given = None if target.timings is None else GivenLatencies(target.timings, backbones)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from autobackbone.backbones.every import Backbones
 from autobackbone.choosing import beyond_limits, front_of
 from autobackbone.errors import BackboneError, TrialError
 from autobackbone.latency.given import GivenLatencies
@@ -44,6 +45,7 @@ def repriced(
     *,
     network_of: Callable[[Body], nn.Module],
     book: LatencyBook,
+    backbones: Backbones | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Repriced:
     """Price the bodies of finished and stopped trials, those of the front once more side by side.
@@ -55,13 +57,14 @@ def repriced(
         limits: of latency there; trials beyond them have failed.
         network_of: a network of a body, whatever its weights.
         book: of what is known of latencies here.
+        backbones: what names in a table stand for; timm's and torchvision's where not given.
         say: told what is done, a line for each body.
 
     Raises:
         TargetError: the target is not here.
     """
     settled = resolve(target)
-    asked = book if settled.timings is None else GivenLatencies(settled.timings)
+    asked = book if settled.timings is None else GivenLatencies(settled.timings, backbones)
     found: dict[Body, Latency] = {}
     reasons: dict[Body, str] = {}
     bodies = list(dict.fromkeys(trial.body for trial in trials if trial.state in ("finished", "stopped")))

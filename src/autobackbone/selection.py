@@ -332,6 +332,7 @@ class Selection:
             limits or Limits(),
             network_of=network_of,
             book=LatencyBook(cache / "latency.json"),
+            backbones=self._reader.backbones,
             say=print if progress else lambda _: None,
         )
         if not front_of(found.trials, self.metric):

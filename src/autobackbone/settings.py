@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from autobackbone import runfolder
 from autobackbone.errors import ArgumentError
 from autobackbone.handing import NOTHING, Handed, Strategy, as_handed
-from autobackbone.ownbackbone import OwnBackbone, split_own
+from autobackbone.ownbackbone import OwnBackbone, require_names, split_own
 from autobackbone.records import Budget, ImageSize, Limits, Resize, Target, Task, as_budget, as_image_sizes, is_number
 from autobackbone.runners import RunnerRay, as_runner
 from autobackbone.servers import Server, as_server
@@ -160,8 +160,7 @@ def as_settings(  # noqa: PLR0913  the facade names every argument
     Raises:
         AutobackboneError: the one that names the argument which is wrong.
     """
-    is_names = backbones is None or isinstance(backbones, (str, OwnBackbone, Sequence))
-    _require(is_names, f"backbones is a name, a glob, an OwnBackbone, or a list of such, not {backbones!r}.")
+    require_names(backbones)
     names, found_own = split_own(backbones) if own is None else (_as_names(backbones), own)
     _require(sampler is None or hasattr(sampler, "sample_relative"), f"sampler is an Optuna sampler, not {sampler!r}.")
     _require(resize in get_args(Resize), f"resize is 'squash', 'pad' or 'crop', not {resize!r}.")

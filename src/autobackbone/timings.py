@@ -6,7 +6,9 @@ import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from autobackbone.errors import TargetError
 
@@ -14,6 +16,7 @@ _NEEDED = ("backbone", "height", "width", "latency_ms")
 _CUT, _P95, _NOISE = "n_blocks_kept", "latency_p95_ms", "latency_noise_ms"
 COLUMNS = ("file", "backbone", "height", "width", _CUT, "latency_ms", _P95, _NOISE)
 """Of a table that is to be filled in; more of them are passed over."""
+_GLOB_CHARACTERS = frozenset("*?[")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,29 +48,59 @@ def read_timings(path: str | Path) -> tuple[Timing, ...]:
             `latency_p95_ms` and `latency_noise_ms`; empty cells of these say nothing.
 
     Raises:
-        TargetError: it cannot be read, lacks a column, or has a cell that is no such number; or no row has a latency.
+        TargetError: it cannot be read, lacks a column or has it twice, has a cell too many or one that is no such
+            number; or no row has a latency.
     """
-    try:
-        with Path(path).expanduser().open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error) as error:
-        raise TargetError(f"{str(path)!r} is to be a CSV file of latencies, and cannot be read: {error}.") from error
-    given = [str(name) for name in (rows[0] if rows else {})]
-    missing = [name for name in _NEEDED if name not in given]
+    names, rows = _read_table(path)
+    missing = [name for name in _NEEDED if name not in names]
     if missing:
+        hint = " Let commas separate its cells, not semicolons." if any(";" in name for name in names) else ""
         raise TargetError(
             f"{str(path)!r} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}: a table of latencies has "
             f"{', '.join(_NEEDED)}, and perhaps {_CUT}, {_P95}, {_NOISE}. "
-            + (f"It has {', '.join(given)}." if given else "It has no row.")
+            + (f"It has {', '.join(names)}.{hint}" if names else "It is empty.")
         )
+    twice = [name for name in (*_NEEDED, _CUT, _P95, _NOISE) if names.count(name) > 1]
+    if twice:
+        raise TargetError(f"{str(path)!r} has several columns called {', '.join(twice)}. Leave one of them.")
     found = [
         _timing(row, f"{str(path)!r}, row {number}")
         for number, row in enumerate(rows, start=2)
         if _cell(row, "latency_ms")
     ]
+    if not rows:
+        raise TargetError(f"{str(path)!r} has a header and no row. Give it one for each network that was timed.")
     if not found:
         raise TargetError(f"no row of {str(path)!r} has a latency_ms. Fill in at least one.")
     return _distinct(found, str(path))
+
+
+def _read_table(path: str | Path) -> tuple[list[str], list[dict[str, str | None]]]:
+    """The names of its columns, and its rows by them."""
+    if not isinstance(path, (str, PathLike)):
+        raise TargetError(f"a table of latencies is the path of a CSV file, not {path!r}.")
+    wanted = f"{str(path)!r} is to be a CSV file of latencies, and cannot be read"
+    try:
+        with Path(path).expanduser().open(encoding="utf-8-sig", newline="") as file:
+            # Strictly: else a quote that nobody closes takes all rows behind it into one cell.
+            reader = csv.DictReader(file, skipinitialspace=True, strict=True)
+            names = [str(name).strip() for name in reader.fieldnames or ()]
+            reader.fieldnames = names
+            rows = list(reader)
+    except csv.Error as error:
+        raise TargetError(
+            f"{wanted}: {error}. It looks as if a quote were opened and not closed; in a cell, two stand for one."
+        ) from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise TargetError(f"{wanted}: {error}.") from error
+    for number, row in enumerate(rows, start=2):
+        beyond: Any = row.pop(None, ())  # where csv puts cells that have no column
+        if any(cell.strip() for cell in beyond):
+            raise TargetError(
+                f"{str(path)!r}, row {number} has more cells than there are columns: {', '.join(beyond)} came behind "
+                "them. Write numbers with a point."
+            )
+    return names, rows
 
 
 def as_timings(given: object) -> tuple[Timing, ...] | None:
@@ -120,6 +153,8 @@ def _timing(row: Mapping[str, str | None], where: str) -> Timing:
     backbone = _cell(row, "backbone")
     if not backbone:
         raise TargetError(f"{where}: backbone is the full name of a network, and the cell is empty.")
+    if _GLOB_CHARACTERS & set(backbone):
+        raise TargetError(f"{where}: backbone is the full name of one network, and {backbone!r} is a glob of several.")
     return Timing(
         backbone=backbone,
         image_size=(_whole(row, "height", where), _whole(row, "width", where)),

@@ -37,7 +37,7 @@ class Picky(Tiny):
 
     def forward(self, x):
         if x.shape[2:] != (48, 48):
-            raise ValueError("48 px are wanted")
+            raise ArithmeticError("48 px are wanted")
         return super().forward(x)
 
 
@@ -48,6 +48,42 @@ class Headless(nn.Module):
 
     def forward(self, x):
         return self.body(x).mean((2, 3))
+
+
+class Averaging(Tiny):
+    """Looks at all pictures of a batch for each."""
+
+    def forward(self, x):
+        return super().forward(x - x.mean(0, keepdim=True))
+
+
+class Rounding(Tiny):
+    """Answers to a picture beside others what differs by much of rounding, as a deep network of random weights may."""
+
+    def forward(self, x):
+        return super().forward(x * (1 + 1e6 * torch.finfo(x.dtype).eps * (len(x) > 1)))
+
+
+class Dividing(Tiny):
+    """Fails in its own way."""
+
+    def forward(self, x):
+        return super().forward(x) / (1 // (len(x) // 99))
+
+
+class Dumb(Tiny):
+    """Fails, and does not say why."""
+
+    def forward(self, x):
+        raise AssertionError
+
+
+class Single(Tiny):
+    """Holds what cannot be copied: a tensor that was computed from others."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernel = self.stem[0].weight * 2
 
 
 def frozen():

@@ -10,7 +10,7 @@ import torch
 from tests.backbones.ownnets import Tiny
 from tests.conftest import TINY, make_pictures
 
-from autobackbone import Budget, OwnBackbone, open_run, select_backbone
+from autobackbone import Budget, OwnBackbone, open_run, plan, select_backbone
 from autobackbone.backbones.blocks import blocks_of, head_parameter_names, set_training_mode, unfreeze
 from autobackbone.backbones.cut import cut_after, cut_entries
 from autobackbone.backbones.every import Backbones
@@ -18,9 +18,11 @@ from autobackbone.backbones.head import features, head_weights, n_features, set_
 from autobackbone.backbones.source import BackboneSource
 from autobackbone.backbones.split import split_at
 from autobackbone.errors import ArgumentError, BackboneError, RunError, WeightsError
+from autobackbone.latency.given import GivenLatencies
 from autobackbone.latency.remembered import LatencyBook
 from autobackbone.loading import OWN_BACKBONES
 from autobackbone.records import Target
+from autobackbone.timings import Timing
 
 SQUEEZE = "torchvision:squeezenet1_1.IMAGENET1K_V1"
 OWN = OwnBackbone(factory="tests.backbones.ownnets:tiny", name="mine", image_size=48, mean=(0.5, 0.5, 0.5))
@@ -227,6 +229,8 @@ def test_what_a_run_notes_is_held_against_what_is_given(weights, tmp_path):
     with pytest.raises(RunError, match="is code, and may do anything"):
         open_run(run).model()
     assert open_run(run).best.backbone == OWN.name  # all but networks can be seen
+    table = Target(timings=(Timing(backbone=OWN.name, image_size=SIZE, latency_ms=5.0),), name="a phone")
+    assert open_run(run).retarget(table, cache_dir=tmp_path / "cache").best.latency_ms == 5.0
     other = OwnBackbone(factory="tests.backbones.ownnets:tiny", name=OWN.name, image_size=48)
     with pytest.raises(RunError, match="Give the same"):
         open_run(run, backbones=other).model()
@@ -236,6 +240,20 @@ def test_what_a_run_notes_is_held_against_what_is_given(weights, tmp_path):
     assert {trial.backbone for trial in more.trials} == {OWN.name, TINY}
 
 
+@pytest.mark.parametrize("name", ["resnet50", "resnet50.a1_in1k"])
+def test_a_name_of_timms_stays_timms(name):
+    own = OwnBackbone(factory=Tiny, name=name, image_size=48)
+    with pytest.raises(ArgumentError, match=f"a name that none of timm's has; '{name}' came"):
+        plan("nowhere/", 60, backbones=own)
+
+
+def test_a_name_that_a_run_has_noted_stands_for_it_in_a_table():
+    """For latencies alone: nothing of it is made."""
+    timing = Timing(backbone=OWN.name, image_size=SIZE, latency_ms=5.0)
+    noted = Backbones(noted={OWN.name: OWN.to_json()})
+    assert GivenLatencies([timing], noted).find(OWN.name, SIZE, Target()).p50_ms == 5.0
+
+
 @pytest.mark.parametrize(
     ("factory", "said"),
     [
@@ -243,12 +261,21 @@ def test_what_a_run_notes_is_held_against_what_is_given(weights, tmp_path):
         ("Headless", "must end in an nn.Linear or a 1×1 nn.Conv2d.*none such is there"),
         ("a_tensor", "gives a torch.nn.Module; Tensor came"),
         ("frozen", "has no parameter to train before its head"),
+        ("Averaging", "must be the same alone and beside others"),
+        ("Dividing", r"must take pictures .*; ZeroDivisionError came: .*image_size= right"),
+        ("Dumb", r"; AssertionError came, and said nothing\. Is image_size= right"),
+        ("Single", r"that copy\.deepcopy can copy; RuntimeError came: "),
     ],
 )
 def test_what_cannot_be_searched_says_why(factory, said):
     own = OwnBackbone(factory=f"tests.backbones.ownnets:{factory}", name="mine", image_size=48)
     with pytest.raises(BackboneError, match=said):
         Backbones(own={"mine": own})["mine"].image_sizes(None)
+
+
+def test_rounding_that_differs_by_the_batch_is_none_of_a_batch():
+    own = OwnBackbone(factory="tests.backbones.ownnets:Rounding", name="mine", image_size=48)
+    assert Backbones(own={"mine": own})["mine"].n_blocks() == 3
 
 
 def test_names_of_blocks_and_head_are_the_users():
@@ -259,10 +286,39 @@ def test_names_of_blocks_and_head_are_the_users():
         {"stem", "middle"},
         {"late"},
     ]
-    for wrong, said in (({"blocks": ["steam"]}, "it has no 'steam'"), ({"head": "late"}, "'late' is a Sequential")):
+    for wrong, said in (
+        ({"blocks": ["steam"]}, "it has no 'steam'"),
+        ({"head": "late"}, "'late' is a Sequential"),
+        ({"blocks": ["stem", "late", "answer"]}, "before its head 'answer', which always trains"),
+        ({"blocks": ["stem", "late", "middle"]}, "in the order in which pictures pass; middle is passed before late"),
+    ):
         bad = OwnBackbone(factory=Tiny, name="mine", image_size=48, **wrong)
         with pytest.raises(BackboneError, match=said):
             Backbones(own={"mine": bad})["mine"].n_blocks()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"std": (0, 0, 0)}, "std of 'mine' is three numbers above 0"),
+        ({"std": (0.2, 0.2, -0.2)}, "std of 'mine' is three numbers above 0"),
+        ({"std": (0.2, 0.2, float("nan"))}, "std of 'mine' is three numbers"),
+        ({"mean": (0.5, 0.5, float("inf"))}, "mean of 'mine' is three numbers"),
+        ({"blocks": ["stem", "stem"]}, "in one of its blocks; 'stem' came several times"),
+        ({"blocks": ["late", ("stem", "late.0")]}, "in one of its blocks; 'late.0' came several times"),
+    ],
+)
+def test_what_cannot_be_said_of_a_network_is_refused(wrong, said):
+    with pytest.raises(ArgumentError, match=said):
+        OwnBackbone(factory=Tiny, name="mine", **wrong)
+
+
+def test_a_slip_in_the_name_of_a_factory_is_one_message():
+    own = OwnBackbone(factory="tests.backbones.ownnets:tinny")
+    with pytest.raises(ArgumentError, match=r"no 'tinny'\. Did you mean 'tests\.backbones\.ownnets:tiny'") as told:
+        Backbones(own={own.name: own})[own.name].n_blocks()
+    assert told.value.__cause__ is None
+    assert "could not be made" not in str(told.value)
 
 
 def test_a_network_of_one_size_is_tried_at_that_alone():

@@ -35,7 +35,7 @@ def test_names_stand_for_weights_and_globs_for_many():
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("torchvision:alexnett", "Did you mean 'torchvision:alexnet'"),
+        ("torchvision:alexnett", r"Did you mean 'torchvision:alexnet'\?$"),
         ("torchvision:alexnet.IMAGENET1K_V9", "Did you mean 'torchvision:alexnet.IMAGENET1K_V1'"),
         ("torchvision:nothing*", r"no network of torchvision matches 'torchvision:nothing\*'"),
         ("nobody:net", "none of the backbones of your own"),

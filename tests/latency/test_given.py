@@ -5,7 +5,7 @@ import math
 import pytest
 from torch import nn
 
-from autobackbone.errors import BackboneError, TrialError
+from autobackbone.errors import BackboneError, TargetError, TrialError
 from autobackbone.latency.given import GivenLatencies
 from autobackbone.records import Target
 from autobackbone.timings import Timing
@@ -37,3 +37,9 @@ def test_what_the_table_lacks_is_told():
         given.measure(nn.Identity(), FULL, (96, 128), Target(name="a phone"))
     with pytest.raises(BackboneError, match="resnet5000"):
         GivenLatencies([Timing(backbone="resnet5000", image_size=(8, 8), latency_ms=1.0)])
+
+
+def test_two_names_of_one_network_are_told():
+    twice = (*TABLE, Timing(backbone=FULL, image_size=(96, 96), latency_ms=20.0))
+    with pytest.raises(TargetError, match=f"as 'resnet50' and as '{FULL}'. Leave one"):
+        GivenLatencies(twice)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from autobackbone.backbones.fromfactory import FactoryBackbone
 from autobackbone.backbones.fromtimm import TimmBackbone
 from autobackbone.backbones.fromtorchvision import PREFIX, TorchvisionBackbone, default_names, resolve_torchvision
-from autobackbone.backbones.names import resolve_names
-from autobackbone.errors import BackboneError, RunError
+from autobackbone.backbones.names import is_known, resolve_names
+from autobackbone.errors import ArgumentError, BackboneError, RunError
 from autobackbone.ownbackbone import OwnBackbone, is_as_noted
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ class Backbones:
         noted: what a run has noted of own ones, by name. It is code, which a run does not start by itself: it is held
             against what the user gave.
 
+    Raises:
+        ArgumentError: one of the user's own has the name of one of timm's, which nobody could name any more.
+
     Example:
         >>> Backbones()["torchvision:alexnet.IMAGENET1K_V1"].normalisation().mean
         (0.485, 0.456, 0.406)
@@ -35,6 +38,14 @@ class Backbones:
     own: Mapping[str, OwnBackbone] = field(default_factory=dict)
     noted: Mapping[str, Any] = field(default_factory=dict)
     _made: dict[str, FactoryBackbone] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        taken = [name for name in self.own if is_known(name)]
+        if taken:
+            raise ArgumentError(
+                f"a backbone of your own needs a name that none of timm's has; {', '.join(map(repr, taken))} came. "
+                "Give it another one by name=."
+            )
 
     def __getitem__(self, name: str) -> Backbone:
         """The network of a full name, as `resolve` gives it.
@@ -90,7 +101,7 @@ class Backbones:
         return tuple(dict.fromkeys(name for pattern in asked for name in self._resolve(pattern)))
 
     def _resolve(self, pattern: str) -> tuple[str, ...]:
-        if isinstance(pattern, str) and pattern in self.own:
+        if isinstance(pattern, str) and (pattern in self.own or pattern in self.noted):
             return (pattern,)
         if isinstance(pattern, str) and pattern.startswith(PREFIX):
             return resolve_torchvision(pattern)

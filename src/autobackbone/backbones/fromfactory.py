@@ -6,6 +6,7 @@ import copy
 import hashlib
 import inspect
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,9 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from autobackbone.backbones.blocks import blocks_of
 from autobackbone.backbones.elsewhere import body_tensors, dressed, finished, is_linear, last_linear
-from autobackbone.backbones.head import verify_head
+from autobackbone.backbones.head import is_same, verify_head
 from autobackbone.backbones.parts import Parts
-from autobackbone.backbones.shorten import REFUSALS
+from autobackbone.backbones.shorten import calls_of
 from autobackbone.backbones.sizes import sizes_to_try
 from autobackbone.backbones.tensors import read_tensors
 from autobackbone.backbones.weights import WeightSource, given_file
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from autobackbone.backbones.shorten import Call
     from autobackbone.backbones.weights import GivenWeights
     from autobackbone.ownbackbone import OwnBackbone
     from autobackbone.records import ImageSize, Normalisation
@@ -157,11 +159,21 @@ class FactoryBackbone:
             made = self._own.made()
         if not isinstance(made, nn.Module):
             raise BackboneError(f"the factory of {self.name!r} gives a torch.nn.Module; {type(made).__name__} came.")
-        # A copy: the factory may keep what it gave.
-        model = copy.deepcopy(made).cpu().float()
-        model = dressed(model, Parts(classifier=(self._head_of(model),), blocks=self._blocks_in(model)))
+        model = self._copied(made).cpu().float()
+        head = self._head_of(model)
+        model = dressed(model, Parts(classifier=(head,), blocks=self._blocks_in(model, head)))
         self._require_useful(model)
         return model
+
+    def _copied(self, made: nn.Module) -> nn.Module:
+        """Each network is a copy: the factory may keep what it gave."""
+        try:
+            return copy.deepcopy(made)
+        except Exception as error:  # whatever a user's code may raise
+            raise BackboneError(
+                f"{self.name!r} must be a network that copy.deepcopy can copy; {_said(error)}. Keep in it what can be "
+                "copied: no open files, no locks, no tensors that other tensors were computed from."
+            ) from error
 
     def _head_of(self, model: nn.Module) -> str:
         name, present = self._own.head or last_linear(model), dict(model.named_modules())
@@ -173,7 +185,7 @@ class FactoryBackbone:
             )
         return name
 
-    def _blocks_in(self, model: nn.Module) -> tuple[tuple[str, ...], ...]:
+    def _blocks_in(self, model: nn.Module, head: str) -> tuple[tuple[str, ...], ...]:
         if self._own.blocks is None:
             return tuple((name,) for name, _ in model.named_children())
         present = {name for name, _ in (*model.named_modules(), *model.named_parameters())}
@@ -184,6 +196,11 @@ class FactoryBackbone:
                 f"blocks of {self.name!r} are names of its modules; it has no {', '.join(map(repr, absent[:3]))}. Its "
                 f"children: {', '.join(name for name, _ in model.named_children())}."
             )
+        if any(f"{name}.".startswith(f"{head}.") for block in blocks for name in block):
+            raise BackboneError(
+                f"blocks of {self.name!r} are what pictures pass before its head {head!r}, which always trains. Leave "
+                "it out."
+            )
         return tuple(blocks)
 
     def _require_useful(self, model: nn.Module) -> None:
@@ -192,19 +209,48 @@ class FactoryBackbone:
                 f"{self.name!r} has no parameter to train before its head. What requires no gradient never trains: "
                 "leave requires_grad as it is, the search freezes by itself."
             )
-        generator = torch.Generator().manual_seed(0)
+        pictures = torch.randn(2, 3, *self._own_size, generator=torch.Generator().manual_seed(0))
         try:
-            is_affine = verify_head(model, torch.randn(2, 3, *self._own_size, generator=generator))
-        except (*REFUSALS, NotImplementedError) as error:
+            with torch.no_grad():
+                is_alone = _is_alone(model, pictures)
+            is_affine = verify_head(model, pictures)
+            if self._own.blocks is not None:
+                self._require_order(calls_of(model, self._own_size))
+        except BackboneError:
+            raise
+        except Exception as error:  # whatever a user's code may raise
             raise BackboneError(
                 f"{self.name!r} must take pictures (n, 3, {self._own_size[0]}, {self._own_size[1]}) and answer logits; "
-                f"{type(error).__name__} came: {error}. Is image_size= right?"
+                f"{_said(error)}. Is image_size= right?"
             ) from error
+        if not is_alone:
+            raise BackboneError(
+                f"what {self.name!r} answers to a picture must be the same alone and beside others, in eval mode. "
+                "Leave out what looks at the whole batch, such as a mean over it, and what draws by chance."
+            )
         if not is_affine:
             raise BackboneError(
                 f"what {self.name!r} answers must be what its head gives, and nothing more, such as a softmax behind "
                 "it. Let it answer logits, or name the last linear layer by head=."
             )
+
+    def _require_order(self, calls: Sequence[Call]) -> None:
+        """Make sure that pictures pass the blocks that the user named in their order; of two that neither is a module
+        which is called, nobody knows.
+        """
+        blocks: Any = self._own.blocks
+        first = []
+        for block in blocks:
+            inside = tuple(f"{name}." for name in block)
+            places = [place for place, call in enumerate(calls) if f"{call.name}.".startswith(inside)]
+            if places:
+                first.append((min(places), block))
+        for (before, earlier), (after, later) in pairwise(first):
+            if before > after:
+                raise BackboneError(
+                    f"blocks of {self.name!r} are to stand in the order in which pictures pass; {', '.join(later)} is "
+                    f"passed before {', '.join(earlier)}. Let it stand before."
+                )
 
     def _takes(self, image_size: ImageSize) -> bool:
         if image_size not in self._taken:
@@ -212,11 +258,29 @@ class FactoryBackbone:
                 with torch.no_grad():
                     self._whole(torch.zeros(2, 3, *image_size))
                 self._taken[image_size] = True
-            except REFUSALS as error:
-                if isinstance(error, BackboneError):
-                    raise
+            except BackboneError:
+                raise
+            except Exception:  # noqa: BLE001  whatever a user's code may raise
                 self._taken[image_size] = False
         return self._taken[image_size]
+
+
+def _is_alone(model: nn.Module, pictures: Tensor) -> bool:
+    """Whether it answers to the first picture the same alone and beside the others."""
+    if is_same(model(pictures)[:1], model(pictures[:1])):
+        return True
+    # Rounding grows on its way through many layers of random weights: efficientnetv2_s differs by 0.1 of 800 then, and
+    # by 2e-10 in double precision.
+    try:
+        model, pictures = copy.deepcopy(model).double(), pictures.double()
+        return is_same(model(pictures)[:1], model(pictures[:1]))
+    except Exception:  # noqa: BLE001  whatever a user's code may raise, such as of constants in single precision
+        return False
+
+
+def _said(error: Exception) -> str:
+    text = str(error)
+    return f"{type(error).__name__} came{': ' if text else ', and said nothing'}{text}"
 
 
 def _kind(module: nn.Module | None) -> str:

@@ -239,7 +239,10 @@ def default_names() -> dict[str, str]:
 def _unknown(pattern: str) -> str:
     asked = pattern.removeprefix(PREFIX)
     known = [*default_names(), *(name.removeprefix(PREFIX) for name in full_names())]
-    close = difflib.get_close_matches(asked, known, n=4, cutoff=0.5)
+    # A slip of a finger is nearer than other networks.
+    close = difflib.get_close_matches(asked, known, n=4, cutoff=0.9) or difflib.get_close_matches(
+        asked, known, n=4, cutoff=0.5
+    )
     hint = f" Did you mean {', '.join(repr(PREFIX + one) for one in close)}?" if close else ""
     return f"torchvision {torchvision.__version__} has no classification network {asked!r} with weights.{hint}"
 

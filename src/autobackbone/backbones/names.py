@@ -110,6 +110,16 @@ def default_names() -> dict[str, str]:
     return {architecture: name for architecture, name in named.items() if name in _pretrained_set()}
 
 
+def is_known(name: str) -> bool:
+    """Whether it is a name of a pre-trained backbone, full or short.
+
+    Example:
+        >>> is_known("resnet50"), is_known("resnet50.a1_in1k"), is_known("mine")
+        (True, True, False)
+    """
+    return name in default_names() or name in _pretrained_set()
+
+
 @cache
 def _pretrained_set() -> frozenset[str]:
     return frozenset(pretrained_names())
@@ -118,10 +128,8 @@ def _pretrained_set() -> frozenset[str]:
 def _resolve(pattern: str) -> Iterable[str]:
     if _GLOB_CHARACTERS & set(pattern):
         return _resolve_glob(pattern)
-    if pattern in _pretrained_set():
-        return (pattern,)
-    if pattern in default_names():
-        return (default_names()[pattern],)
+    if is_known(pattern):
+        return (default_names().get(pattern, pattern),)
     raise BackboneError(_unknown(pattern))
 
 

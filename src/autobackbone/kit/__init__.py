@@ -5,17 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources import files
+from os import PathLike
 from pathlib import Path
 
 from autobackbone.backbones.every import Backbones
 from autobackbone.backbones.shortlist import shortlist
 from autobackbone.backbones.source import BackboneSource
 from autobackbone.errors import ArgumentError, BackboneError
+from autobackbone.ownbackbone import OwnBackbone, split_own
 from autobackbone.records import Body, ImageSize, as_image_sizes, counted
-from autobackbone.runfolder import write_text, written_whole
+from autobackbone.runfolder import written_whole
 from autobackbone.search.space import cuts_to_offer
 from autobackbone.timings import COLUMNS
 
@@ -55,18 +58,19 @@ class Kit:
 def write_kit(
     folder: str | Path,
     *,
-    backbones: str | Sequence[str] | None = None,
+    backbones: str | OwnBackbone | Sequence[str | OwnBackbone] | None = None,
     image_sizes: Sequence[int | Sequence[int]] | int | None = None,
     cuts: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Kit:
     """Write networks to be timed on another machine, with a script that times them and a table to be filled in.
 
-    Weights are random: what a pass takes does not depend on them, and nothing is fetched.
+    Weights are random, or what the factory of your own gives: what a pass takes does not depend on them, and nothing is
+    fetched.
 
     Args:
         folder: that is made, or is empty.
-        backbones: names or globs; `None` for the shortlist of this machine.
+        backbones: names, globs, or your own, as `select_backbone` takes them; `None` for the shortlist of this machine.
         image_sizes: pixels, or (height, width) each; `None` for each backbone's own size and smaller ones.
         cuts: whether the first blocks alone of each are written, too, as many as a search tries.
         say: told of each file.
@@ -78,47 +82,98 @@ def write_kit(
     from autobackbone.exporting.onnx_graph import network_onnx, require_onnx
 
     require_onnx()
-    home = Path(folder).expanduser()
-    _require_room(home)
-    names = shortlist().names if backbones is None else Backbones().resolve(backbones)
-    if not names:
-        raise BackboneError("nothing is on the shortlist here: name the networks with backbones=.")
+    home = _folder(folder)
+    known, names = _named(backbones)
     sizes = as_image_sizes(image_sizes)
-    source = BackboneSource({}, n_classes=_N_CLASSES)
+    source = BackboneSource({}, n_classes=_N_CLASSES, backbones=known)
     written: list[tuple[str, Body]] = []
     skipped: list[str] = []
     n_bytes = 0
-    for body in _bodies(names, sizes, source, cuts=cuts):
-        name = f"{_file_name(body)}.onnx"
-        try:
-            content = network_onnx(source.skeleton(*body), body.image_size).SerializeToString()
-        except BackboneError as error:
-            skipped.append(f"{body}: {error}")
-            say(f"left out: {skipped[-1]}")
-            continue
-        with written_whole(home / name) as temporary:
-            temporary.write_bytes(content)
-        n_bytes += len(content)
-        written.append((name, body))
-        say(f"{name}, {len(content) / 1e6:,.0f} MB")
-    if not written:
-        raise BackboneError(f"no network could be written: {'; '.join(skipped) or 'none takes these image sizes'}.")
-    write_text(home / TABLE, _table(written))
-    write_text(home / SCRIPT, files(__package__).joinpath(SCRIPT).read_text(encoding="utf-8"))
+    with _filling(home) as put:
+        for body in _bodies(names, sizes, source, cuts=cuts):
+            name = _file_name(body, {name.lower() for name, _ in written})
+            try:
+                content = network_onnx(source.skeleton(*body), body.image_size).SerializeToString()
+            except BackboneError as error:
+                skipped.append(f"{body}: {error}")
+                say(f"left out: {skipped[-1]}")
+                continue
+            put(name, content)
+            n_bytes += len(content)
+            written.append((name, body))
+            say(f"{name}, {len(content) / 1e6:,.0f} MB")
+        if not written:
+            raise BackboneError(f"no network could be written: {'; '.join(skipped) or 'none takes these image sizes'}.")
+        put(SCRIPT, files(__package__).joinpath(SCRIPT).read_bytes())
+        put(TABLE, _table(written).encode())  # last: a kit without it was cut off
     bodies = tuple(body for _, body in written)
     return Kit(folder=home, bodies=bodies, skipped=tuple(skipped), megabytes=n_bytes / 1e6)
 
 
-def _require_room(folder: Path) -> None:
+def _folder(given: str | Path) -> Path:
+    """An empty folder, or one that can be made; nothing is made yet."""
+    if not isinstance(given, (str, PathLike)):
+        raise ArgumentError(f"a kit goes to a folder, whose path is a text or a Path, not {given!r}.")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        is_empty = not any(folder.iterdir())
-    except OSError as error:
+        folder = Path(given).expanduser()
+        there = [one.name for one in folder.iterdir()] if folder.exists() else []
+    except (OSError, ValueError, RuntimeError) as error:  # such as a home that nobody has
+        raise _unwritable(given, error) from error
+    if there and TABLE not in there and all(name == SCRIPT or name.endswith((".onnx", ".part")) for name in there):
         raise ArgumentError(
-            f"a kit goes to a folder that can be made and written; making it failed: {error}."
-        ) from error
-    if not is_empty:
+            f"a kit goes to an empty folder, and {str(folder)!r} looks like a kit that was cut off: it has networks "
+            f"and no {TABLE}. Remove it, or name another one."
+        )
+    if there:
         raise ArgumentError(f"a kit goes to an empty folder, and {str(folder)!r} holds something. Name another one.")
+    return folder
+
+
+def _unwritable(folder: str | Path, error: Exception) -> ArgumentError:
+    return ArgumentError(
+        f"a kit goes to a folder that can be made and written, with room for its networks; {str(folder)!r} came: "
+        f"{error}. Name another one."
+    )
+
+
+def _named(backbones: str | OwnBackbone | Sequence[str | OwnBackbone] | None) -> tuple[Backbones, Sequence[str]]:
+    """What names stand for, and full names."""
+    asked, own = split_own(backbones)
+    known = Backbones(own=own)
+    names = shortlist().names if asked is None else known.resolve(asked)
+    if not names:
+        raise BackboneError("nothing is on the shortlist here: name the networks with backbones=.")
+    return known, names
+
+
+@contextmanager
+def _filling(folder: Path) -> Iterator[Callable[[str, bytes], None]]:
+    """Make a folder, and give what puts a file there; whatever goes wrong leaves nothing behind."""
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    names: list[str] = []
+
+    def put(name: str, content: bytes) -> None:
+        try:
+            with written_whole(folder / name) as temporary:
+                temporary.write_bytes(content)
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+        names.append(name)
+
+    try:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+            raise _unwritable(folder, error) from error
+        yield put
+    except BaseException:
+        with suppress(OSError):  # what went wrong first is told
+            for name in names:
+                (folder / name).unlink(missing_ok=True)
+            for one in made:
+                if one.exists():
+                    one.rmdir()
+        raise
 
 
 def _bodies(
@@ -126,14 +181,17 @@ def _bodies(
 ) -> Iterator[Body]:
     for name in names:
         kept = cuts_to_offer(source.n_blocks(name)) if cuts else ()
-        for size in Backbones()[name].image_sizes(sizes):
+        for size in source.backbones[name].image_sizes(sizes):
             yield from (Body(name, size, n) for n in (None, *kept))
 
 
-def _file_name(body: Body) -> str:
+def _file_name(body: Body, taken: Collection[str]) -> str:
+    """That any system takes: one's own `my:net` and `my+net` are two files, with a number."""
     height, width = body.image_size
     cut = "" if body.n_blocks_kept is None else f"-first{body.n_blocks_kept}"
-    return re.sub(r"[^\w.-]", "_", f"{body.backbone}-{height}x{width}{cut}")
+    stem = re.sub(r"[^\w.-]", "_", f"{body.backbone}-{height}x{width}{cut}")
+    numbered = (f"{stem}.onnx", *(f"{stem}-{number}.onnx" for number in range(2, len(taken) + 2)))
+    return next(name for name in numbered if name.lower() not in taken)
 
 
 def _table(written: Sequence[tuple[str, Body]]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from autobackbone.backbones.every import Backbones
-from autobackbone.errors import TrialError
+from autobackbone.errors import TargetError, TrialError
 from autobackbone.latency.measure import DRIFT_SHARE
 from autobackbone.records import Body, ImageSize, Latency, Target
 from autobackbone.timings import Timing
@@ -24,6 +24,7 @@ class GivenLatencies:
 
     Raises:
         BackboneError: there is no backbone of a name.
+        TargetError: two names stand for one network, at one size.
 
     Example:
         >>> timing = Timing(backbone="resnet50", image_size=(32, 32), latency_ms=5.0)
@@ -34,7 +35,15 @@ class GivenLatencies:
     def __init__(self, timings: Sequence[Timing], backbones: Backbones | None = None) -> None:
         known = backbones or Backbones()
         names = {name: known.resolve(name)[0] for name in dict.fromkeys(one.backbone for one in timings)}
-        self._timings = {Body(names[one.backbone], one.image_size, one.n_blocks_kept): one for one in timings}
+        self._timings: dict[Body, Timing] = {}
+        for one in timings:
+            body = Body(names[one.backbone], one.image_size, one.n_blocks_kept)
+            before = self._timings.setdefault(body, one)
+            if before is not one:
+                raise TargetError(
+                    f"a table of latencies has one row for each network and size; {body} is in it several times, as "
+                    f"{before.backbone!r} and as {one.backbone!r}. Leave one of them."
+                )
         self._latencies = {
             (f"{body.backbone}{body.cut}", body.image_size): _latency(one) for body, one in self._timings.items()
         }
