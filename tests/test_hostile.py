@@ -208,9 +208,10 @@ def test_no_metric_that_a_run_names_is_imported_or_called(run, marker, monkeypat
     ):
         edit(run, metric=named)
         result = open_run(run)
-        for read in (Selection.best.fget, Selection.trials.func, lambda result: result.model(0), repr):
+        for read in (Selection.best.fget, Selection.trials.func, lambda result: result.model(0)):
             with pytest.raises(RunError, match=r"which is code, and may do anything.*open_run.*--metric"):
                 read(result)
+        assert re.search(r"^Selection in '.*': .*which is code, and may do anything", repr(result))
         shown = command("show", run)
         assert shown.code == 1
         assert "a run folder does not start it by itself" in shown.err

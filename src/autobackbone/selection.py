@@ -890,9 +890,9 @@ class Selection:
     def __repr__(self) -> str:
         """The front in a few lines; of a run that cannot be read, why."""
         try:
-            return "\n".join(self._lines())
+            return harmless("\n".join(self._lines()), keeps="\n")
         except AutobackboneError as error:
-            return f"Selection in {str(self.path)!r}: {error}"
+            return harmless(f"Selection in {str(self.path)!r}: {error}")
 
     def _lines(self) -> list[str]:
         choice, why = self._choice_or_why

@@ -62,6 +62,7 @@ def test_a_trial_that_only_paused_is_told_when_the_run_ends(tmp_path):
     metric = metric_for("accuracy", n_outputs=2)
     run, clock, told = RunFolder(path=tmp_path), SimpleNamespace(run_s=lambda: 9.0), []
     shop = SimpleNamespace(study=study, run=run, clock=clock, tidied=set(), trials=lambda: read_trials(study))
+    shop.rivals = shop.trials
     shop.tell = lambda trial: told.append(trial_line(trial, metric))
     end_paused(shop)
     (line,) = told
