@@ -72,6 +72,19 @@ def test_a_run_of_which_nothing_keeps_the_limit_can_be_looked_at(unkept, tmp_pat
     assert f"nothing is chosen in {str(unkept)!r}: {why}" in str(compare(found, found))
 
 
+def test_a_limit_of_the_slowest_passes_binds_the_choice_too(unkept):
+    file = unkept / "run.json"
+    facts = json.loads(file.read_text())
+    file.write_text(json.dumps(facts | {"limits": facts["limits"] | {"latency_ms": None, "latency_p95_ms": 0.5}}))
+    found = open_run(unkept)
+    with pytest.raises(LimitsError, match=r"nothing that was tried keeps the limits; of the fastest, latency_p95_ms"):
+        _ = found.best
+    assert found.optimism is None
+    assert "There were limits: latency_p95_ms 0.5; nothing that was tried keeps them." in " ".join(
+        found.explain().split()
+    )
+
+
 def test_show_prints_the_table_and_that_nothing_keeps_the_limit(unkept):
     shown = CliRunner().invoke(app, ["show", str(unkept), "--all"])
     assert shown.exit_code == 0

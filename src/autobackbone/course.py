@@ -494,6 +494,7 @@ def _search_of(shop: Workshop, tuner: Runner) -> Search:
         n_at_once=lambda: tuner.n_at_once,
         first=[one for one in shop.first if one.n_unfrozen > 0],
         is_awaiting=bool(shop.awaited),
+        limits=shop.limits,
     )
 
 

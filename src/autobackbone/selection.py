@@ -21,6 +21,7 @@ from autobackbone.choices import best_within, fastest_at_least, preferred
 from autobackbone.choosing import (
     Choice,
     as_they_stand,
+    beyond_limits,
     comparable,
     front_line,
     front_of,
@@ -201,10 +202,17 @@ class Selection:
         """The trial to use and the reason, in one sentence.
 
         Raises:
-            LimitsError: nothing on the front keeps the limit of latency.
+            LimitsError: nothing on the front keeps the limits.
             RunError: no trial has finished.
         """
         limit_ms = self._limits.latency_ms
+        broken = [beyond_limits(trial, self._limits) for trial in self.front]
+        if limit_ms is None and broken and None not in broken:
+            raise LimitsError(
+                f"nothing that was tried keeps the limits; of the fastest, {broken[0]}. What was tried is kept: "
+                f"open_run({str(self.path)!r}).more('10min') goes on. Allow more, or search again with smaller "
+                "image_sizes or other backbones."
+            )
         try:
             judged = self._judged.choice(self.metric, tolerance=self._facts["tolerance"], limit_ms=limit_ms)
         except LimitsError as error:
@@ -351,13 +359,14 @@ class Selection:
 
     @cached_property
     def optimism(self) -> Optimism | None:
-        """How much the search's own scores flattered its front; `None` where no trial of it is confirmed.
+        """How much the search's own scores flattered its front; `None` where no trial of it is confirmed, or chosen.
 
         Printing it says what it says of the chosen trial.
         """
-        if not self.front:
+        choice, _ = self._choice_or_why
+        if choice is None:
             return None
-        judged, best = self._judged, self.best
+        judged, best = self._judged, choice.trial
         if judged.is_by_folds:
             (best,) = as_they_stand([best])
         return optimism_of(judged.front, best, self.metric, is_by_folds=judged.is_by_folds)

@@ -151,7 +151,7 @@ def test_the_choice_is_that_of_the_run_and_a_limit_is_named(selection):
     assert re.sub(r"\s+", " ", selection.choice.reason) in told.replace("\\u202e", "\u202e")
     limits = {name: getattr(Limits(latency_ms=5.0), name) for name in Limits.__slots__}
     limited = explanation(replace(seen, facts={**seen.facts, "limits": limits}))
-    assert "left out: latency_ms 5" in section(limited, HEADINGS[0])
+    assert "limits: latency_ms 5; " in section(limited, HEADINGS[0])
     assert "The best one within the limit of latency was chosen" in section(limited, HEADINGS[6])
 
 

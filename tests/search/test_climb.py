@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 from autobackbone.errors import EpochTooLongError, RunError, TrialError, TrialMemoryError
-from autobackbone.records import Candidate, Trial
+from autobackbone.records import Candidate, Limits, Trial
 from autobackbone.search.climb import climb
 from autobackbone.search.early import climb_early
 from autobackbone.search.legs import candidate_of
@@ -111,6 +111,19 @@ def test_the_same_seed_gives_the_same_trials(make_search):
 
     assert tried("one", 0) == tried("two", 0)
     assert tried("one", 0) != tried("three", 1)
+
+
+def test_what_breaks_a_limit_stops_nothing_that_keeps_it(make_search):
+    search = make_search(n_trials=1)
+    trials = read_trials(search.study)
+    fast, slow = sorted(trials, key=lambda one: one.latency_ms)[:: len(trials) - 1]
+    assert search.rivals(trials) == trials
+    kept = replace(search, limits=Limits(latency_ms=fast.latency_ms))
+    assert slow not in kept.rivals(trials)
+    assert fast in kept.rivals(trials)
+    paused = replace(slow, state="running", rung_scores=(0.5,), score=0.5, n_epochs=1)
+    assert paused in kept.rivals([fast, paused])
+    assert replace(search, limits=Limits(latency_ms=1e-9)).rivals(trials) == trials
 
 
 def test_a_failing_trial_is_recorded_with_its_reason_and_the_search_goes_on(make_search):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from autobackbone.backbones.source import BackboneSource
 from autobackbone.errors import BackboneError, DataError, LimitsError, TrialError, TrialMemoryError
-from autobackbone.planning import screening_order
+from autobackbone.planning import SCREENING_SHARE, screening_order
 from autobackbone.records import Body, Latency, Limits, Priced, Target
 from autobackbone.search import screenstage
 from autobackbone.search.costs import Costs
@@ -39,6 +39,7 @@ class Screens:
         monkeypatch.setattr(screenstage, "_order", lambda _: [SMALL, LARGE])
         monkeypatch.setattr(screenstage, "scouted", lambda order, _: order)
         monkeypatch.setattr(screenstage, "has_pixels", lambda *_: True)
+        monkeypatch.setattr(screenstage, "pricing_s", lambda _: 0.0)
         monkeypatch.setattr(screenstage, "features_of_cuts", lambda *_: {})
         monkeypatch.setattr(screenstage, "_screen_if_it_fits", self.screen)
         monkeypatch.setattr(screenstage, "screen_cuts", self.screen_cuts)
@@ -289,7 +290,9 @@ def test_pairs_that_shall_be_first_are_before_all_others():
     assert screening_order(sizes, first, gmacs=gmacs) == [*first, *(pair for pair in usual if pair not in first)]
 
 
-def screened_of(monkeypatch, latencies, *, budget_s=math.inf, kept=(), pricing_s=0.0, features=None, again=()):
+def screened_of(
+    monkeypatch, latencies, *, budget_s=math.inf, kept=(), pricing_s=0.0, features=None, again=(), looked=None
+):
     """In which order bodies of these latencies and noises are screened under a limit of 3 ms, and by what shop."""
     shop, order = Screens(monkeypatch, budget_s), []
     names = [name for name, *_ in latencies]
@@ -300,6 +303,8 @@ def screened_of(monkeypatch, latencies, *, budget_s=math.inf, kept=(), pricing_s
 
     def price(shop, body):
         shop.now_s += pricing_s
+        if looked is not None:
+            looked.append(body)
         if body in shop.priced and body.backbone in again:
             found[body] = priced_of(body, *SURELY)
         shop.priced[body] = found[body]
@@ -313,6 +318,7 @@ def screened_of(monkeypatch, latencies, *, budget_s=math.inf, kept=(), pricing_s
     monkeypatch.setattr(screenstage, "_order", lambda _: [body for body in found if body.n_blocks_kept is None])
     monkeypatch.setattr(screenstage, "priced_within_limits", price)
     monkeypatch.setattr(screenstage, "_screen_one", screen_one)
+    monkeypatch.setattr(screenstage, "pricing_s", lambda _: pricing_s)
     for name in ("rough_pass_seconds", "pass_seconds", "reading_s"):
         monkeypatch.setattr(screenstage, name, lambda *_: 0.0)
     screenstage.screen_all(shop)
@@ -346,6 +352,20 @@ def test_looking_for_what_keeps_the_limits_takes_no_longer_than_a_first_pass_may
     assert screened_of(monkeypatch, of, budget_s=100.0, pricing_s=10.0)[0] == ("a", None)
     of = [*((name, None, *NEVER) for name in "abcde"), *((name, 4, *SURELY) for name in "abcde")]
     assert screened_of(monkeypatch, of, budget_s=70.0, pricing_s=10.0, kept=(4,))[0] == ("a", 4)
+
+
+def test_first_blocks_are_measured_only_while_there_is_time(monkeypatch):
+    wholes = [(name, None, *NEVER) for name in "abcdefgh"]
+    cuts = [(name, n, *NEVER) for name in "abcdefgh" for n in (3, 4, 5)]
+    looked = []
+    with pytest.raises(LimitsError, match="Time ended before all 8 were measured"):
+        screened_of(monkeypatch, [*wholes, *cuts], budget_s=12.0, pricing_s=1.0, kept=(3, 4, 5), looked=looked)
+    assert len(looked) == 12
+    # Once one is screened, no longer than screening may take.
+    cuts[0], looked = ("a", 3, *SURELY), []
+    found = screened_of(monkeypatch, [*wholes, *cuts], budget_s=30.0, pricing_s=1.0, kept=(3, 4, 5), looked=looked)
+    assert found == [("a", 3)]
+    assert len(looked) <= 30 * SCREENING_SHARE
 
 
 def test_a_cut_that_no_network_can_be_made_of_is_left_out(monkeypatch):

@@ -11,11 +11,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from autobackbone.choosing import name_of, scored_on
+from autobackbone.choosing import beyond_limits, name_of, scored_on
 from autobackbone.errors import MetricError, RunError
 from autobackbone.metrics import paired_interval, scale_of, score, shown, to_maximised
 from autobackbone.optimism import unconfirmed
-from autobackbone.records import Trial, counted
+from autobackbone.records import Limits, Trial, counted
 from autobackbone.replaying import going_on
 from autobackbone.reports.seen import RunSeen, Said, said_part
 from autobackbone.showing import harmless
@@ -72,7 +72,10 @@ def _asked(seen: RunSeen) -> Iterator[str]:
     )
     limits = [f"{name} {value:g}" for name, value in seen.facts["limits"].items() if value is not None]
     if limits:
-        yield f"Whatever broke a limit was left out: {', '.join(limits)}."
+        of_run = Limits(**seen.facts["limits"])
+        is_kept = any(beyond_limits(trial, of_run) is None for trial in seen.finished)
+        left_out = "what breaks one was left out" if is_kept else "nothing that was tried keeps them"
+        yield f"There were limits: {', '.join(limits)}; {left_out}."
 
 
 def _considered(seen: RunSeen) -> Iterator[str]:

@@ -49,7 +49,7 @@ def climb(search: Search) -> int:
         while True:
             trials = without_hopeless(search, flights.numbers)
             # An earlier sitting says nothing of backbones that were added since.
-            growth = None if is_told or n_begun < _FEWEST_BEGUN else recent_growth(trials, search.sign)
+            growth = None if is_told or n_begun < _FEWEST_BEGUN else recent_growth(search.rivals(trials), search.sign)
             if growth is not None and growth < LEAST_GROWTH:
                 is_told, is_settled = True, search.stop_early
                 search.say(_hardly_worth(growth, is_stopping=search.stop_early))

@@ -148,10 +148,14 @@ def has_pixels(shop: Workshop, image_size: ImageSize) -> bool:
 
 
 def rough_pass_seconds(shop: Workshop, body: Body) -> float:
-    """Seconds of a pass before a whole body is priced: scaled by published multiply-adds from a priced one."""
+    """Seconds of a pass before a whole body is priced: scaled by published multiply-adds from a priced one; 0 where
+    only first blocks were priced, which tell too little.
+    """
     if body in shop.priced:
         return pass_seconds(shop, shop.priced[body].latency)
-    known = next(body for body in shop.priced if body.n_blocks_kept is None)
+    known = next((body for body in shop.priced if body.n_blocks_kept is None), None)
+    if known is None:
+        return 0.0
     return pass_seconds(shop, shop.priced[known].latency) * gmacs_of(shop, body) / gmacs_of(shop, known)
 
 

@@ -24,6 +24,7 @@ from autobackbone.errors import (
     TrialMemoryError,
     WeightsError,
 )
+from autobackbone.latency.forward import preparing_s
 from autobackbone.latency.target import describe
 from autobackbone.memory import memory_errors_translated
 from autobackbone.metrics import aligned, to_maximised
@@ -41,6 +42,7 @@ from autobackbone.search.pricing import (
     pass_seconds,
     price,
     priced_within_limits,
+    pricing_s,
     reading_s,
     rough_pass_seconds,
     surely_breaks,
@@ -216,9 +218,9 @@ def _first_bodies(shop: Workshop, order: deque[Body], ends: _Ends) -> Iterator[B
     """
     left_s = shop.clock.left_s()
     while order and not shop.heads:
-        yield order.popleft()
         if shop.clock.left_s() <= 0 and shop.priced:
             return
+        yield order.popleft()
         if not shop.heads and (not order or shop.clock.left_s() < (1 - _SHORT_SHARE) * left_s):
             for body in chain(_cuts_beyond_limits(shop, ends), _postponed(shop, ends)):
                 yield body
@@ -227,8 +229,12 @@ def _first_bodies(shop: Workshop, order: deque[Body], ends: _Ends) -> Iterator[B
 
 
 def _postponed(shop: Workshop, ends: _Ends) -> Iterator[Body]:
-    """What only may keep the limits and is not screened yet."""
-    yield from [body for body in ends.postponed if body not in shop.heads]
+    """What only may keep the limits and is not screened yet, while there is time to price it."""
+    for body in list(ends.postponed):
+        if not _has_time_to_price(shop, ends):
+            return
+        if body not in shop.heads:
+            yield body
 
 
 def _cuts_beyond_limits(shop: Workshop, ends: _Ends) -> Iterator[Body]:
@@ -239,9 +245,18 @@ def _cuts_beyond_limits(shop: Workshop, ends: _Ends) -> Iterator[Body]:
     for priced in sorted(beyond, key=lambda one: one.latency.p50_ms):
         for n_kept in reversed(shop.space.kept.get(priced.backbone, ())):
             body = priced.body._replace(n_blocks_kept=n_kept)
+            if not _has_time_to_price(shop, ends):
+                return
             if body not in shop.heads and body not in ends.cut and shop.stores.features(body) is None:
                 ends.cut.add(body)
                 yield body
+
+
+def _has_time_to_price(shop: Workshop, ends: _Ends) -> bool:
+    """Whether a body may still be measured; while nothing is screened, as long as the run has time."""
+    if shop.clock.left_s() <= 0:
+        return False
+    return not shop.heads or ends.allow(pricing_s(shop) + preparing_s(shop.target))
 
 
 def _keeps_limits(shop: Workshop, body: Body) -> bool:

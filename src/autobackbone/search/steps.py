@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 import optuna
 
+from autobackbone.choosing import within_limits
 from autobackbone.errors import EpochTooLongError, TrialError
-from autobackbone.records import Candidate, Evaluator, Training, Trial
+from autobackbone.records import Candidate, Evaluator, Limits, Training, Trial
 from autobackbone.search.fitting import Fitting
 from autobackbone.search.leaving import N_IN_A_ROW, Failures
 from autobackbone.search.legs import NextLeg, View, candidate_of, curve_of, curves_of
@@ -43,6 +44,7 @@ class Search:
         n_at_once: how many legs may be trained side by side now; no more than at first are.
         first: candidates that are tried before all others, as far as what they stand on is screened.
         is_awaiting: whether what some of these stand on is still to be screened.
+        limits: what breaks them stops nothing, while anything keeps them.
     """
 
     study: optuna.Study
@@ -59,6 +61,12 @@ class Search:
     n_at_once: Callable[[], int] = lambda: 1
     first: Sequence[Candidate] = ()
     is_awaiting: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+    def rivals(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Of all trials those that others are held against, and what pauses."""
+        keeping = {trial.number for trial in within_limits(trials, self.limits)}
+        return [trial for trial in trials if trial.number in keeping or trial.is_paused]
 
     @property
     def sign(self) -> float:
@@ -102,7 +110,7 @@ State = Literal["running", "finished", "stopped", "failed"]
 def view(search: Search, trials: Sequence[Trial], flying: Collection[int] = ()) -> View:
     """What is known now of all trials, for who decides what goes on; what is flying does not wait for that."""
     return View(
-        curves=curves_of(trials, search.sign),
+        curves=curves_of(search.rivals(trials), search.sign),
         paused={t.number: candidate_of(t) for t in trials if t.is_paused and t.number not in flying},
         n_epochs=search.evaluator.n_epochs,
         expected_s=search.expected_s,
@@ -224,7 +232,7 @@ def _note_failure(search: Search, candidate: Candidate, error: TrialError) -> No
 def without_hopeless(search: Search, flying: Collection[int] = ()) -> list[Trial]:
     """All trials; those that pause without hope are stopped, save what is flying."""
     trials = read_trials(search.study)
-    standing = Standing(curves_of(trials, search.sign))
+    standing = Standing(curves_of(search.rivals(trials), search.sign))
     paused = [trial for trial in trials if trial.is_paused and trial.number not in flying]
     hopeless = [trial for trial in paused if standing.is_hopeless(curve_of(trial, search.sign))]
     for trial in hopeless:

@@ -14,7 +14,7 @@ from typing import Any, cast, get_args
 from autobackbone.choosing import front_of
 from autobackbone.errors import RunError
 from autobackbone.metrics import metric_for
-from autobackbone.records import Body, Candidate, ImageSize, Task, Trial, is_number
+from autobackbone.records import Body, Candidate, ImageSize, Limits, Task, Trial, is_number
 from autobackbone.runfolder import RunFolder
 from autobackbone.search.extras import NUMBERS, WORDS
 from autobackbone.search.legs import candidate_of
@@ -113,7 +113,7 @@ def read_warm_start(path: Path, server: Server | None = None) -> WarmStart:
     study = load_study(place_of_run(run, facts, server))
     # Which way is better is all that a front needs; the run's own metric may be code.
     metric = metric_for("accuracy" if is_maximised(study) else "log_loss", n_outputs=2)
-    front = front_of(read_sound_trials(study), metric)
+    front = front_of(read_sound_trials(study), metric, Limits(**facts["limits"]))
     if not front:
         raise RunError(
             f"warm_start is a run that has found something: no trial of {str(path)!r} has finished. Go on with it "
