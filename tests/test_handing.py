@@ -128,3 +128,12 @@ def test_a_run_keeps_what_changes_its_trainings(random_weights, tmp_path):
     assert len(list((tmp_path / "told").iterdir())) == n_told  # loggers are said again, or there are none
     with pytest.raises(RunError, match=r"was begun with .*trainer_kwargs={.*gradient_clip_val.*\(now {}\)"):
         select_backbone(dataset, Budget(n_trials=1), backbones=TINY, image_sizes=32, run_dir=run, **given)
+
+
+def test_a_module_that_imports_only_when_it_is_asked_is_told_like_any_other(tmp_path, monkeypatch):
+    (tmp_path / "asks_first.py").write_text("def __getattr__(name):\n    import no_such_module_at_all\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        ArgumentError, match=r"'asks_first:make' cannot be imported: No module named 'no_such_module_at"
+    ):
+        Made(factory="asks_first:make").found()

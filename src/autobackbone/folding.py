@@ -80,6 +80,7 @@ def cross_validate(shop: Workshop, front: Sequence[Trial], runner: Runner, *, le
     folds = Folds.of(shop.bundle, shop.seed)
     if folds is None:
         return
+    front = [trial for trial in front if _is_scorable(shop, trial)]
     n_repeats = 1 if left_s() == math.inf else N_REPEATS
     done = {trial.number: _n_repeats(shop, trial) for trial in front}
     if min(done.values(), default=n_repeats) >= n_repeats:
@@ -98,7 +99,6 @@ def cross_validate(shop: Workshop, front: Sequence[Trial], runner: Runner, *, le
                     shop.reporter.say(f"trial {trial.number} is not scored by folds: {lack}")
                 continue
             try:
-                _require_fitted_on_all(trial)
                 bench = bench or _Bench.of(shop, runner, repeat)
                 _score_one(shop, bench, trial, None if own_s == math.inf else time.monotonic() + own_s)
             except (TrialError, MetricError) as error:
@@ -109,11 +109,11 @@ def cross_validate(shop: Workshop, front: Sequence[Trial], runner: Runner, *, le
             _tell_score(shop, trial.number)
 
 
-def _require_fitted_on_all(trial: Trial) -> None:
+def _is_scorable(shop: Workshop, trial: Trial) -> bool:
     if not is_fitted_on_all(trial):
-        raise TrialError(
-            "its own head was fitted on a part of the training pictures, and those of folds would be better"
-        )
+        why = "its own head was fitted on a part of the training pictures, and those of folds would be better"
+        shop.reporter.say(f"trial {trial.number} is not scored by folds: {why}")
+    return is_fitted_on_all(trial)
 
 
 def judged(shop: Workshop, front: Sequence[Trial]) -> Judged:

@@ -104,6 +104,8 @@ class Made:
             hint = f"Did you mean {f'{module}:{close[0]}'!r}?" if close else f"{wanted}."
             # Alone: what attrgetter says of it is the same once more.
             raise ArgumentError(f"{self.factory!r} cannot be imported: {module} has no {name!r}. {hint}") from None
+        except Exception as error:  # of a module that imports only when it is asked
+            raise ArgumentError(f"{self.factory!r} cannot be imported: {error}. {wanted}.") from error
         if not callable(found):
             raise ArgumentError(f"{self.factory!r} is {found!r}. Give the name of a function or a class.")
         return found

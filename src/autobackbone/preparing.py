@@ -209,6 +209,7 @@ def _spooling(
         seconds=seconds,
         n_most=None if known is None else known.n_streamed,
         on_progress=on_streamed,
+        is_known=known is not None,
     )
 
 

@@ -342,7 +342,7 @@ def recorded_bundle(
             "frame or arrays can only be given in Python."
         )
     preparation = Preparation.from_json(facts["preparation"])
-    spooling = Spooling(folder=cache_dir / "spool", n_most=facts.get("n_streamed"))
+    spooling = Spooling(folder=cache_dir / "spool", n_most=facts.get("n_streamed"), is_known=True)
     found = find(given, preparation.channels, task=facts["task"], label=facts.get("label"), spooling=spooling)
     pictures = trialfiles.read_pictures(run)
     place = {printable(name): index for index, name in enumerate(found.source.names)}

@@ -57,6 +57,13 @@ class Averaging(Tiny):
         return super().forward(x - x.mean(0, keepdim=True))
 
 
+class Undefined(Tiny):
+    """Answers no number."""
+
+    def forward(self, x):
+        return super().forward(x) * torch.log(torch.tensor(-1.0))
+
+
 class Rounding(Tiny):
     """Answers to a picture beside others what differs by much of rounding, as a deep network of random weights may."""
 

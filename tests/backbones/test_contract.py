@@ -262,6 +262,7 @@ def test_a_name_that_a_run_has_noted_stands_for_it_in_a_table():
         ("a_tensor", "gives a torch.nn.Module; Tensor came"),
         ("frozen", "has no parameter to train before its head"),
         ("Averaging", "must be the same alone and beside others"),
+        ("Undefined", "to random pictures must be numbers; NaN or infinity came"),
         ("Dividing", r"must take pictures .*; ZeroDivisionError came: .*image_size= right"),
         ("Dumb", r"; AssertionError came, and said nothing\. Is image_size= right"),
         ("Single", r"that copy\.deepcopy can copy; RuntimeError came: "),

@@ -177,7 +177,7 @@ def test_a_class_that_came_too_late_to_train_on_is_told_with_the_reason():
 
 
 def test_a_first_picture_that_comes_too_late_is_no_empty_iterable():
-    with pytest.raises(DataError, match=r"no picture of endless came within 0\.0 s\. Give more time"):
+    with pytest.raises(DataError, match=r"the first picture of endless took longer than the 0\.0 s that"):
         find(endless, None, spooling=Spooling(seconds=0.001))
 
 

@@ -66,12 +66,14 @@ class Spooling:
         seconds: after which no more are taken; `None` for no limit.
         n_most: how many are taken at most; `None` for all; of a dict of splits by part, a part that is not named whole.
         on_progress: called with the number of pictures so far, now and then.
+        is_known: whether the same has been gone through before, and came to an end where `n_most` sets none.
     """
 
     folder: Path | None = None
     seconds: float | None = None
     n_most: NMost = None
     on_progress: Callable[[int], None] | None = None
+    is_known: bool = False
 
     def of_part(self, name: str, seconds: float | None) -> Spooling:
         """The same for one part of a dict of splits, which may take so many seconds."""
@@ -225,7 +227,10 @@ def spool(pairs: Iterator[tuple[Any, Any]], spooling: Spooling, name: str) -> Sp
             labels.append(plain(label))
             watch.look(len(ends), file)
     if not ends and is_cut:
-        raise DataError(f"no picture of {name} came within {spooling.seconds:,.1f} s. Give more time.")
+        raise DataError(
+            f"the first picture of {name} took longer than the {spooling.seconds:,.1f} s that there were for reading. "
+            "Give more time."
+        )
     if not ends:
         raise DataError(
             f"{_FORM}; {name} gave none. What can be gone through only once is empty afterwards: give a function that "
@@ -379,7 +384,8 @@ class _Watch:
         _check_disk(file, self.folder)
         if self.spooling.on_progress is not None:
             self.spooling.on_progress(n)
-        is_bounded = self.spooling.seconds is not None or self.spooling.n_most is not None
+        given = self.spooling
+        is_bounded = given.is_known or given.seconds is not None or given.n_most is not None
         if not is_bounded and not self.is_warned and self.told - self.begun > _LONG_S:
             self.is_warned = True
             _warn_of_no_end(n, self.name)

@@ -12,8 +12,9 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from autobackbone.backbones.licences import licence_note
 from autobackbone.backbones.names import pretrained_cfg
-from autobackbone.choosing import name_of
+from autobackbone.choosing import as_they_stand, name_of, scored_on
 from autobackbone.errors import ArgumentError
+from autobackbone.judging import has_folds
 from autobackbone.metrics import Metric, shown
 from autobackbone.records import Task, Trial, shown_megabytes
 from autobackbone.reports.seen import RunSeen
@@ -151,7 +152,9 @@ def _listed(classes: tuple[str, ...]) -> str:
 
 def _scores(seen: RunSeen, trial: Trial) -> str:
     metric, name = seen.metric, _plain(seen.metric.name)
-    lines = [f"- Validation part, by which it was chosen: {name} {_with_error(metric, trial.score, trial.score_se)}"]
+    is_by_it = seen.chosen is not None and seen.chosen.number == trial.number and not has_folds(seen.front)
+    part = "Validation part, by which it was chosen" if is_by_it else "Validation part"
+    lines = [f"- {part}: {name} {_with_error(metric, trial.score, trial.score_se)}{scored_on(trial)}"]
     if trial.fold_score is not None:
         lines.append(f"- By folds: {name} {_with_error(metric, trial.fold_score, trial.fold_se)}")
     if trial.test_score is not None and trial.test_score_low is not None and trial.test_score_high is not None:
@@ -173,9 +176,9 @@ def _with_error(metric: Metric, score: float | None, error: float | None) -> str
 
 def _front(seen: RunSeen, trial: Trial) -> str:
     rows = [f"| | network | latency, ms | {_plain(seen.metric.name)} | MB |", "|---|---|---|---|---|"]
-    for one in seen.front:
+    for one in as_they_stand(seen.front) if has_folds(seen.front) else seen.front:
         mark = "this" if one.number == trial.number else ""
-        score = "" if one.score is None else shown(seen.metric, one.score)
+        score = "" if one.score is None else f"{shown(seen.metric, one.score)}{scored_on(one)}"
         latency = "" if one.latency_ms is None else f"{one.latency_ms:.2f}"
         megabytes = "" if one.megabytes is None else shown_megabytes(one.megabytes)
         rows.append(f"| {mark} | {_plain(name_of(one))} | {latency} | {score} | {megabytes} |")
