@@ -217,9 +217,11 @@ def _first_bodies(shop: Workshop, order: deque[Body], ends: _Ends) -> Iterator[B
     whatever may keep them.
     """
     left_s = shop.clock.left_s()
+    has_begun = False  # one is tried however little time there is
     while order and not shop.heads:
-        if shop.clock.left_s() <= 0 and shop.priced:
+        if has_begun and shop.clock.left_s() <= 0 and shop.priced:
             return
+        has_begun = True
         yield order.popleft()
         if not shop.heads and (not order or shop.clock.left_s() < (1 - _SHORT_SHARE) * left_s):
             for body in chain(_cuts_beyond_limits(shop, ends), _postponed(shop, ends)):
