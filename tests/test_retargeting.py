@@ -141,7 +141,7 @@ def test_a_search_takes_its_latencies_from_a_table(asked, tmp_path):
     assert len(noted["timings"]) == 4
     went_on = found.more(Budget(n_trials=1), dataset=dataset, cache_dir=asked["cache_dir"], progress=False)
     assert len(went_on.trials) > len(found.trials)
-    assert "Timing(backbone=" in found.reproduce()
+    assert "Target.from_json(" in found.reproduce()
 
 
 def test_a_table_without_what_is_asked_for_is_told_before_anything(asked, tmp_path):
