@@ -334,11 +334,10 @@ def export(
     if form == "onnx":
         precision: Literal["float32", "int8"] = "int8" if int8 else "float32"
         exported = selection.to_onnx(path, trial, with_preprocessing=preprocessing, precision=precision, dataset=data)
+    elif form == "timm":
+        exported = selection.to_timm(path, trial, model_card=model_card)
     else:
-        is_timm = form == "timm"
-        exported = (
-            selection.to_timm(path, trial, model_card=model_card) if is_timm else selection.to_torch_export(path, trial)
-        )
+        exported = selection.to_torch_export(path, trial)
     typer.echo(harmless(str(exported)))
 
 
