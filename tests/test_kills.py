@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -301,6 +302,12 @@ def test_what_ends_at_its_rung_is_scored_as_its_files_are(search, tmp_path, monk
 
     def die(study, facts, **ending):
         if len(facts.rung_scores) == 2:
+            # A second epoch that is no better leaves the first one's files; these are better on any machine.
+            file = max((tmp_path / "run" / "trials").glob("*/validation.npy"))
+            table = pd.read_csv(tmp_path / "run" / "pictures.csv")
+            said, names = np.load(file), sorted(set(table["label"]))
+            labels = [names.index(label) for label in table.loc[table["part"] == "validation", "label"]]
+            np.save(file, 0.5 * said + 0.5 * np.eye(len(names), dtype=np.float32)[labels])
             raise KeyboardInterrupt
         record(study, facts, **ending)
 
