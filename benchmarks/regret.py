@@ -30,7 +30,7 @@ from autobackbone.choosing import choose, compared_to_top, front_of, tolerated_l
 from autobackbone.latency.measure import measure_together
 from autobackbone.latency.target import resolve
 from autobackbone.metrics import Metric, metric_for, score, standard_error, to_maximised
-from autobackbone.records import Body, Target, Task, Trial
+from autobackbone.records import Body, Limits, Target, Task, Trial
 
 METRICS: dict[Task, tuple[str, ...]] = {
     "classification": ("accuracy", "log_loss"),
@@ -124,7 +124,7 @@ def _rows(pool: Pool, latencies: Mapping[Body, float], metric: Metric, n: int, n
     for _ in range(n_draws):
         rows = rng.integers(0, len(pool.labels), n)
         labels, said = pool.labels[rows], {k: option.predictions[rows] for k, option in enumerate(pool.options)}
-        front = front_of(_trials(pool.options, said, labels, latencies, metric), metric)
+        front = front_of(_trials(pool.options, said, labels, latencies, metric, Limits()), metric, Limits())
         draw = Draw(front=front, said=said, labels=labels, metric=metric)
         sizes.append(len(front))
         for name, rule in RULES.items():
@@ -279,7 +279,7 @@ def _against(facts: Sequence[Mapping[str, Any]]) -> Against:
         )
         for k, cell in cells.items()
     ]
-    chosen = Draw(front=front_of(trials, metric), said=said, labels=labels, metric=metric).ours()
+    chosen = Draw(front=front_of(trials, metric, Limits()), said=said, labels=labels, metric=metric).ours()
     searches = [fact["search"]["choice"] for fact in facts[1:]]
     return Against(
         grid=(_name(chosen), cells[chosen.number]["test"], _latency(chosen)),

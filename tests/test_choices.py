@@ -12,6 +12,7 @@ from autobackbone.choosing import choose, front_of
 from autobackbone.errors import ArgumentError, LimitsError, RunError
 from autobackbone.metrics import metric_for
 from autobackbone.pareto import front_mask
+from autobackbone.records import Limits
 
 METRICS = st.sampled_from([ACCURACY, LOSS])
 latencies = st.sampled_from([1.0, 1.1, 2.0, 4.0, 8.0])
@@ -43,7 +44,7 @@ def better(metric, score, other):
 
 @given(trials(), METRICS)
 def test_accuracy_and_speed_are_the_two_ends_of_the_front(tried, metric):
-    front = front_of(tried, metric)
+    front = front_of(tried, metric, Limits())
     top, fast = picked("accuracy", front, metric), picked("speed", front, metric)
     assert not any(better(metric, one.score, top.score) for one in front)
     assert all(top.latency_ms <= one.latency_ms for one in front if one.score == top.score)
@@ -53,7 +54,7 @@ def test_accuracy_and_speed_are_the_two_ends_of_the_front(tried, metric):
 
 @given(trials(), METRICS)
 def test_the_knee_is_on_the_front_and_is_what_balanced_means(tried, metric):
-    front = front_of(tried, metric)
+    front = front_of(tried, metric, Limits())
     knee = knee_of(front, metric)
     sign = 1 if metric.is_higher_better else -1
     on_front = front_mask([sign * one.score for one in tried], [one.latency_ms for one in tried])
@@ -63,7 +64,7 @@ def test_the_knee_is_on_the_front_and_is_what_balanced_means(tried, metric):
 
 @given(trials(), st.sampled_from([0.0, 0.5, 10.0]))
 def test_what_trains_fastest_is_as_good_as_the_top_and_none_so_good_is_quicker(tried, tolerance):
-    front = front_of(tried, ACCURACY)
+    front = front_of(tried, ACCURACY, Limits())
     quick = picked("training_speed", front, tolerance=tolerance)
     top = picked("accuracy", front)
     n_wrong = round(200 * (top.score - quick.score))
@@ -76,7 +77,7 @@ def test_what_trains_fastest_is_as_good_as_the_top_and_none_so_good_is_quicker(t
 def test_of_two_that_tie_within_noise_the_slower_may_be_quicker_to_train():
     slow = replace(sized(0, 0.9, 1.1, 1, train_seconds=1.0), latency_noise_ms=0.1)
     fast = replace(sized(1, 0.9, 1.0, 1, train_seconds=9.0), latency_noise_ms=0.1)
-    front = front_of([slow, fast], ACCURACY)
+    front = front_of([slow, fast], ACCURACY, Limits())
     assert len(front) == 2
     assert picked("training_speed", front).number == 0
     assert picked("speed", front).number == 1
@@ -134,7 +135,7 @@ def test_a_limit_that_is_no_number_above_0_is_named(name, value):
 
 @given(trials(), METRICS, st.integers(90, 200))
 def test_the_fastest_that_is_good_enough_is_good_enough_and_the_fastest(tried, metric, wanted):
-    front, score = front_of(tried, metric), wanted / 200
+    front, score = front_of(tried, metric, Limits()), wanted / 200
     good = [one for one in front if one.score == score or better(metric, one.score, score)]
     if good:
         fastest = fastest_at_least(front, score, metric)

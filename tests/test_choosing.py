@@ -15,6 +15,7 @@ from autobackbone.choosing import (
     front_line,
     front_of,
     is_beaten_for_good,
+    keeping,
     mark_front,
     name_of,
     on_one_scale,
@@ -23,7 +24,7 @@ from autobackbone.choosing import (
     trial_line,
     with_caution,
 )
-from autobackbone.errors import ArgumentError, LimitsError, RunError
+from autobackbone.errors import LimitsError, RunError
 from autobackbone.metrics import metric_for, score
 from autobackbone.records import Limits, Trial
 
@@ -60,7 +61,7 @@ def test_what_breaks_a_limit_takes_nobodys_place_on_the_front():
     # Within its noise it is as fast as the one that keeps the limit, and it is better.
     over, within = trial(0, 0.9, 3.76, noise=0.95), trial(1, 0.8, 2.9)
     limits = Limits(latency_ms=3)
-    assert [one.number for one in front_of([over, within], ACCURACY)] == [0]
+    assert [one.number for one in front_of([over, within], ACCURACY, Limits())] == [0]
     assert [one.number for one in front_of([over, within], ACCURACY, limits)] == [1]
     # Where nothing keeps the limit, the front tells how near it is.
     assert [one.number for one in front_of([over, replace(within, state="failed", score=None)], ACCURACY, limits)] == [
@@ -71,9 +72,9 @@ def test_what_breaks_a_limit_takes_nobodys_place_on_the_front():
 
 def test_only_finished_trials_are_on_the_front_and_all_trials_stay():
     trials = [trial(0, 0.9, 5.0), trial(1, None, 1.0, state="failed"), trial(2, 0.8, 6.0), trial(3, 0.7, 2.0)]
-    marked = mark_front(trials, ACCURACY)
+    marked = mark_front(trials, ACCURACY, Limits())
     assert [one.on_front for one in marked] == [True, False, False, True]
-    assert [one.number for one in front_of(trials, ACCURACY)] == [3, 0]
+    assert [one.number for one in front_of(trials, ACCURACY, Limits())] == [3, 0]
 
 
 points = st.tuples(st.integers(0, 4), st.sampled_from([1.0, 1.1, 1.2, 1.3, 2.0]), st.sampled_from([0.0, 0.06, 0.2]))
@@ -86,24 +87,24 @@ def test_what_is_beaten_for_good_never_comes_back(rows):
     for n in range(1, len(trials) + 1):
         seen = trials[:n]
         gone |= {one.number for one in seen if is_beaten_for_good(one, seen, ACCURACY)}
-        assert not gone & {one.number for one in front_of(seen, ACCURACY)}
+        assert not gone & {one.number for one in front_of(seen, ACCURACY, Limits())}
 
 
 def test_a_trial_that_left_the_front_may_come_back():
     trials = [trial(0, 0.80, 10.0, noise=0.2), trial(1, 0.85, 10.3, noise=0.2), trial(2, 0.90, 10.6, noise=0.2)]
-    assert [one.number for one in front_of(trials[:2], ACCURACY)] == [1]
+    assert [one.number for one in front_of(trials[:2], ACCURACY, Limits())] == [1]
     assert not is_beaten_for_good(trials[0], trials[:2], ACCURACY)
-    assert 0 in [one.number for one in front_of(trials, ACCURACY)]
+    assert 0 in [one.number for one in front_of(trials, ACCURACY, Limits())]
 
 
 def test_a_score_of_a_part_of_the_pictures_counts_only_while_there_is_no_other():
     lucky = replace(trial(0, 1.0, 1.0), extras={"scored_share": 0.1})
-    assert front_of([lucky], ACCURACY)
-    assert [one.number for one in front_of([lucky, trial(1, 0.8, 2.0)], ACCURACY)] == [1]
+    assert front_of([lucky], ACCURACY, Limits())
+    assert [one.number for one in front_of([lucky, trial(1, 0.8, 2.0)], ACCURACY, Limits())] == [1]
 
 
 def test_a_loss_is_better_when_lower():
-    assert [one.number for one in front_of([trial(0, 0.9, 5.0), trial(1, 0.5, 5.0)], LOSS)] == [1]
+    assert [one.number for one in front_of([trial(0, 0.9, 5.0), trial(1, 0.5, 5.0)], LOSS, Limits())] == [1]
 
 
 def choice(rights, latencies, tolerance):
@@ -190,20 +191,22 @@ def test_pictures_that_one_of_two_did_not_reach_are_compared_by_neither():
 
 def test_a_limit_of_latency_takes_the_most_accurate_inside_it():
     front = [trial(0, 0.7, 1.0), trial(1, 0.8, 2.0), trial(2, 0.9, 3.0)]
-    assert choose_under(front, 2.5, ACCURACY).trial.number == 1
+    assert choose_under(keeping(front, Limits(latency_ms=2.5)), 2.5, ACCURACY).trial.number == 1
     with pytest.raises(LimitsError, match=r"within 0.5 ms; the fastest takes 1.00 ms"):
-        choose_under(front, 0.5, ACCURACY)
+        keeping(front, Limits(latency_ms=0.5))
 
 
-@pytest.mark.parametrize("latency_ms", [None, "fast", True, 0, -2.0, math.nan])
-def test_a_limit_that_is_no_time_is_named(latency_ms):
-    with pytest.raises(ArgumentError, match=f"latency_ms must be milliseconds above 0, not {latency_ms!r}. Without"):
-        choose_under([trial(0, 0.7, 1.0)], latency_ms, ACCURACY)
+def test_a_limit_of_latency_that_is_kept_does_not_hide_one_that_is_broken():
+    front = [replace(trial(0, 0.7, 1.0), n_params=900), replace(trial(1, 0.8, 2.0), n_params=90)]
+    assert [one.number for one in keeping(front, Limits(latency_ms=3, n_params=100))] == [1]
+    with pytest.raises(LimitsError, match=r"keeps the limits; of the fastest, n_params 900 is above the limit of 80\."):
+        keeping(front, Limits(latency_ms=3, n_params=80))
+    assert keeping([], Limits(latency_ms=3)) == []
 
 
 def test_a_limit_may_be_any_number():
     for limit in (3, np.float32(3), np.int64(3), math.inf):
-        assert choose_under([trial(0, 0.7, 1.0)], limit, ACCURACY).trial.number == 0
+        assert keeping([trial(0, 0.7, 1.0)], Limits(latency_ms=limit))
 
 
 def test_without_a_finished_trial_there_is_nothing_to_choose():
@@ -256,15 +259,15 @@ def test_what_is_beaten_for_good_is_so_however_other_bodies_drift(rows, drift):
                 other if other.body == one.body else replace(other, latency_ms=other.latency_ms * drift)
                 for other in trials
             ]
-            assert one.number not in {other.number for other in front_of(drifted, ACCURACY)}
+            assert one.number not in {other.number for other in front_of(drifted, ACCURACY, Limits())}
 
 
 def test_scores_by_folds_make_the_front_where_there_are_some():
     slow, fast = trial(0, 0.9, 9.0), trial(1, 0.8, 5.0)
     folded = [replace(slow, fold_score=0.7, fold_se=0.02), replace(fast, fold_score=0.75, fold_se=0.01)]
-    assert [one.number for one in front_of([slow, fast], ACCURACY)] == [1, 0]
-    assert [one.number for one in front_of(folded, ACCURACY)] == [1]
-    assert [one.score for one in front_of(folded, ACCURACY)] == [0.8]  # its own score stays
+    assert [one.number for one in front_of([slow, fast], ACCURACY, Limits())] == [1, 0]
+    assert [one.number for one in front_of(folded, ACCURACY, Limits())] == [1]
+    assert [one.score for one in front_of(folded, ACCURACY, Limits())] == [0.8]  # its own score stays
     assert [(one.score, one.score_se) for one in as_they_stand(folded)] == [(0.7, 0.02), (0.75, 0.01)]
     assert as_they_stand([slow]) == [slow]
 
@@ -273,10 +276,10 @@ def test_a_validation_score_that_flatters_beats_no_score_by_folds():
     """The first is the better one on the same validation pictures; that folds make it less flattering is no loss."""
     folded = replace(trial(0, 0.66, 5.0), fold_score=0.56, fold_se=0.02)
     other = trial(1, 0.65, 5.0)
-    assert [one.number for one in front_of([folded, other], ACCURACY)] == [0]
+    assert [one.number for one in front_of([folded, other], ACCURACY, Limits())] == [0]
     assert [one.score for one in on_one_scale([folded, other])] == pytest.approx([0.56, 0.55])
     better = replace(other, score=0.67)
-    assert [one.number for one in front_of([folded, better], ACCURACY)] == [1]
+    assert [one.number for one in front_of([folded, better], ACCURACY, Limits())] == [1]
     assert on_one_scale([other]) == [other]
 
 
@@ -285,13 +288,13 @@ def test_a_fine_tuned_trial_without_folds_has_to_be_on_the_front_of_validation_s
     beats = replace(trial(0, 0.9, 5.0), n_unfrozen=2, fold_score=0.6)
     slower = replace(trial(2, 0.7, 9.0), fold_score=0.65)
     beaten = replace(trial(1, 0.8, 5.0), n_unfrozen=2)
-    assert [one.number for one in front_of([beats, beaten, slower], ACCURACY)] == [0, 2]
+    assert [one.number for one in front_of([beats, beaten, slower], ACCURACY, Limits())] == [0, 2]
     frozen = replace(beaten, n_unfrozen=0, lr=None)
-    assert [one.number for one in front_of([beats, frozen, slower], ACCURACY)] == [1, 2]
+    assert [one.number for one in front_of([beats, frozen, slower], ACCURACY, Limits())] == [1, 2]
     # Nor does it beat others: the second is the best that there is at its latency.
     gone = replace(trial(0, 0.90, 5.0), n_unfrozen=2)
     slow, fast = replace(trial(1, 0.92, 5.0), fold_score=0.85), replace(trial(2, 0.3, 1.0), fold_score=0.3)
-    assert [one.number for one in front_of([gone, slow, fast], ACCURACY)] == [2, 1]
+    assert [one.number for one in front_of([gone, slow, fast], ACCURACY, Limits())] == [2, 1]
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3), st.sampled_from([None, 0, 1, 2]), st.booleans())))
@@ -300,10 +303,10 @@ def test_there_is_a_front_wherever_a_trial_has_finished(facts):
         replace(trial(i, score / 4, float(ms)), fold_score=None if fold is None else fold / 4, n_unfrozen=int(tuned))
         for i, (score, ms, fold, tuned) in enumerate(facts)
     ]
-    assert bool(front_of(trials, ACCURACY)) == bool(trials)
+    assert bool(front_of(trials, ACCURACY, Limits())) == bool(trials)
     # One that everything beats in every way changes nothing.
     worst = trial(len(trials), -1.0, 9.0)
     if trials:
-        assert [one.number for one in front_of([*trials, worst], ACCURACY)] == [
-            one.number for one in front_of(trials, ACCURACY)
+        assert [one.number for one in front_of([*trials, worst], ACCURACY, Limits())] == [
+            one.number for one in front_of(trials, ACCURACY, Limits())
         ]

@@ -183,7 +183,7 @@ def test_frozen_networks_are_scored_by_folds_when_they_are_screened(search, monk
         assert one.fold_score < 1.0
         assert not np.array_equal(predictions[0], predictions[1])
     stood = as_they_stand(result.trials)
-    assert [one.number for one in result.front] == [one.number for one in front_of(stood, result.metric)]
+    assert [one.number for one in result.front] == [one.number for one in front_of(stood, result.metric, Limits())]
     assert all(one.test_score is not None for one in result.front)
     assert result.select("accuracy").fold_score == max(one.fold_score for one in result.trials)
     # What else is asked stands on the same scores.
@@ -342,5 +342,5 @@ def test_a_trial_that_has_folds_keeps_its_network(tmp_path):
     kept = {one.number for one in (folded, better, plain) if trialfiles.has_weights(run, one.number)}
     assert kept == {folded.number, better.number}
     unfolded = replace(better, fold_score=0.5)
-    front = front_of([folded, unfolded, plain], ACCURACY)
+    front = front_of([folded, unfolded, plain], ACCURACY, Limits())
     assert [one.number for one in front] == [folded.number]  # not the third, whose network is gone

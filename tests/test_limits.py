@@ -63,7 +63,7 @@ def test_a_run_of_which_nothing_keeps_the_limit_can_be_looked_at(unkept, tmp_pat
     assert "no trial of the front runs within 0.5 ms" in found.report(tmp_path / "r.html").read_text()
     assert found.plot().axes
     with pytest.raises(
-        LimitsError, match=r"Give the run more time.*higher latency_ms.*/run'\)\.more\(.*best_under\(0\.7\)"
+        LimitsError, match=r"Give the run more time.*higher limits.*/run'\)\.more\(.*best_under\(0\.7\)"
     ):
         _ = found.best
     with pytest.raises(LimitsError, match=r"within 0\.5 ms"):
@@ -80,6 +80,10 @@ def test_a_limit_of_the_slowest_passes_binds_the_choice_too(unkept):
     with pytest.raises(LimitsError, match=r"nothing that was tried keeps the limits; of the fastest, latency_p95_ms"):
         _ = found.best
     assert found.optimism is None
+    # A limit of latency that is kept hides none that is not.
+    file.write_text(json.dumps(facts | {"limits": facts["limits"] | {"latency_ms": 100, "n_params": 9}}))
+    with pytest.raises(LimitsError, match=r"of the fastest, n_params .* its front is what can be had without the"):
+        _ = open_run(unkept).best
     assert "There were limits: latency_p95_ms 0.5; nothing that was tried keeps them." in " ".join(
         found.explain().split()
     )

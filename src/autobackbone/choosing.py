@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autobackbone.errors import ArgumentError, LimitsError, RunError
+from autobackbone.errors import LimitsError, RunError
 from autobackbone.metrics import Metric, aligned, paired_loss, scale_of, to_maximised
 from autobackbone.pareto import front_mask, good_enough
 from autobackbone.records import Limits, Trial
@@ -40,14 +39,14 @@ class Choice:
     reason: str
 
 
-def mark_front(trials: Sequence[Trial], metric: Metric, limits: Limits | None = None) -> list[Trial]:
+def mark_front(trials: Sequence[Trial], metric: Metric, limits: Limits) -> list[Trial]:
     """The same trials, each knowing whether it is on the front: finished ones that no other beats on score and latency,
     on one scale; latencies within measured noise tie. What breaks a limit is not on it while anything keeps them all.
 
     A fine-tuned trial that has no score by folds has to be on the front of validation scores, too: what is not may have
     no network any more.
     """
-    finished = comparable(trials if limits is None else within_limits(trials, limits))
+    finished = comparable(within_limits(trials, limits))
     validated = _unbeaten(finished, metric)
     able = [t for t in finished if t.fold_score is not None or t.n_unfrozen == 0 or t.number in validated]
     on_front = _unbeaten(on_one_scale(able), metric)
@@ -128,7 +127,7 @@ def is_beaten_for_good(trial: Trial, others: Sequence[Trial], metric: Metric, *,
     return False
 
 
-def front_of(trials: Sequence[Trial], metric: Metric, limits: Limits | None = None) -> list[Trial]:
+def front_of(trials: Sequence[Trial], metric: Metric, limits: Limits) -> list[Trial]:
     """The front, fastest first."""
     front = [trial for trial in mark_front(trials, metric, limits) if trial.on_front]
     return sorted(front, key=lambda trial: (_latency(trial), -to_maximised(metric, _score(trial)), trial.number))
@@ -219,26 +218,33 @@ def tolerated_loss(metric: Metric, top_score: float, tolerance: float | None) ->
     return settled / 100 if metric.unit == "points" else settled
 
 
-def choose_under(front: Sequence[Trial], latency_ms: float, metric: Metric) -> Choice:
-    """The most accurate trial of the front within a latency.
+def keeping(front: Sequence[Trial], limits: Limits) -> Sequence[Trial]:
+    """Those of a front that keep all limits.
 
     Raises:
-        ArgumentError: `latency_ms` is no number above 0.
-        LimitsError: none is that fast.
+        LimitsError: none does; it names what the fastest one breaks.
+    """
+    broken = [beyond_limits(trial, limits) for trial in front]
+    kept = [trial for trial, why in zip(front, broken, strict=True) if why is None]
+    if kept or not front:
+        return kept
+    why = f"nothing that was tried keeps the limits; of the fastest, {broken[0]}"
+    fastest_ms = _latency(front[0])
+    if limits.latency_ms is not None and fastest_ms > limits.latency_ms:
+        why = f"no trial of the front runs within {limits.latency_ms:g} ms; the fastest takes {fastest_ms:.2f} ms"
+    raise LimitsError(
+        f"{why}. Give the run more time, if it was short, or search again with higher limits, smaller image_sizes or "
+        "other backbones."
+    )
+
+
+def choose_under(front: Sequence[Trial], latency_ms: float, metric: Metric) -> Choice:
+    """The most accurate trial of a front all of which keeps a limit of latency.
+
+    Raises:
         RunError: no trial has finished.
     """
-    if not isinstance(latency_ms, Real) or isinstance(latency_ms, bool) or not latency_ms > 0:
-        raise ArgumentError(
-            f"latency_ms must be milliseconds above 0, not {latency_ms!r}. Without a limit, take the best of the run."
-        )
-    fitting = [trial for trial in front if _latency(trial) <= latency_ms]
-    if front and not fitting:
-        raise LimitsError(
-            f"no trial of the front runs within {latency_ms:g} ms; the fastest takes {min(map(_latency, front)):.2f} "
-            "ms. Give the run more time, if it was short, or search again with a higher latency_ms, smaller "
-            "image_sizes or other backbones."
-        )
-    best = top_of(fitting, metric)
+    best = top_of(front, metric)
     reason = (
         f"{name_of(best)} has the best {metric.name} of the front within {latency_ms:g} ms ({_latency(best):.1f} ms)."
     )

@@ -570,8 +570,7 @@ def _chosen_first(shop: Workshop) -> list[Trial]:
     """The front: the chosen trial, then the best scores, so that a short clock leaves out what matters least."""
     front = front_of(shop.trials(), shop.metric, shop.limits)
     try:
-        limit_ms = shop.limits.latency_ms
-        chosen = judged(shop, front).choice(shop.metric, tolerance=shop.tolerance, limit_ms=limit_ms).trial.number
+        chosen = judged(shop, front).choice(shop.metric, tolerance=shop.tolerance, limits=shop.limits).trial.number
     except LimitsError:  # told at the end of the run
         chosen = None
     scores = {trial.number: to_maximised(shop.metric, trial.score or 0.0) for trial in on_one_scale(front)}

@@ -8,9 +8,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from autobackbone.choosing import Choice, Probabilities, choose, choose_under, scored_share, with_caution
+from autobackbone.choosing import Choice, Probabilities, choose, choose_under, keeping, scored_share, with_caution
 from autobackbone.metrics import Metric, aligned
-from autobackbone.records import Trial, counted
+from autobackbone.records import Limits, Trial, counted
 
 # Validation pictures of which one is a point and more.
 _FEW = 100
@@ -38,22 +38,23 @@ class Judged:
         scored = [replace(trial, score=trial.fold_score, score_se=trial.fold_se) for trial in front]
         return cls(front=scored, predictions=predictions, labels=labels, is_by_folds=True)
 
-    def choice(self, metric: Metric, *, tolerance: float | None, limit_ms: float | None = None) -> Choice:
+    def choice(self, metric: Metric, *, tolerance: float | None, limits: Limits) -> Choice:
         """The trial to use and the reason; its `score` is the one that it is judged by.
 
         Args:
             metric: that the scores are of.
             tolerance: as in `choose`.
-            limit_ms: of latency: then the most accurate within it; `None` for no limit.
+            limits: that it has to keep; with one of latency, it is the most accurate that does.
 
         Raises:
             RunError: no trial has finished.
-            LimitsError: none is that fast.
+            LimitsError: none keeps them.
         """
-        if limit_ms is not None:
-            choice = choose_under(self.front, limit_ms, metric)
+        front = keeping(self.front, limits)
+        if limits.latency_ms is not None:
+            choice = choose_under(front, limits.latency_ms, metric)
         else:
-            choice = choose(self.front, self.predictions, self.labels, metric, tolerance=tolerance)
+            choice = choose(front, self.predictions, self.labels, metric, tolerance=tolerance)
         choice = with_caution(choice, is_by_folds=self.is_by_folds)
         if not self.is_by_folds:
             return replace(choice, reason=f"{choice.reason}{self._by_what(choice.trial)}")

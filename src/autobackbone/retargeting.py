@@ -78,7 +78,7 @@ def repriced(
             continue
         say(f"{body}: {found[body].p50_ms:.2f} ms")
     priced = [_priced(trial, found, reasons, limits) for trial in trials]
-    front = list(dict.fromkeys(trial.body for trial in front_of(priced, metric)))
+    front = list(dict.fromkeys(trial.body for trial in front_of(priced, metric, limits)))
     if len(front) > 1 and settled.timings is None:
         networks = [(network_of(body), body.image_size) for body in front]
         beside = measure_together(networks, settled, seconds=_TOGETHER_S)

@@ -21,7 +21,6 @@ from autobackbone.choices import best_within, fastest_at_least, preferred
 from autobackbone.choosing import (
     Choice,
     as_they_stand,
-    beyond_limits,
     comparable,
     front_line,
     front_of,
@@ -205,23 +204,20 @@ class Selection:
             LimitsError: nothing on the front keeps the limits.
             RunError: no trial has finished.
         """
-        limit_ms = self._limits.latency_ms
-        broken = [beyond_limits(trial, self._limits) for trial in self.front]
-        if limit_ms is None and broken and None not in broken:
-            raise LimitsError(
-                f"nothing that was tried keeps the limits; of the fastest, {broken[0]}. What was tried is kept: "
-                f"open_run({str(self.path)!r}).more('10min') goes on. Allow more, or search again with smaller "
-                "image_sizes or other backbones."
-            )
         try:
-            judged = self._judged.choice(self.metric, tolerance=self._facts["tolerance"], limit_ms=limit_ms)
+            judged = self._judged.choice(self.metric, tolerance=self._facts["tolerance"], limits=self._limits)
         except LimitsError as error:
-            enough_ms = math.ceil(100 * min(trial.latency_ms or math.inf for trial in self.front)) / 100
-            raise LimitsError(
-                f"{error} What was tried is kept: open_run({str(self.path)!r}).more('10min') goes on, and its "
-                f"best_under({enough_ms:g}) is the best trial within {enough_ms:g} ms."
-            ) from None
+            raise LimitsError(f"{error} What was tried is kept: {self._what_is_left()}") from None
         return replace(judged, trial=self._trial(judged.trial.number))
+
+    def _what_is_left(self) -> str:
+        """What can be had of a run of which nothing keeps the limits."""
+        more = f"open_run({str(self.path)!r}).more('10min') goes on"
+        fastest_ms, limit_ms = self.front[0].latency_ms, self._limits.latency_ms
+        if limit_ms is None or fastest_ms is None or fastest_ms <= limit_ms:
+            return f"{more}, and its front is what can be had without the limits."
+        enough_ms = math.ceil(100 * fastest_ms) / 100
+        return f"{more}, and its best_under({enough_ms:g}) is the best trial within {enough_ms:g} ms."
 
     @cached_property
     def _choice_or_why(self) -> tuple[Choice | None, str]:
@@ -343,7 +339,7 @@ class Selection:
             backbones=self._reader.backbones,
             say=print if progress else lambda _: None,
         )
-        if not front_of(found.trials, self.metric):
+        if not front_of(found.trials, self.metric, found.limits):
             raise RunError(
                 f"no trial of {str(self.path)!r} can be used on {found.target_line}: "
                 f"{next((one.reason for one in found.trials if one.state == 'failed'), 'none has finished')}."

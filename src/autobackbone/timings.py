@@ -6,6 +6,7 @@ import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from glob import has_magic
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ _NEEDED = ("backbone", "height", "width", "latency_ms")
 _CUT, _P95, _NOISE = "n_blocks_kept", "latency_p95_ms", "latency_noise_ms"
 COLUMNS = ("file", "backbone", "height", "width", _CUT, "latency_ms", _P95, _NOISE)
 """Of a table that is to be filled in; more of them are passed over."""
-_GLOB_CHARACTERS = frozenset("*?[")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +153,7 @@ def _timing(row: Mapping[str, str | None], where: str) -> Timing:
     backbone = _cell(row, "backbone")
     if not backbone:
         raise TargetError(f"{where}: backbone is the full name of a network, and the cell is empty.")
-    if _GLOB_CHARACTERS & set(backbone):
+    if has_magic(backbone):
         raise TargetError(f"{where}: backbone is the full name of one network, and {backbone!r} is a glob of several.")
     return Timing(
         backbone=backbone,

@@ -13,6 +13,7 @@ import re
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
+from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "torchvision:"
 _SERVER: Final = "https://download.pytorch.org"
-_GLOB_CHARACTERS: Final = frozenset("*?[")
 # MNASNet refuses tensors without a version of their own, which safetensors cannot hold. timm has it, too.
 _LEFT_OUT: Final = "mnasnet*"
 # Whose children are blocks, not they themselves.
@@ -188,7 +188,7 @@ def resolve_torchvision(pattern: str) -> tuple[str, ...]:
         (('torchvision:alexnet.IMAGENET1K_V1',), ('torchvision:resnet18.IMAGENET1K_V1',))
     """
     asked, default = pattern.removeprefix(PREFIX), default_names()
-    if not _GLOB_CHARACTERS & set(asked):
+    if not has_magic(asked):
         if asked in default:
             return (default[asked],)
         if pattern in full_names():

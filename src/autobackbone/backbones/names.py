@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 from functools import cache
+from glob import has_magic
 from typing import TYPE_CHECKING
 
 import timm
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from timm.models import PretrainedCfg
 
-_GLOB_CHARACTERS = frozenset("*?[")
 # Shorter ones are part of too many names.
 _MIN_PART = 4
 
@@ -126,7 +126,7 @@ def _pretrained_set() -> frozenset[str]:
 
 
 def _resolve(pattern: str) -> Iterable[str]:
-    if _GLOB_CHARACTERS & set(pattern):
+    if has_magic(pattern):
         return _resolve_glob(pattern)
     if is_known(pattern):
         return (default_names().get(pattern, pattern),)

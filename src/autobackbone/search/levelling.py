@@ -51,7 +51,8 @@ def level(shop: Workshop) -> bool:
         or not is_beaten_for_good(stood, standing, shop.metric, drift=DRIFT)
     ]
     left_s = shop.clock.left_s()
-    fitting = [some for some in (near, front_of(trials, shop.metric)) if 0 < levelling_s(shop, some) <= left_s]
+    asked = (near, front_of(trials, shop.metric, shop.limits))
+    fitting = [some for some in asked if 0 < levelling_s(shop, some) <= left_s]
     if not fitting:
         return len({trial.body for trial in near}) == 1
     bodies = list(dict.fromkeys(trial.body for trial in fitting[0]))
@@ -70,7 +71,7 @@ def _measure(shop: Workshop, bodies: Sequence[Body]) -> bool:
         shop.reporter.say(f"latencies were not measured side by side: {error}")
         return False
     found = dict(zip(bodies, latencies, strict=True))
-    front = front_of([_with(trial, found) for trial in shop.rivals()], shop.metric)
+    front = front_of([_with(trial, found) for trial in shop.rivals()], shop.metric, shop.limits)
     lost = [one for one in front if one.n_unfrozen > 0 and not trialfiles.has_weights(shop.run, one.number)]
     if lost:
         shop.reporter.say(
