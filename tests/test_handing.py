@@ -126,6 +126,9 @@ def test_a_run_keeps_what_changes_its_trainings(random_weights, tmp_path):
     further = opened.more(Budget(n_trials=1), dataset=dataset, cache_dir=tmp_path / "cache", progress=False)
     assert sum(trial.n_unfrozen > 0 for trial in further.trials) == 2
     assert len(list((tmp_path / "told").iterdir())) == n_told  # loggers are said again, or there are none
+    if not torch.cuda.is_available():
+        with pytest.raises(ArgumentError, match=r"^strategy='fsdp' needs GPUs"):
+            opened.more(Budget(n_trials=2), dataset=dataset, devices_per_trial=2, strategy="fsdp", progress=False)
     with pytest.raises(RunError, match=r"was begun with .*trainer_kwargs={.*gradient_clip_val.*\(now {}\)"):
         select_backbone(dataset, Budget(n_trials=1), backbones=TINY, image_sizes=32, run_dir=run, **given)
 

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from torchmetrics import Metric as TorchMetric
 
+    from autobackbone.handing import Strategy
     from autobackbone.training.continuing import ContinuedTraining
 
 
@@ -517,6 +518,7 @@ class Selection:
         stop_early: bool = False,
         workers: int | None = None,
         devices_per_trial: int = 1,
+        strategy: Strategy = "ddp",
         callbacks: Any = None,
         loggers: Any = None,
         runner: RunnerRay | Literal["ray"] | None = None,
@@ -541,6 +543,7 @@ class Selection:
             stop_early: as for the search.
             workers: as for the search; a run does not keep it.
             devices_per_trial: the same; what paused on one number of devices goes on with any other.
+            strategy: as for the search, for several devices.
             callbacks: as for the search, where they are wanted again.
             loggers: the same.
             runner: the same.
@@ -575,6 +578,7 @@ class Selection:
             stop_early=stop_early,
             workers=workers,
             devices_per_trial=devices_per_trial,
+            strategy=strategy,
             callbacks=callbacks,
             loggers=loggers,
             runner=runner,
