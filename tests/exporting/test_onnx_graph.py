@@ -57,7 +57,7 @@ def test_the_end_says_what_outputs_mean(exported, task):
     with torch.inference_mode():
         expected = predictions_of(network(inputs) / temperature, task).numpy()
     found = session(with_ends(model, None, task, temperature))(inputs.numpy())
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 class Moody(torch.nn.Module):
