@@ -32,7 +32,7 @@ class Printed(SimpleNamespace):
 
     target, metric, path = "cpu (a chip, 2 threads)", metric_for("accuracy", n_outputs=2), Path("nowhere")
     optimism, advice = None, ("trial 3 [bold] overfits: freeze more.",)
-    stopped_before, is_retargeted, _limits = None, False, Limits(latency_ms=2000)
+    stopped_before, is_retargeted, limits = None, False, Limits(latency_ms=2000)
 
     def scores_without_copies(self):
         return {"test": 0.5}

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -16,63 +14,43 @@ from numpy.typing import NDArray
 from torch import nn
 
 from autobackbone.backbones.source import BackboneSource
-from autobackbone.calibration import Calibration
-from autobackbone.choices import best_within, fastest_at_least, preferred
 from autobackbone.choosing import (
-    Choice,
     as_they_stand,
-    comparable,
     front_line,
     front_of,
-    mark_front,
-    name_of,
-    on_one_scale,
 )
 from autobackbone.costrecord import SIDE_BY_SIDE, SITTING, read_costs
 from autobackbone.crossfitting import ScoredPart
-from autobackbone.ensembling import Ensemble, ensemble_of
-from autobackbone.errors import ArgumentError, AutobackboneError, LimitsError, RunError
-from autobackbone.judging import Judged, has_folds
+from autobackbone.errors import ArgumentError, AutobackboneError, RunError
 from autobackbone.latency.remembered import LatencyBook
-from autobackbone.loading import RunReader
-from autobackbone.metrics import Metric, is_free_of_code, metric_for, score
-from autobackbone.optimism import Optimism, optimism_of
-from autobackbone.outgoing import Exported, OnnxPrecision, Outgoing
-from autobackbone.overfitting import advice, mark_overfitting
-from autobackbone.ownbackbone import OwnBackbone, own_given
-from autobackbone.predicting import Predictor
+from autobackbone.metrics import score
+from autobackbone.ownbackbone import OwnBackbone
 from autobackbone.progress import Reporter
-from autobackbone.records import Body, Budget, Limits, Preference, RefitOn, Target, Task, Trial, counted, is_whole
+from autobackbone.records import Body, Budget, Limits, RefitOn, Target, Trial, counted
 from autobackbone.refitting import Refit, refit, until_of
 from autobackbone.replaying import script_of
-from autobackbone.reports.modelcard import save_model_card
-from autobackbone.reports.seen import RunSeen
-from autobackbone.retargeting import Repriced, repriced, stopped_line
-from autobackbone.retraining import Retrainer, bundle_of
+from autobackbone.retargeting import repriced
+from autobackbone.retraining import Retrainer
 from autobackbone.reviewing import contradictions, suspects
-from autobackbone.runfolder import RunFolder, cache_folder
+from autobackbone.runfolder import cache_folder
 from autobackbone.runners import RunnerRay
 from autobackbone.search.similar import read_similar
-from autobackbone.search.stagecosts import read_stages, read_untimely
-from autobackbone.search.study import has_ended, load_study, read_sound_trials
-from autobackbone.search.studyplace import place_of_run
-from autobackbone.servers import Server, as_server
+from autobackbone.search.study import has_ended, read_sound_trials
 from autobackbone.settings import Groups, Times
 from autobackbone.showing import harmless
-from autobackbone.tasks import require_probabilities
 from autobackbone.trialframe import frame_of
 
 if TYPE_CHECKING:
-    import optuna
     from matplotlib.figure import Figure
     from optuna.samplers import BaseSampler
     from torchmetrics import Metric as TorchMetric
 
     from autobackbone.handing import Strategy
-    from autobackbone.training.continuing import ContinuedTraining
+
+from autobackbone.using import UsableRun
 
 
-class Selection:
+class Selection(UsableRun):
     """The result of a run, also of one that is still going on or was cut off.
 
     Args:
@@ -92,207 +70,6 @@ class Selection:
         result.front                     # fastest first
         result.predict(["new.jpg"])      # class names
     """
-
-    def __init__(
-        self,
-        path: Path,
-        *,
-        dataset: Any = None,
-        metric: Metric | str | TorchMetric | None = None,
-        storage: Server | str | None = None,
-        repriced: Repriced | None = None,
-        backbones: Any = None,
-    ) -> None:
-        self._dataset = dataset
-        self._repriced = repriced
-        self._own = own_given(backbones)
-        self._server = as_server(storage)
-        self._run = RunFolder(path=path)
-        self._facts = self._run.read_facts()
-        self._given_metric = metric
-        self._reader = RunReader.from_facts(self._run, self._facts, self._own)
-        self._predictor = Predictor(self._reader)
-
-    @property
-    def path(self) -> Path:
-        """The run folder."""
-        return self._run.path
-
-    @cached_property
-    def study(self) -> optuna.Study:
-        """The Optuna study behind the run, opened for reading."""
-        return load_study(place_of_run(self._run, self._facts, self._server))
-
-    @cached_property
-    def metric(self) -> Metric:
-        """What `score` is.
-
-        Raises:
-            RunError: the run names code from elsewhere, and nobody has said that it may run.
-            ArgumentError: another one was given.
-        """
-        named, given, n_outputs = self._facts["metric"], self._given_metric, len(self.classes)
-        if given is None:
-            if not is_free_of_code(named):
-                raise RunError(
-                    f"the run {str(self.path)!r} is scored by {named!r}, which is code, and may do anything; a run "
-                    f"folder does not start it by itself. If you know it, say so: open_run(…, metric={named!r}), or "
-                    "--metric on the command line."
-                )
-            return metric_for(named, self.task, n_outputs=n_outputs)
-        found = given if isinstance(given, Metric) else metric_for(given, self.task, n_outputs=n_outputs)
-        if found.spec != named:
-            raise ArgumentError(
-                f"the run {str(self.path)!r} is scored by {named!r}, and {found.spec!r} came. Give the same, or none."
-            )
-        return found
-
-    @property
-    def target(self) -> str:
-        """Where latencies were measured, in one line."""
-        if self._repriced is not None:
-            return harmless(self._repriced.target_line)
-        return harmless(self._facts["target_line"])
-
-    @property
-    def own_backbones(self) -> Mapping[str, OwnBackbone]:
-        """Backbones of the user's own that were given here, by name."""
-        return self._own
-
-    @property
-    def is_retargeted(self) -> bool:
-        """Whether latencies are those of another target than the search's, see `retarget`."""
-        return self._repriced is not None
-
-    @property
-    def stopped_before(self) -> str | None:
-        """What the search gave up under its own target, where this is another one; `None` where nothing was."""
-        if not self.is_retargeted:
-            return None
-        return stopped_line(self.trials, harmless(self._facts["target_line"]))
-
-    @property
-    def task(self) -> Task:
-        """What the labels are."""
-        return self._reader.task
-
-    @property
-    def classes(self) -> tuple[str | int, ...]:
-        """The classes or labels, in the order of the columns of probabilities, or the names of the numbers."""
-        return self._reader.classes
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What was skipped, made or left out, one line each."""
-        return tuple(self._facts["notes"])
-
-    @cached_property
-    def trials(self) -> list[Trial]:
-        """All trials, in order of number."""
-        found = read_sound_trials(self.study) if self._repriced is None else self._repriced.trials
-        return mark_overfitting(mark_front(found, self.metric, self._limits), self.metric)
-
-    @cached_property
-    def front(self) -> list[Trial]:
-        """The finished trials that no other beats on both score and latency, fastest first."""
-        return front_of(self.trials, self.metric, self._limits)
-
-    @cached_property
-    def choice(self) -> Choice:
-        """The trial to use and the reason, in one sentence.
-
-        Raises:
-            LimitsError: nothing on the front keeps the limits.
-            RunError: no trial has finished.
-        """
-        try:
-            judged = self._judged.choice(self.metric, tolerance=self._facts["tolerance"], limits=self._limits)
-        except LimitsError as error:
-            raise LimitsError(f"{error} What was tried is kept: {self._what_is_left()}") from None
-        return replace(judged, trial=self._trial(judged.trial.number))
-
-    def _what_is_left(self) -> str:
-        """What can be had of a run of which nothing keeps the limits."""
-        more = f"open_run({str(self.path)!r}).more('10min') goes on"
-        fastest_ms, limit_ms = self.front[0].latency_ms, self._limits.latency_ms
-        if limit_ms is None or fastest_ms is None or fastest_ms <= limit_ms:
-            return f"{more}, and its front is what can be had without the limits."
-        enough_ms = math.ceil(100 * fastest_ms) / 100
-        return f"{more}, and its best_under({enough_ms:g}) is the best trial within {enough_ms:g} ms."
-
-    @cached_property
-    def _choice_or_why(self) -> tuple[Choice | None, str]:
-        """The choice; without one, why there is none."""
-        try:
-            return self.choice, ""
-        except AutobackboneError as error:  # none has finished, none is fast enough, or a file is damaged
-            return None, str(error)
-
-    @property
-    def _limits(self) -> Limits:
-        return Limits(**self._facts["limits"]) if self._repriced is None else self._repriced.limits
-
-    @property
-    def best(self) -> Trial:
-        """The trial to use: the fastest of the front that is as good as the top scorer within the noise; with a limit
-        of latency, the most accurate within it. Scores by folds count, where the whole front has them.
-        """
-        return self.choice.trial
-
-    def select(self, prefer: Preference) -> Trial:
-        """The trial of the front that a word asks for.
-
-        Args:
-            prefer: `accuracy`, the top scorer; `speed`, the fastest; `balanced`, the knee; `training_speed`, of those
-                that are as good as the top scorer, judged as for `best`, the one that took least time to train.
-
-        Raises:
-            ArgumentError: there is no such word.
-            RunError: no trial has finished.
-        """
-        judged, tolerance = self._judged, self._facts["tolerance"]
-        found = preferred(prefer, judged.front, judged.predictions, judged.labels, self.metric, tolerance=tolerance)
-        return self._trial(found.number)
-
-    def best_under(
-        self, latency_ms: float | None = None, *, n_params: float | None = None, megabytes: float | None = None
-    ) -> Trial:
-        """The most accurate trial within limits that has a network here, the fastest of equals.
-
-        A small network that is slow is on no front of accuracy against latency. So this looks beyond the front, at
-        every finished trial whose network can be had: the front's are kept, and a frozen one is built from its head.
-        Scores count by folds, where a trial has them; where one has none, its validation score, less what such scores
-        flatter by.
-
-        Args:
-            latency_ms: median milliseconds of one forward pass on the target; `None` for no limit, as for the others.
-            n_params: parameters of the whole network.
-            megabytes: of its float32 weights, 10**6 bytes.
-
-        Raises:
-            ArgumentError: no limit came, or one that is no number above 0.
-            LimitsError: none keeps them; it names the nearest.
-        """
-        usable = [trial for trial in comparable(self.trials) if self._reader.has_network(trial)]
-        found = best_within(
-            on_one_scale(usable), self.metric, latency_ms=latency_ms, n_params=n_params, megabytes=megabytes
-        )
-        return self._trial(found.number)
-
-    def fastest_at_least(self, score: float) -> Trial:
-        """The fastest trial of the front with at least a score (0.9, not 90), or at most, where the score is a loss.
-
-        Scores by folds count, where the whole front has them.
-
-        Raises:
-            ArgumentError: `score` is no number, or one that the metric never is.
-            LimitsError: none is that good; it names the best.
-        """
-        return self._trial(fastest_at_least(self._judged.front, score, self.metric).number)
-
-    def knee(self) -> Trial:
-        """The trial of the front from which either way costs most: less accuracy, or more latency."""
-        return self.select("balanced")
 
     def retarget(
         self,
@@ -353,29 +130,6 @@ class Selection:
             backbones=tuple(self._own.values()),
             repriced=found,
         )
-
-    @cached_property
-    def optimism(self) -> Optimism | None:
-        """How much the search's own scores flattered its front; `None` where no trial of it is confirmed, or chosen.
-
-        Printing it says what it says of the chosen trial.
-        """
-        choice, _ = self._choice_or_why
-        if choice is None:
-            return None
-        judged, best = self._judged, choice.trial
-        if judged.is_by_folds:
-            (best,) = as_they_stand([best])
-        return optimism_of(judged.front, best, self.metric, is_by_folds=judged.is_by_folds)
-
-    @cached_property
-    def advice(self) -> tuple[str, ...]:
-        """What overfits, or fits its training pictures fully, and what to do about it, in six sentences at most.
-
-        Empty where no training got worse in validation while it went on, and the best ones are no further from their
-        training pictures than chance may do. That says nothing of how good they are.
-        """
-        return advice(self.trials, self.metric)
 
     def reproduce(self) -> str:
         """The lines of Python that repeat what the run has recorded: its front, trained again, the best last.
@@ -673,180 +427,6 @@ class Selection:
         except AutobackboneError:  # a notebook then shows the plain text, or what is wrong with that
             return None
 
-    def model(self, trial: Trial | int | None = None) -> nn.Module:
-        """A trial's network.
-
-        Args:
-            trial: a trial of the front or its number; `None` for the best.
-
-        Returns:
-            A torch module in eval mode on the CPU: (n, 3, height, width) float32 → logits (n, n_classes), or numbers
-            (n, n_targets) in their own units. It carries `.transform`, from a picture to one such input, and
-            `.classes`.
-
-        Raises:
-            RunError: the trial's weights were not kept.
-        """
-        return self._predictor.network(self._trial(trial))
-
-    def to_onnx(
-        self,
-        path: str | Path,
-        trial: Trial | int | None = None,
-        *,
-        with_preprocessing: bool = True,
-        calibrated: bool = True,
-        precision: OnnxPrecision = "float32",
-        dataset: Any = None,
-        cache_dir: str | Path | None = None,
-    ) -> Exported:
-        """Write a trial's network as one ONNX file, checked in ONNX Runtime. Needs `autobackbone[onnx]`.
-
-        Args:
-            path: of the file.
-            trial: as in `model`.
-            with_preprocessing: whether it takes pictures: (batch, height, width, 3) uint8, RGB, upright, of any one
-                size. Else it takes (batch, 3, height, width) float32, as `model(…).transform` gives one.
-            calibrated: whether probabilities are those of `predict_proba`, or what the network itself says.
-            precision: `int8` is calibrated on 256 training pictures, and scored beside float32.
-            dataset: for `int8`, as it was given to the search; `None` for the path that the run has noted.
-            cache_dir: as for the search.
-
-        Returns:
-            Where it is, and for `int8` both scores; printing it says so. The file gives `probabilities`, or `numbers`,
-            (batch, n_outputs) float32, and names classes, task, run and versions in its metadata.
-
-        Raises:
-            ArgumentError: it cannot be written, ONNX is not installed, or a resizing is none that a graph has.
-            BackboneError: torch cannot export it, or it gives other outputs then.
-            RunError: the trial's weights were not kept, or the dataset has changed.
-        """
-        wanted = self._trial(trial)
-        given = self._dataset if dataset is None else dataset
-        return self._outgoing.onnx(
-            wanted,
-            path,
-            with_preprocessing=with_preprocessing,
-            calibrated=calibrated,
-            precision=precision,
-            metric=lambda: self.metric,
-            bundle=lambda: bundle_of(self._run, self._facts, given, wanted.image_size, cache_dir=cache_dir),
-        )
-
-    def to_timm(self, folder: str | Path, trial: Trial | int | None = None, *, model_card: bool = False) -> Exported:
-        """Write a trial's network so that `timm.create_model("local-dir:FOLDER", pretrained=True)` gives it.
-
-        Args:
-            folder: for `model.safetensors` and `config.json`; made if need be.
-            trial: as in `model`.
-            model_card: whether a `README.md` is written, too, as the Hugging Face Hub reads it: scores, the front, the
-                digest of the data, the licence of the weights. The folder can then be uploaded as it is.
-
-        Raises:
-            ArgumentError: it cannot be written.
-            BackboneError: timm cannot build it by its name, such as a network that was cut.
-            RunError: the trial's weights were not kept.
-        """
-        wanted = self._trial(trial)
-        written = self._outgoing.timm(wanted, folder)
-        if model_card:
-            save_model_card(self._seen, wanted, written.path)
-        return written
-
-    def to_torch_export(self, path: str | Path, trial: Trial | int | None = None) -> Exported:
-        """Write a trial's network as a program for `torch.export.load(path).module()`, with the batch free.
-
-        Args:
-            path: of the file, which ends in `.pt2`.
-            trial: as in `model`; inputs and outputs are those of the module there.
-
-        Raises:
-            ArgumentError: it cannot be written.
-            BackboneError: torch cannot export it.
-            RunError: the trial's weights were not kept.
-        """
-        return self._outgoing.torch_export(self._trial(trial), path)
-
-    def lightning_module(
-        self, trial: Trial | int | None = None, *, n_unfrozen: int | None = None, lr: float | None = None
-    ) -> ContinuedTraining:
-        """A trial's network as a module that `pl.Trainer(max_epochs=…).fit` trains on more pictures.
-
-        Loss, optimiser, rate and unfrozen blocks are the trial's. Batches are `(inputs, labels)`; `.transform` makes an
-        input of a picture, and `.tuned()` gives the network afterwards.
-
-        Args:
-            trial: as in `model`.
-            n_unfrozen: trailing blocks that train; `None` for as many as the trial had.
-            lr: the constant rate; `None` for the trial's, or 1e-3 where it had none.
-
-        Raises:
-            BackboneError: it has no so many blocks.
-            RunError: the trial's weights were not kept.
-        """
-        return self._outgoing.lightning(self._trial(trial), self.metric, n_unfrozen=n_unfrozen, lr=lr)
-
-    def predict_proba(
-        self, images: Any, trial: Trial | int | None = None, *, calibrated: bool = True
-    ) -> NDArray[np.float32]:
-        """Probabilities of classes, which add up to 1, or of labels, each for itself.
-
-        Args:
-            images: a list of pictures (paths, PIL images, arrays), or one array (n, height, width[, 3]); a single path
-                or PIL image counts as a list of one.
-            trial: as in `model`.
-            calibrated: whether they are corrected by the temperature of `calibration`; the likeliest class stays the
-                same. Scores are of what the network itself says.
-
-        Returns:
-            (n_images, n_classes) float32, columns in the order of `classes`.
-
-        Raises:
-            ArgumentError: numbers are predicted; they have no probabilities.
-        """
-        require_probabilities(self.task)
-        predicted = self._predictor.probabilities if calibrated else self._predictor.predictions
-        return predicted(images, self._trial(trial))
-
-    def predict(self, images: Any, trial: Trial | int | None = None) -> NDArray[Any]:
-        """What a picture shows, see `predict_proba`.
-
-        Returns:
-            The likeliest class of each picture, (n_images,); the numbers, (n_images, n_targets) float32, or (n_images,)
-            of a single one; or 1 for each label of a probability above 0.5, else 0, (n_images, n_labels) int64 in the
-            order of `classes`.
-        """
-        return self._predictor.said_by(self._predictor.predictions(images, self._trial(trial)))
-
-    def calibration(self, trial: Trial | int | None = None) -> Calibration:
-        """How far a trial's probabilities can be trusted, before and after they are corrected.
-
-        The temperature is settled on the validation pictures, and measured on the test part where the trial was
-        confirmed; else on halves of the validation part, each corrected by a temperature of the other.
-
-        Raises:
-            ArgumentError: the run predicts numbers, which are no probabilities.
-            RunError: the trial's predictions are not there.
-        """
-        require_probabilities(self.task)
-        return self._predictor.calibration(self._trial(trial))
-
-    def ensemble(self, max_latency_ms: float | None = None) -> Ensemble:
-        """Networks of the front that predict together, if they are better than the best of them alone; else that one.
-
-        Args:
-            max_latency_ms: what the latencies of its networks, which take turns, may add up to; `None` for no limit.
-
-        Raises:
-            ArgumentError: `max_latency_ms` is no number above 0.
-            LimitsError: not one is that fast.
-            RunError: no trial has finished, or the files of the networks are not there.
-        """
-        usable = [trial for trial in self.front if self._reader.has_network(trial)]
-        if self.front and not usable:
-            self._reader.network(self.front[0])  # says what is not there
-        return ensemble_of(usable, self._predictor, self.metric, judged=self._judged, max_latency_ms=max_latency_ms)
-
     def suspects(self, n: int = 50) -> pd.DataFrame:
         """Labels that are probably wrong, the most suspect first: look at these pictures before you trust a score.
 
@@ -908,64 +488,11 @@ class Selection:
         number = None if choice is None else choice.trial.number
         lines = [f"Selection of {counted(len(self.trials), 'trial')} on {self.target}, in {str(self.path)!r}"]
         lines += [
-            front_line(one, self.metric, is_chosen=one.number == number, limits=self._limits) for one in self.front
+            front_line(one, self.metric, is_chosen=one.number == number, limits=self.limits) for one in self.front
         ]
         lines += [f"nothing is chosen: {why}"] if self.front and choice is None else []
         lines += [self.stopped_before] if self.stopped_before is not None else []
         return lines
-
-    @cached_property
-    def _outgoing(self) -> Outgoing:
-        return Outgoing(reader=self._reader, predictor=self._predictor, facts=self._facts)
-
-    @property
-    def _seen(self) -> RunSeen:
-        """What is told of the run as it stands."""
-        choice, unchosen = self._choice_or_why
-        return RunSeen(
-            reader=self._reader,
-            facts=self._facts,
-            target=self.target,
-            metric=self.metric,
-            trials=tuple(self.trials),
-            front=tuple(self.front),
-            choice=choice,
-            unchosen=unchosen,
-            optimism=None if choice is None else self.optimism,
-            advice=self.advice,
-            stage_seconds=read_stages(self.study),
-            has_ended=has_ended(self.study),
-            n_untimely=read_untimely(self.study),
-        )
-
-    @property
-    def _judged(self) -> Judged:
-        if has_folds(self.front):
-            return Judged.by_folds(self.front, self._reader.fold_predictions, self._reader.pooled_labels())
-        return Judged(front=self.front, predictions=self._validation, labels=self._reader.labels("validation"))
-
-    def _trial(self, trial: Trial | int | None) -> Trial:
-        if trial is None:
-            return self.best
-        number = trial.number if isinstance(trial, Trial) else trial
-        if not is_whole(number):
-            raise ArgumentError(f"a trial is one of `trials`, or its number; {trial!r} came.")
-        found = next((one for one in self.trials if one.number == number), None)
-        if found is None:
-            raise RunError(f"there is no trial {number!r}; there are {len(self.trials)}, numbered from 0.")
-        if isinstance(trial, Trial) and (trial.body, trial.n_unfrozen, trial.lr) != (
-            found.body,
-            found.n_unfrozen,
-            found.lr,
-        ):
-            raise ArgumentError(
-                f"{name_of(trial)} ({trial.body}) is of another run: here that number is {found.body}. Give one of "
-                "this run's `trials`."
-            )
-        return found
-
-    def _validation(self, trial: Trial) -> NDArray[np.float32]:
-        return self._reader.predictions(trial, "validation")
 
 
 def open_run(

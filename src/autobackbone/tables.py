@@ -82,7 +82,7 @@ def _choice_of(selection: Selection) -> tuple[Choice | None, str]:
 
 def _say_beyond_limits(console: Console, selection: Selection, trials: Sequence[Trial]) -> None:
     """Which finished trials break a limit."""
-    limits = selection._limits  # noqa: SLF001  of the same library
+    limits = selection.limits
     for trial in trials:
         broken = beyond_limits(trial, limits) if trial.state == "finished" else None
         if broken is not None:
