@@ -111,6 +111,16 @@ def test_where_only_what_may_keep_the_limit_is_there_the_run_is_ended_and_kept(a
     assert "Selection of 1 trial" in repr(found)
 
 
+def test_what_another_run_has_left_of_first_blocks_does_not_take_their_turn(asked, tmp_path):
+    pictures, budget = make_pictures(), Budget(n_trials=0, wall_clock_s=60)
+    asked = asked | {"cache_dir": tmp_path / "cache", "limits": None}
+    whole = select_backbone(pictures, budget, **asked, run_dir=tmp_path / "whole").trials[0]
+    assert whole.n_blocks_kept is None
+    asked["limits"] = Limits(n_params=whole.n_params - 1)
+    found = select_backbone(pictures, budget, **asked, run_dir=tmp_path / "cut")
+    assert found.best.n_blocks_kept == 4
+
+
 @pytest.mark.slow
 def test_what_only_may_keep_the_limit_is_not_tried_where_first_blocks_keep_it(asked, tmp_path, monkeypatch):
     def measure(book, network, name, *_, **__):

@@ -249,9 +249,20 @@ def _cuts_beyond_limits(shop: Workshop, ends: _Ends) -> Iterator[Body]:
             body = priced.body._replace(n_blocks_kept=n_kept)
             if not _has_time_to_price(shop, ends):
                 return
-            if body not in shop.heads and body not in ends.cut and shop.stores.features(body) is None:
+            if body not in shop.heads and body not in ends.cut and not _comes_with_a_longer_one(shop, body):
                 ends.cut.add(body)
                 yield body
+
+
+def _comes_with_a_longer_one(shop: Workshop, body: Body) -> bool:
+    """Whether the pass of a longer one, which is screened, has left its features.
+
+    Those that another run on these pictures has left say nothing of it.
+    """
+    is_passed = any(
+        one[:2] == body[:2] and (one.n_blocks_kept or math.inf) > (body.n_blocks_kept or 0) for one in shop.heads
+    )
+    return is_passed and shop.stores.features(body) is not None
 
 
 def _has_time_to_price(shop: Workshop, ends: _Ends) -> bool:
