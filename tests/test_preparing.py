@@ -13,7 +13,7 @@ from autobackbone import Budget, Limits, plan, preparing, select_backbone
 from autobackbone.backbones.blocks import blocks_of
 from autobackbone.backbones.build import build
 from autobackbone.course import _space
-from autobackbone.errors import MetricError, SpaceError, WeightsError
+from autobackbone.errors import LimitsError, MetricError, SpaceError, WeightsError
 from autobackbone.preparing import prepare
 from autobackbone.settings import as_settings
 
@@ -74,6 +74,17 @@ def test_what_cannot_keep_the_limits_is_not_even_planned(pictures, tmp_path, mon
     planned = plan(pictures, "1min", limits=Limits(megabytes=18), cache_dir=tmp_path / "cache")
     assert set(planned.image_sizes) == {"tf_efficientnet_lite0.in1k", "tf_efficientnet_lite1.in1k"}
     assert "Left out: 1 with more parameters than the limits allow." in str(planned)
+
+
+def test_where_no_whole_network_is_small_enough_first_blocks_are_planned(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    given = {"limits": Limits(megabytes=1.2), "cache_dir": tmp_path / "cache"}
+    planned = plan(pictures, "1min", **given)
+    assert len(planned.image_sizes) == 3
+    assert "First blocks alone are tried, since no whole network is small enough: none of 3 " in str(planned)
+    with pytest.raises(LimitsError, match=r"'tf_efficientnet_lite0\.in1k', .* parameters, 13\.5 MB, before a "):
+        plan(pictures, "1min", **given, space={"n_blocks_kept": None})
 
 
 def test_a_glob_leaves_out_what_cannot_be_loaded_and_a_name_must_be(pictures, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from functools import partial
 
 from autobackbone.backbones.every import Backbones
 from autobackbone.backbones.names import architecture_of, pretrained_names
-from autobackbone.backbones.shortlist import shortlist
+from autobackbone.backbones.shortlist import Shortlist, shortlist
 from autobackbone.backbones.source import BackboneSource
 from autobackbone.backbones.weights import WeightSource
 from autobackbone.data import (
@@ -24,7 +24,7 @@ from autobackbone.data import (
     within_time,
 )
 from autobackbone.data.store import threads_for
-from autobackbone.errors import BackboneError, MetricError, TargetError, WeightsError
+from autobackbone.errors import BackboneError, LimitsError, MetricError, TargetError, WeightsError
 from autobackbone.imbalance import balanced_metric, told
 from autobackbone.latency.given import GivenLatencies
 from autobackbone.latency.measure import measure
@@ -34,7 +34,7 @@ from autobackbone.metrics import Metric, is_defined, metric_for, require_scoring
 from autobackbone.planning import Plan, forecast, stored_megabytes
 from autobackbone.records import Budget, ImageSize, Target, Task, counted
 from autobackbone.search.extras import WORDS, balancing_notes, check_balancing
-from autobackbone.search.space import check_depths, offered_cuts
+from autobackbone.search.space import USUAL, check_depths, offered_cuts
 from autobackbone.search.warmstart import WarmStart, read_warm_start
 from autobackbone.settings import Settings
 
@@ -46,6 +46,9 @@ _LEAST_SHARE = 0.1
 # training costs several passes. So many pictures are used in any case; where even they take too long, a pass is cut.
 _PASS_SHARE = 0.25
 _ENOUGH_PICTURES = 5_000
+
+# Networks to look for first blocks in, where each whole one breaks a limit.
+_N_TO_CUT = 3
 
 # Why a backbone is searched that a run did not begin with.
 _IN_TABLE = "in the target's table"
@@ -295,7 +298,7 @@ def _named(
         return dict.fromkeys(backbones.resolve(settings.backbones), "asked for"), ()
     if given is not None:
         return dict.fromkeys(given.backbones, _IN_TABLE), ()
-    listed = shortlist(target=settings.target, limits=settings.limits, weights=settings.weights)
+    listed = _listed(settings)
     if not listed.picks:
         raise BackboneError(
             "no pre-trained weights can be loaded here. Give files with weights=, run "
@@ -305,6 +308,20 @@ def _named(
     inherited = [name for name in warm.backbones if name in pretrained_names()] if warm is not None else []
     whys = dict.fromkeys(inherited, _WARM)
     return {**whys, **{pick.name: pick.why for pick in listed.picks if pick.name not in whys}}, tuple(listed.notes)
+
+
+def _listed(settings: Settings) -> Shortlist:
+    """The shortlist; where every whole network breaks a limit, a few whose first blocks may keep it."""
+    try:
+        return shortlist(target=settings.target, limits=settings.limits, weights=settings.weights)
+    except LimitsError as error:
+        if settings.space.get("n_blocks_kept", USUAL) is None:  # nothing is cut
+            raise
+        listed = shortlist(_N_TO_CUT, target=settings.target, weights=settings.weights)
+        return replace(
+            listed,
+            notes=(*listed.notes, f"First blocks alone are tried, since no whole network is small enough: {error}"),
+        )
 
 
 def _sources(

@@ -160,7 +160,10 @@ class _Allowed:
 def _none_within(pool: pd.DataFrame, limits: Limits) -> LimitsError:
     asked = ", ".join(f"{key}={value:g}" for key in ("n_params", "megabytes") if (value := getattr(limits, key)))
     sizes = {name: count_body_params(name) for name in pool.nsmallest(1, "n_params")["name"]}
-    told = "".join(f"; {name!r}, the smallest published, has {n:,} before a classifier" for name, n in sizes.items())
+    told = "".join(
+        f"; {name!r}, the smallest published, has {n:,} parameters, {n * 4 / 1e6:.1f} MB, before a classifier"
+        for name, n in sizes.items()
+    )
     return LimitsError(f"none of {len(pool):,} backbones keeps {asked}{told}. Raise the limit, or name others.")
 
 
