@@ -9,7 +9,7 @@ from torch import nn
 
 from autobackbone.backbones.every import Backbones
 from autobackbone.choosing import beyond_limits, front_of
-from autobackbone.errors import BackboneError, TrialError
+from autobackbone.errors import BackboneError, LimitsError, TrialError
 from autobackbone.latency.given import GivenLatencies
 from autobackbone.latency.measure import measure_together
 from autobackbone.latency.remembered import LatencyBook
@@ -62,7 +62,10 @@ def repriced(
 
     Raises:
         TargetError: the target is not here.
+        LimitsError: `limits` is none.
     """
+    if not isinstance(limits, Limits):
+        raise LimitsError(f"limits is a Limits(…) or None, not {limits!r}.")
     settled = resolve(target)
     asked = book if settled.timings is None else GivenLatencies(settled.timings, backbones)
     found: dict[Body, Latency] = {}

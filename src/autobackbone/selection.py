@@ -111,7 +111,7 @@ class Selection(UsableRun):
             read_sound_trials(self.study),
             self.metric,
             target,
-            limits or Limits(),
+            Limits() if limits is None else limits,
             network_of=network_of,
             book=LatencyBook(cache / "latency.json"),
             backbones=self._reader.backbones,

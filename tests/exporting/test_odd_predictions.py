@@ -1,5 +1,7 @@
 """Odd files asked about: an answer, or an error of this library's that names the file."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -89,6 +91,30 @@ def test_what_cannot_be_read_is_named_with_the_reason(folder, make, reason):
     transform = Transform(image_size=(16, 16), preparation=PREPARATION, normalisation=normalisation(TINY))
     with pytest.raises(DataError, match=rf"שלום\\n\.png' cannot be read as a picture: .*{reason}.*Leave it out\.$"):
         to_input(transform, file)
+
+
+@pytest.mark.parametrize(
+    ("picture", "why"),
+    [
+        (
+            np.full((16, 16, 3), 0.5),
+            r"^an array \(16, 16, 3\) of float64 has more than 8 bits, .* Give it as uint8, from",
+        ),
+        (
+            np.zeros((3, 16, 16), np.uint8),
+            r"^an array \(3, 16, 16\) of uint8 has other channels .* come last.* Turn it",
+        ),
+    ],
+)
+def test_what_other_pictures_than_those_trained_on_lack_is_told(picture, why):
+    transform = Transform(
+        image_size=(16, 16), preparation=replace(PREPARATION, value_range=None), normalisation=normalisation(TINY)
+    )
+    with pytest.raises(DataError, match=why) as told:
+        to_input(transform, picture)
+    # What a search is asked, no prediction takes.
+    assert "value_range" not in str(told.value)
+    assert "channels=" not in str(told.value)
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "nul\0byte", "a/" * 3000, "self.png"])

@@ -55,6 +55,8 @@ def test_absent_devices_are_errors_that_name_the_present_ones(device):
 
 
 def test_more_threads_than_cores_are_an_error():
+    with pytest.raises(TargetError, match=r"target is a Target\(…\), such as .*, not 'onnxruntime'\."):
+        resolve("onnxruntime")
     with pytest.raises(TargetError, match=r"n_threads=99999 is more than the \d+ cores"):
         resolve(Target(device="cpu", n_threads=99999))
 

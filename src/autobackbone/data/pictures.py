@@ -44,6 +44,10 @@ class ChannelsError(DataError):
     """A picture whose channels cannot be read as grey, RGB or RGBA: a wrong setting, not a broken picture."""
 
 
+class DepthError(DataError):
+    """A picture above 8 bits, and nothing tells what is black and what is white."""
+
+
 @cache
 def picture_formats() -> tuple[str, ...]:
     """Name the formats that are decoded, as Pillow spells them."""
@@ -260,7 +264,7 @@ def _to_uint8(values: np.ndarray[Any, Any], value_range: tuple[float, float] | N
         mapped: np.ndarray[Any, Any] = np.rint(scaled.clip(0.0, 255.0)).astype(np.uint8)
         return mapped
     if values.dtype != np.uint8 and (values.dtype.kind == "f" or values.min() < 0 or values.max() > 255):
-        raise DataError(
+        raise DepthError(
             f"a picture above 8 bits ({values.dtype}) needs to know what is black and what is white. "
             "Give value_range=(low, high)."
         )

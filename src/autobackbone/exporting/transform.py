@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from autobackbone.data import Preparation, to_pixels
+from autobackbone.data.pictures import ChannelsError, DepthError
 from autobackbone.errors import DataError
 from autobackbone.records import ImageSize, Normalisation
 
@@ -71,12 +72,30 @@ def to_input(transform: Transform, picture: Any) -> Tensor:
     Raises:
         DataError: it cannot be read as a picture.
     """
+    named = repr(str(picture)) if isinstance(picture, (str, Path)) else _in_words(picture)
     try:
         return transform(picture)
+    except DepthError as error:
+        raise DataError(
+            f"{named} has more than 8 bits, and what this network was trained on had 8: what is black and what is "
+            "white is not known. Give it as uint8, from 0 for black to 255."
+        ) from error
+    except ChannelsError as error:
+        if transform.preparation.channels is not None:  # it says which ones the network takes
+            raise DataError(f"{named} cannot be read as a picture: {error}") from error
+        raise DataError(
+            f"{named} has other channels than a picture: they are 1, 3 or 4 and come last, (height, width, channels). "
+            "Turn it, or take from it what this network was trained on."
+        ) from error
     except Exception as error:  # decoders meet broken bytes with any exception
-        named = str(picture) if isinstance(picture, (str, Path)) else f"a {type(picture).__name__}"
         reason = str(error).removesuffix(".") or type(error).__name__
-        raise DataError(f"{named!r} cannot be read as a picture: {reason}. Leave it out.") from error
+        raise DataError(f"{named} cannot be read as a picture: {reason}. Leave it out.") from error
+
+
+def _in_words(picture: Any) -> str:
+    if isinstance(picture, np.ndarray):
+        return f"an array {picture.shape} of {picture.dtype}"
+    return f"a picture of {type(picture).__name__}"
 
 
 def as_pictures(images: Any) -> Sequence[Any]:

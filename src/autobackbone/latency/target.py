@@ -48,12 +48,14 @@ def resolve(target: Target | None) -> Target:
         A target with no `"auto"` and no `None` left; resolving it again changes nothing.
 
     Raises:
-        TargetError: the device, as many cores as threads, or the runtime are not here.
+        TargetError: it is none; or the device, as many cores as threads, or the runtime are not here.
 
     Example:
         >>> resolve(Target(device="cpu", n_threads=1))
         Target(device='cpu', batch_size=1, precision='float32', n_threads=1, runtime='torch', timings=None, name=None)
     """
+    if not isinstance(target, Target | None):
+        raise TargetError(f"target is a Target(…), such as Target(device='cpu'), or None, not {target!r}.")
     wanted = target or Target()
     here = _devices()
     _require_runtime(wanted.runtime)
