@@ -225,6 +225,12 @@ def test_lines_name_the_trial():
 def test_a_choice_by_a_part_of_the_pictures_says_so():
     whole = Choice(trial=trial(0, 0.9, 5.0), reason="it is alone.")
     assert with_caution(whole) == whole
+    few = with_caution(replace(whole, trial=replace(whole.trial, extras={"fitted_share": 8 / 128})))
+    assert (
+        "Caution: the time was short, its head fitted on 6.2 % of the training pictures, so that it can" in few.reason
+    )
+    assert ", its head fitted on 6.2 % of the training pictures, " in trial_line(few.trial, ACCURACY)
+    assert "fitted" not in trial_line(whole.trial, ACCURACY)
     part = with_caution(replace(whole, trial=replace(whole.trial, extras={"scored_share": 0.05})))
     assert part.reason.startswith("it is alone. Caution: the time was too short to score it on more than 5 % of the p")
 

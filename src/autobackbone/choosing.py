@@ -252,8 +252,8 @@ def choose_under(front: Sequence[Trial], latency_ms: float, metric: Metric) -> C
 
 
 def with_caution(choice: Choice, *, is_by_folds: bool = False) -> Choice:
-    """The same choice, its reason saying so where scores stand on a part of the validation pictures, or latencies on
-    passes that other work held up.
+    """The same choice, its reason saying so where scores stand on a part of the validation pictures, a head on a part
+    of the training pictures, or latencies on passes that other work held up.
 
     Args:
         choice: as it was made.
@@ -265,6 +265,8 @@ def with_caution(choice: Choice, *, is_by_folds: bool = False) -> Choice:
             f" Caution: the time was too short to score it on more than {_reached(trial)}, so that such a score says "
             "little. Give more time."
         )
+    if fitted := fitted_on(trial).removeprefix(", "):
+        reason += f" Caution: the time was short, {fitted}, so that it can do better. Give more time."
     if (trial.latency_noise_ms or 0.0) > _UNSURE_SHARE * _latency(trial):
         reason += (
             f" Caution: its latency is known to ± {trial.latency_noise_ms:.1f} ms only, since other work held it up; "
@@ -288,6 +290,20 @@ def scored_on(trial: Trial) -> str:
         ' on 10 of 40 pictures'
     """
     return "" if scored_share(trial) == 1.0 else f" on {_reached(trial)}"
+
+
+def fitted_on(trial: Trial) -> str:
+    """On how many training pictures a frozen trial's head was fitted, to be told behind its score; empty where these
+    are all of them.
+
+    Example:
+        >>> extras = {"fitted_share": 0.06}
+        >>> fitted_on(Trial(number=0, state="finished", reason="", backbone="resnet18.a1_in1k", image_size=(96, 96),
+        ...                 n_unfrozen=0, n_blocks=5, lr=None, score=0.6, latency_ms=20.0, extras=extras))
+        ', its head fitted on 6 % of the training pictures'
+    """
+    share = float(trial.extras.get("fitted_share", 1.0))
+    return "" if share == 1.0 else f", its head fitted on {100 * share:.2g} % of the training pictures"
 
 
 def _reached(trial: Trial) -> str:
@@ -348,7 +364,7 @@ def trial_line(trial: Trial, metric: Metric) -> str:
         return f"{what}: {trial.reason}"
     if trial.state != "finished" or trial.score is None:
         return f"{what}: {trial.state}, {trial.reason}"
-    scored = f"{metric.name} {aligned(metric, trial.score)}{scored_on(trial)}{_folded(trial, metric)}"
+    scored = f"{metric.name} {aligned(metric, trial.score)}{scored_on(trial)}{_folded(trial, metric)}{fitted_on(trial)}"
     return f"{what}: {scored}, {_latency(trial):.1f} ms, {trial.train_seconds or 0:.0f} s"
 
 

@@ -99,6 +99,17 @@ def test_freezing_less_is_told_by_the_paired_difference_of_the_same_pictures(sel
     assert both
 
 
+def test_what_fine_tuning_brings_is_not_told_from_a_head_that_has_seen_few(selection):
+    seen = selection._seen
+    few = [
+        replace(one, extras={**one.extras, "fitted_share": 0.06}) if one.n_unfrozen == 0 else one for one in seen.trials
+    ]
+    told = section(explanation(replace(seen, trials=tuple(few))), HEADINGS[3])
+    assert ", its head fitted on 6 % of the training pictures" in told
+    assert "How much fine-tuning brings cannot be told from a head that has seen so few." in told
+    assert "against the frozen one" not in told
+
+
 def test_a_score_of_a_part_of_the_pictures_says_so_beside_it(selection):
     seen, extras = selection._seen, {"scored_share": 6 / 39, "n_validation": 39}
     trials = tuple(replace(one, extras={**one.extras, **extras}, fold_score=None) for one in seen.trials)

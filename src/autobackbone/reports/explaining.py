@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from autobackbone.choosing import beyond_limits, name_of, scored_on
+from autobackbone.choosing import beyond_limits, fitted_on, name_of, scored_on
 from autobackbone.errors import MetricError, RunError
 from autobackbone.metrics import paired_interval, scale_of, score, shown, to_maximised
 from autobackbone.optimism import unconfirmed
@@ -158,7 +158,11 @@ def _depths(seen: RunSeen) -> Iterator[str]:
             words = "frozen" if depth == 0 else f"{counted(depth, 'block')} trained"
             many = f", the best of {len(at)}" if len(at) > 1 else ""
             yield f"- {words}: {_score(seen, best)}{many}"
-        yield _difference(seen, _top(seen, frozen), _top(seen, tuned), "The best fine-tuned one against the frozen one")
+        if fitted_on(_top(seen, frozen)):
+            yield "How much fine-tuning brings cannot be told from a head that has seen so few."
+        else:
+            what = "The best fine-tuned one against the frozen one"
+            yield _difference(seen, _top(seen, frozen), _top(seen, tuned), what)
     if not told:
         yield (
             "Nothing can be said: no network has finished both frozen and fine-tuned."
@@ -330,9 +334,10 @@ def _range(seen: RunSeen, trials: Sequence[Trial]) -> str:
 def _score(seen: RunSeen, trial: Trial) -> str:
     """In validation, and by folds where it has them."""
     told = f"{_with_error(seen, trial.score, trial.score_se)}{scored_on(trial)}"
-    return (
-        told if trial.fold_score is None else f"{told}, by folds {_with_error(seen, trial.fold_score, trial.fold_se)}"
+    by_folds = (
+        f", by folds {_with_error(seen, trial.fold_score, trial.fold_se)}" if trial.fold_score is not None else ""
     )
+    return f"{told}{by_folds}{fitted_on(trial)}"
 
 
 def _with_error(seen: RunSeen, value: float | None, error: float | None) -> str:
