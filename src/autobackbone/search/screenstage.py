@@ -494,9 +494,11 @@ def _nothing_screened(shop: Workshop, causes: Sequence[str]) -> LimitsError:
         return LimitsError(f"no backbone could be screened: {'; '.join(told[:_N_CAUSES])}{rest}.")
     fastest = min(shop.priced.values(), key=lambda priced: priced.latency.p50_ms)
     n_all = sum(map(len, shop.space.image_sizes.values()))
-    is_over = shop.clock.left_s() <= 0
-    n_told = sum(body.n_blocks_kept is None for body in shop.priced) if is_over else n_all
-    advice = f"Time ended before all {n_all} were measured. Give more, or raise" if is_over else "Raise"
+    n_priced = sum(body.n_blocks_kept is None for body in shop.priced)
+    is_over = shop.clock.left_s() <= 0 and (n_priced < n_all or any(shop.space.kept.values()))
+    n_told = n_priced if is_over else n_all
+    lacking = "all first blocks alone" if n_told == n_all else f"all {n_all}"
+    advice = f"Time ended before {lacking} were measured. Give more, or raise" if is_over else "Raise"
     return LimitsError(
         f"none of {n_told} pairs of backbone and image size keeps {_written(shop.limits)} on "
         f"{describe(shop.target)}; the fastest, {fastest.body}, takes "
