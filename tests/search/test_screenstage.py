@@ -12,7 +12,7 @@ from autobackbone.backbones.source import BackboneSource
 from autobackbone.errors import BackboneError, DataError, LimitsError, TrialError, TrialMemoryError
 from autobackbone.planning import SCREENING_SHARE, screening_order
 from autobackbone.records import Body, Latency, Limits, Priced, Target
-from autobackbone.search import screenstage
+from autobackbone.search import screenstage, turns
 from autobackbone.search.costs import Costs
 from autobackbone.search.pricing import pass_s
 
@@ -35,11 +35,12 @@ class Screens:
         self.costs, self.reporter = SimpleNamespace(n_train=8, n_validation=2), SimpleNamespace(say=None)
         self.study = optuna.create_study()
         self.clock = SimpleNamespace(left_s=lambda: max(0.0, budget_s - self.now_s))
-        monkeypatch.setattr(screenstage, "time", SimpleNamespace(monotonic=lambda: self.now_s))
-        monkeypatch.setattr(screenstage, "_order", lambda _: [SMALL, LARGE])
-        monkeypatch.setattr(screenstage, "scouted", lambda order, _: order)
-        monkeypatch.setattr(screenstage, "has_pixels", lambda *_: True)
-        monkeypatch.setattr(screenstage, "pricing_s", lambda _: 0.0)
+        for module in (screenstage, turns):
+            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now_s))
+        monkeypatch.setattr(turns, "_order", lambda _: [SMALL, LARGE])
+        monkeypatch.setattr(turns, "scouted", lambda order, _: order)
+        monkeypatch.setattr(turns, "has_pixels", lambda *_: True)
+        monkeypatch.setattr(turns, "pricing_s", lambda _: 0.0)
         monkeypatch.setattr(screenstage, "features_of_cuts", lambda *_: {})
         monkeypatch.setattr(screenstage, "_screen_if_it_fits", self.screen)
         monkeypatch.setattr(screenstage, "screen_cuts", self.screen_cuts)
@@ -102,10 +103,11 @@ def test_what_fine_tuning_needs_to_its_end_is_left_to_it(monkeypatch):
 )
 def test_a_body_is_left_out_where_it_could_not_be_screened_or_not_trained(monkeypatch, ends, is_allowed):
     shop, passed = SimpleNamespace(heads={SMALL: (0, None)}, priced={}), []
-    monkeypatch.setattr(screenstage, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    for module in (screenstage, turns):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: 0.0))
     monkeypatch.setattr(screenstage, "rough_pass_seconds", lambda *_: 15.0)
     monkeypatch.setattr(screenstage, "priced_within_limits", lambda _, body: passed.append(body))
-    screenstage._screen_if_it_fits(shop, LARGE, screenstage._Ends(**ends))
+    screenstage._screen_if_it_fits(shop, LARGE, turns.Ends(**ends))
     assert passed == [LARGE] * is_allowed
 
 
@@ -181,7 +183,7 @@ def test_pairs_that_break_a_limit_take_no_more_than_the_time(monkeypatch):
         shop.priced[body] = priced_of(body)
 
     monkeypatch.setattr(screenstage, "_screen_if_it_fits", refuse)
-    monkeypatch.setattr(screenstage, "_order", lambda _: [SMALL._replace(backbone=name) for name in "abcde"])
+    monkeypatch.setattr(turns, "_order", lambda _: [SMALL._replace(backbone=name) for name in "abcde"])
     with pytest.raises(LimitsError, match=r"none of 3 pairs.*Time ended before all 5 were measured. Give more"):
         screenstage.screen_all(shop)
 
@@ -210,7 +212,7 @@ def test_where_nothing_could_be_screened_its_causes_are_told_each_once(monkeypat
     shop = Screens(monkeypatch, budget_s)
     shop.reporter = SimpleNamespace(say=lambda _: None)
     monkeypatch.setattr(screenstage, "_screen_if_it_fits", fail)
-    monkeypatch.setattr(screenstage, "_order", lambda _: [SMALL._replace(backbone=name) for name in "abcde"])
+    monkeypatch.setattr(turns, "_order", lambda _: [SMALL._replace(backbone=name) for name in "abcde"])
     with pytest.raises(LimitsError, match=rf"^no backbone could be {re.escape(message)}$"):
         screenstage.screen_all(shop)
 
@@ -272,8 +274,8 @@ def test_a_size_that_cannot_be_decoded_any_more_is_left_out(monkeypatch):
 def test_what_shall_be_tried_first_is_screened_before_others_are_compared(monkeypatch):
     shop = Screens(monkeypatch, 100.0)
     wanted, gone = LARGE._replace(image_size=(128, 128)), LARGE._replace(image_size=(160, 160))
-    monkeypatch.setattr(screenstage, "_order", lambda _: [SMALL, LARGE, wanted, gone])
-    monkeypatch.setattr(screenstage, "scouted", lambda order, _: [body for body in order if body != gone])
+    monkeypatch.setattr(turns, "_order", lambda _: [SMALL, LARGE, wanted, gone])
+    monkeypatch.setattr(turns, "scouted", lambda order, _: [body for body in order if body != gone])
     shop.awaited, awaited = {wanted}, []
     screenstage.screen_all(shop, fine_tune=lambda: awaited.append(set(shop.awaited)) or 0.0)
     assert list(shop.ends) == [SMALL, wanted, LARGE]
@@ -315,10 +317,10 @@ def screened_of(
         shop.heads[priced.body] = (0, None)
 
     monkeypatch.setattr(screenstage, "_screen_if_it_fits", REAL_SCREEN_IF_IT_FITS)
-    monkeypatch.setattr(screenstage, "_order", lambda _: [body for body in found if body.n_blocks_kept is None])
+    monkeypatch.setattr(turns, "_order", lambda _: [body for body in found if body.n_blocks_kept is None])
     monkeypatch.setattr(screenstage, "priced_within_limits", price)
     monkeypatch.setattr(screenstage, "_screen_one", screen_one)
-    monkeypatch.setattr(screenstage, "pricing_s", lambda _: pricing_s)
+    monkeypatch.setattr(turns, "pricing_s", lambda _: pricing_s)
     for name in ("rough_pass_seconds", "pass_seconds", "reading_s"):
         monkeypatch.setattr(screenstage, name, lambda *_: 0.0)
     screenstage.screen_all(shop)
@@ -377,7 +379,7 @@ def test_a_cut_that_no_network_can_be_made_of_is_left_out(monkeypatch):
 
     monkeypatch.setattr(screenstage, "_screen_if_it_fits", screen)
     cut = LARGE._replace(n_blocks_kept=4)
-    screenstage._screen_or_leave_out(shop, cut, screenstage._Ends(until=math.inf), {})
+    screenstage._screen_or_leave_out(shop, cut, turns.Ends(until=math.inf), {})
     assert told == [f"left out: {cut}: cannot be cut"]
     with pytest.raises(BackboneError, match="cannot be cut"):
-        screenstage._screen_or_leave_out(shop, LARGE, screenstage._Ends(until=math.inf), {})
+        screenstage._screen_or_leave_out(shop, LARGE, turns.Ends(until=math.inf), {})

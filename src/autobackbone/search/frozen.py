@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from torch import nn
 
 from autobackbone.choosing import comparable
 from autobackbone.convexhead import Floats
+from autobackbone.costrecord import CostEntry
 from autobackbone.errors import TrialError
 from autobackbone.metrics import Metric, to_maximised
 from autobackbone.records import Candidate, Priced, Trial
-from autobackbone.screening import Screened
+from autobackbone.screening import Features, Screened, Tap, screen
 from autobackbone.search import trialfiles
 from autobackbone.search.extras import CLASS_WEIGHTS
 from autobackbone.search.study import add_screened, next_number
@@ -108,4 +110,37 @@ def begun_trial(shop: Workshop, priced: Priced, candidate: Candidate) -> Trial:
         n_params=priced.n_params,
         megabytes=priced.megabytes,
         resize=shop.bundle.preparation.resize,
+    )
+
+
+def one_pass(
+    shop: Workshop,
+    priced: Priced,
+    network: nn.Module,
+    *,
+    until: float | None,
+    head_until: float | None,
+    n_most: int | None = None,
+    taps: Sequence[Tap] = (),
+    on_features: Callable[[Features], None] | None = None,
+) -> Screened | None:
+    """One pass and one head; as `screening.screen` gives them."""
+    return screen(
+        network,
+        shop.bundle,
+        priced.image_size,
+        shop.source.normalisation(priced.backbone),
+        seed=shop.seed,
+        device=shop.device,
+        precision=shop.target.precision,
+        until=until,
+        head_until=head_until,
+        n_most=n_most,
+        on_progress=lambda done: shop.reporter.progress(
+            shop.use_share(), f"screening {priced.body}: {100 * done:.0f} %"
+        ),
+        taps=taps,
+        on_features=on_features,
+        class_weights=shop.space.head_weights,
+        entry=CostEntry(shop.record, f"pass of {priced.body}"),
     )

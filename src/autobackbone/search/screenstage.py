@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 
 import numpy as np
-from torch import nn
 
 from autobackbone.convexhead import Floats
-from autobackbone.costrecord import CostEntry
 from autobackbone.errors import (
     BackboneError,
     DataError,
@@ -24,34 +20,25 @@ from autobackbone.errors import (
     TrialMemoryError,
     WeightsError,
 )
-from autobackbone.latency.forward import preparing_s
 from autobackbone.latency.target import describe
 from autobackbone.memory import memory_errors_translated
-from autobackbone.metrics import aligned, to_maximised
-from autobackbone.planning import SCREENING_SHARE, screening_order
-from autobackbone.records import Body, Limits, Priced, Trial, counted, shown_megabytes
-from autobackbone.screening import Features, Screened, Tap, screen
+from autobackbone.planning import SCREENING_SHARE
+from autobackbone.records import Body, Limits, Priced, counted, shown_megabytes
+from autobackbone.screening import Features, Screened
 from autobackbone.search.cutting import features_of_cuts, screen_cuts
 from autobackbone.search.foldheads import gathered, score_frozen
-from autobackbone.search.frozen import frozen_trial, keep
-from autobackbone.search.legs import curve_of
+from autobackbone.search.frozen import keep, one_pass
 from autobackbone.search.pricing import (
     broken_limit,
-    gmacs_of,
-    has_pixels,
     pass_seconds,
-    price,
     priced_within_limits,
-    pricing_s,
     reading_s,
     rough_pass_seconds,
     surely_breaks,
 )
-from autobackbone.search.rungs import Curve
-from autobackbone.search.scouting import Scouts, scouted
 from autobackbone.search.similar import note_similar
 from autobackbone.search.stagecosts import note_untimely
-from autobackbone.search.study import add_screened, next_number
+from autobackbone.search.turns import SHORT_SHARE, Ends, bodies, keeps_limits
 from autobackbone.search.workshop import Workshop
 from autobackbone.tasks import can_be_learned
 
@@ -59,9 +46,6 @@ from autobackbone.tasks import can_be_learned
 _FIRST_PASS_SHARE = 0.6
 # By this share of the time left its head is there, too.
 _HEAD_SHARE = 0.95
-# A first pass may take this share of the time; where it is longer, a cheaper pair goes first.
-_SHORT_SHARE = 0.25
-_SHORT_CLOCK_S = 60.0
 # All cuts of a body may take so many times as long as the whole of it did.
 _CUTS_SHARE = 1.0
 # Of the time left, what they may take even where fine-tuning needs all of it.
@@ -73,8 +57,6 @@ _LATEST_SHARE = 0.8
 
 # Told where nothing could be screened; the lines before tell them all.
 _N_CAUSES = 3
-# Among a trial's extras: how many pictures it passed, only to be compared with others.
-_N_COMPARED = "n_compared"
 
 
 def screen_all(shop: Workshop, *, share: float = SCREENING_SHARE, fine_tune: Callable[[], float] = lambda: 0.0) -> None:
@@ -93,9 +75,9 @@ def screen_all(shop: Workshop, *, share: float = SCREENING_SHARE, fine_tune: Cal
         RunError: the disk is too small for a single head.
         WeightsError: no weights can be loaded.
     """
-    ends = _Ends(until=time.monotonic() + shop.clock.left_s() * share)
+    ends = Ends(until=time.monotonic() + shop.clock.left_s() * share)
     unloadable: dict[str, WeightsError] = {}
-    for body in _bodies(shop, ends):
+    for body in bodies(shop, ends):
         shop.awaited.discard(body)
         if body.backbone in unloadable:
             continue
@@ -121,7 +103,7 @@ def screen_all(shop: Workshop, *, share: float = SCREENING_SHARE, fine_tune: Cal
         raise next(iter(unloadable.values()), None) or _nothing_screened(shop, list(ends.causes))
 
 
-def _screen_or_leave_out(shop: Workshop, body: Body, ends: _Ends, unloadable: dict[str, WeightsError]) -> None:
+def _screen_or_leave_out(shop: Workshop, body: Body, ends: Ends, unloadable: dict[str, WeightsError]) -> None:
     try:
         _screen_if_it_fits(shop, body, ends)
     except WeightsError as error:
@@ -145,170 +127,14 @@ def _screen_or_leave_out(shop: Workshop, body: Body, ends: _Ends, unloadable: di
         shop.reporter.say(f"left out: {body}: {error}")
 
 
-def _tell_left_out(shop: Workshop, ends: _Ends) -> None:
+def _tell_left_out(shop: Workshop, ends: Ends) -> None:
     note_untimely(shop.study, ends.n_left_out)
     if ends.n_left_out:
         pairs = counted(sum(map(len, shop.space.image_sizes.values())), "pair")
         shop.reporter.say(f"not screened for want of time: {ends.n_left_out} of {pairs} of backbone and image size")
 
 
-@dataclass(slots=True, kw_only=True)
-class _Ends:
-    """By when, in `time.monotonic()`, what has to end; fine-tuning in between moves it.
-
-    Args:
-        until: the last pass, and what decides which ones are worth it.
-        trained_by: what it takes to train a body that is screened.
-        tuning_share: what that is, in seconds of its pass; 0 where nothing says that training pays.
-        n_left_out: pairs that these ends have left out.
-        causes: for which others were left out, each once, in their order.
-        postponed: what only may keep the limits: it has its turn after all else.
-        cut: first blocks of what does not surely keep the limits, that had their turn.
-    """
-
-    until: float
-    trained_by: float = math.inf
-    tuning_share: float = 0.0
-    n_left_out: int = 0
-    causes: dict[str, None] = field(default_factory=dict)
-    postponed: dict[Body, None] = field(default_factory=dict)
-    cut: set[Body] = field(default_factory=set)
-
-    def allow(self, pass_s: float, reading_s: float = 0.0) -> bool:
-        """Whether a pass may begin now."""
-        end = time.monotonic() + reading_s + pass_s
-        return end <= self.until and end + self.tuning_share * pass_s <= self.trained_by
-
-
-def _bodies(shop: Workshop, ends: _Ends) -> Iterator[Body]:
-    """In the usual order until one is screened, so that there is something usable; then, where there is no time for a
-    pass of each over all pictures, in the order that a part of the pictures suggests.
-
-    What only may keep the limits comes last. Where no whole network keeps them, first blocks of those that do not come
-    before that.
-    """
-    order = deque(_order(shop))
-    yield from _first_bodies(shop, order, ends)
-    if not shop.heads and shop.priced and shop.clock.left_s() <= 0:  # all that was measured breaks a limit
-        return
-    yield from (body for body in order if body in shop.heads)
-    awaited = [body for body in order if body in shop.awaited]
-    yield from awaited
-    left = [body for body in order if body not in shop.heads and body not in awaited]
-    scouts = Scouts(
-        n_pictures=shop.costs.n_train + shop.costs.n_validation,
-        pass_s=partial(rough_pass_seconds, shop),
-        left_s=lambda: ends.until - time.monotonic(),
-        look=partial(_look, shop),
-        say=shop.reporter.say,
-    )
-    # Decoding to one more size is no cheaper for a part.
-    late = [body for body in left if not has_pixels(shop, body.image_size)]
-    yield from scouted([body for body in left if body not in late], scouts)
-    yield from late
-    if not any(head.n_blocks_kept is None and _keeps_limits(shop, head) for head in shop.heads):
-        yield from _cuts_beyond_limits(shop, ends)
-    yield from _postponed(shop, ends)
-
-
-def _first_bodies(shop: Workshop, order: deque[Body], ends: _Ends) -> Iterator[Body]:
-    """Taken out of the order until one is screened: whole networks; once finding that they do not surely keep the
-    limits has taken as long as a first pass may, or there are no more of them, their first blocks, too, and at last
-    whatever may keep them.
-    """
-    left_s = shop.clock.left_s()
-    has_begun = False  # one is tried however little time there is
-    while order and not shop.heads:
-        if has_begun and shop.clock.left_s() <= 0 and shop.priced:
-            return
-        has_begun = True
-        yield order.popleft()
-        if not shop.heads and (not order or shop.clock.left_s() < (1 - _SHORT_SHARE) * left_s):
-            for body in chain(_cuts_beyond_limits(shop, ends), _postponed(shop, ends)):
-                yield body
-                if shop.heads:
-                    return
-
-
-def _postponed(shop: Workshop, ends: _Ends) -> Iterator[Body]:
-    """What only may keep the limits and is not screened yet, while there is time to price it."""
-    for body in list(ends.postponed):
-        if not _has_time_to_price(shop, ends):
-            return
-        if body not in shop.heads:
-            yield body
-
-
-def _cuts_beyond_limits(shop: Workshop, ends: _Ends) -> Iterator[Body]:
-    """First blocks of networks that do not surely keep the limits, by a pass of their own: those of the fastest first,
-    the longest first, as far as the pass of a longer one has not left their features.
-    """
-    beyond = [one for one in shop.priced.values() if one.n_blocks_kept is None and not _keeps_limits(shop, one.body)]
-    for priced in sorted(beyond, key=lambda one: one.latency.p50_ms):
-        for n_kept in reversed(shop.space.kept.get(priced.backbone, ())):
-            body = priced.body._replace(n_blocks_kept=n_kept)
-            if not _has_time_to_price(shop, ends):
-                return
-            if body not in shop.heads and body not in ends.cut and not _comes_with_a_longer_one(shop, body):
-                ends.cut.add(body)
-                yield body
-
-
-def _comes_with_a_longer_one(shop: Workshop, body: Body) -> bool:
-    """Whether the pass of a longer one, which is screened, has left its features.
-
-    Those that another run on these pictures has left say nothing of it.
-    """
-    is_passed = any(
-        one[:2] == body[:2] and (one.n_blocks_kept or math.inf) > (body.n_blocks_kept or 0) for one in shop.heads
-    )
-    return is_passed and shop.stores.features(body) is not None
-
-
-def _has_time_to_price(shop: Workshop, ends: _Ends) -> bool:
-    """Whether a body may still be measured; while nothing is screened, as long as the run has time."""
-    if shop.clock.left_s() <= 0:
-        return False
-    return not shop.heads or ends.allow(pricing_s(shop) + preparing_s(shop.target))
-
-
-def _keeps_limits(shop: Workshop, body: Body) -> bool:
-    return broken_limit(shop.priced[body], shop.limits) is None
-
-
-def _look(shop: Workshop, body: Body, n: int, seconds: float) -> Curve | None:
-    """Screen a body on a fair part of the pictures, if no sitting has done so yet: a stopped trial, that comparing has
-    stopped whether it is the better one or not. What a whole pass finds will be another.
-    """
-    until = time.monotonic() + seconds
-    known = [t for t in shop.trials() if t.body == body and int(t.extras.get(_N_COMPARED, 0)) >= n]
-    if known:
-        return _compared(shop, known[-1])
-    try:
-        priced = price(shop, body)
-        if not _keeps_limits(shop, body):
-            return None
-        with memory_errors_translated():
-            network = shop.source.network(*body).to(shop.device)
-        trial = frozen_trial(shop, priced, _screened(shop, priced, network, until=until, head_until=until, n_most=n))
-    except (WeightsError, TrialError):  # told when its turn comes
-        return None
-    if trial is None:
-        return None
-    reason = f"compared by {shop.metric.name} {aligned(shop.metric, trial.score or 0.0)}, and no more: {trial.reason}"
-    extras = {_N_COMPARED: n, **trial.extras}
-    trial = replace(trial, number=next_number(shop.study), state="stopped", reason=reason, extras=extras)
-    add_screened(shop.study, shop.space, trial)
-    shop.tell(trial)
-    return _compared(shop, trial)
-
-
-def _compared(shop: Workshop, trial: Trial) -> Curve:
-    """As if the part were a rung."""
-    return replace(curve_of(trial, to_maximised(shop.metric, 1.0)), n_epochs=1)
-
-
-def _screen_if_it_fits(shop: Workshop, body: Body, ends: _Ends) -> None:
+def _screen_if_it_fits(shop: Workshop, body: Body, ends: Ends) -> None:
     """Price a body, and screen it if it keeps the limits and there is time; the first one is screened anyway."""
     if _is_beyond_limits(shop, body):
         return
@@ -320,7 +146,7 @@ def _screen_if_it_fits(shop: Workshop, body: Body, ends: _Ends) -> None:
     priced = priced_within_limits(shop, body)
     if priced is None:
         return
-    if not _keeps_limits(shop, body) and not _is_last_resort(shop, body, ends):
+    if not keeps_limits(shop, body) and not _is_last_resort(shop, body, ends):
         return
     pass_s, late_s = pass_seconds(shop, priced.latency), reading_s(shop, priced)
     if shop.heads and not ends.allow(pass_s, late_s):
@@ -336,14 +162,14 @@ def _screen_if_it_fits(shop: Workshop, body: Body, ends: _Ends) -> None:
     )
 
 
-def _is_last_resort(shop: Workshop, body: Body, ends: _Ends) -> bool:
+def _is_last_resort(shop: Workshop, body: Body, ends: Ends) -> bool:
     """Whether what only may keep the limits is screened now: in its second turn, where nothing keeps them. The choice
     holds to what was measured, so that it could not be chosen.
     """
     if body not in ends.postponed:
         ends.postponed[body] = None
         return False
-    if any(_keeps_limits(shop, head) for head in shop.heads):
+    if any(keeps_limits(shop, head) for head in shop.heads):
         shop.reporter.say(f"left out: {body}: {broken_limit(shop.priced[body], shop.limits)}, and others keep it")
         return False
     return True
@@ -360,33 +186,20 @@ def _is_beyond_limits(shop: Workshop, body: Body) -> bool:
     return body not in shop.priced and any(surely_breaks(shop, priced) for priced in smaller)
 
 
-def _order(shop: Workshop) -> list[Body]:
-    """As planned; a budget that is short for the first pair begins with the cheapest of all."""
-    order = [Body(*pair) for pair in screening_order(shop.space.image_sizes, shop.first_pairs, gmacs=shop.source.gmacs)]
-    cheapest = min(order, key=partial(gmacs_of, shop))
-    try:
-        # A clock that is short anyway does not pay for the price of a pair that it cannot screen.
-        price(shop, cheapest if shop.clock.left_s() < _SHORT_CLOCK_S else order[0])
-    except (WeightsError, TrialMemoryError):  # told when its turn comes
-        return order
-    is_short = rough_pass_seconds(shop, order[0]) > _SHORT_SHARE * shop.clock.left_s()
-    return [cheapest, *(body for body in order if body != cheapest)] if is_short else order
-
-
 def _screen_one(shop: Workshop, priced: Priced, until: float | None, head_until: float | None) -> None:
     body = priced.body
     with memory_errors_translated():
         network = shop.source.network(*body).to(shop.device)
         is_frozen_only = shop.space.is_frozen_only
         # Splitting and cutting a network costs time, too: not where a pass is all that fits.
-        is_all = pass_seconds(shop, priced.latency) > _SHORT_SHARE * shop.clock.left_s() and not is_frozen_only
+        is_all = pass_seconds(shop, priced.latency) > SHORT_SHARE * shop.clock.left_s() and not is_frozen_only
         has_opening = not is_all and not is_frozen_only and body.n_blocks_kept is None
         depths = shop.space.opening_depths(body.backbone) if has_opening else ()
         shorter = [n for n in shop.space.kept.get(body.backbone, ()) if n < (body.n_blocks_kept or priced.n_blocks)]
         cuts = shop.stores.cuts(network, body, () if is_all else shorter)
         with shop.stores.filling(network, body, depths, cuts) as taps:
             seen = _Seen()
-            screened = _screened(
+            screened = one_pass(
                 shop,
                 priced,
                 network,
@@ -432,39 +245,6 @@ def _on_features(shop: Workshop, seen: _Seen, reached: Features) -> None:
     if not shop.heads:  # who looks alike is seen once, by the first
         note_similar(shop, reached)
     seen.features = gathered(shop.bundle, reached)
-
-
-def _screened(
-    shop: Workshop,
-    priced: Priced,
-    network: nn.Module,
-    *,
-    until: float | None,
-    head_until: float | None,
-    n_most: int | None = None,
-    taps: Sequence[Tap] = (),
-    on_features: Callable[[Features], None] | None = None,
-) -> Screened | None:
-    """One pass and one head; as `screening.screen` gives them."""
-    return screen(
-        network,
-        shop.bundle,
-        priced.image_size,
-        shop.source.normalisation(priced.backbone),
-        seed=shop.seed,
-        device=shop.device,
-        precision=shop.target.precision,
-        until=until,
-        head_until=head_until,
-        n_most=n_most,
-        on_progress=lambda done: shop.reporter.progress(
-            shop.use_share(), f"screening {priced.body}: {100 * done:.0f} %"
-        ),
-        taps=taps,
-        on_features=on_features,
-        class_weights=shop.space.head_weights,
-        entry=CostEntry(shop.record, f"pass of {priced.body}"),
-    )
 
 
 def _end_of_pass(shop: Workshop) -> float:
