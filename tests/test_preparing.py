@@ -12,8 +12,8 @@ from tests.conftest import TINY
 from autobackbone import Budget, Limits, plan, preparing, select_backbone
 from autobackbone.backbones.blocks import blocks_of
 from autobackbone.backbones.build import build
-from autobackbone.course import _space
 from autobackbone.errors import LimitsError, MetricError, SpaceError, WeightsError
+from autobackbone.opening import space_of
 from autobackbone.preparing import prepare
 from autobackbone.settings import as_settings
 
@@ -37,7 +37,7 @@ def test_neither_a_plan_nor_the_space_reads_weights(broken, pictures):
     assert "backbones: 2, 2 with their image sizes" in str(plan(pictures, "1min", image_sizes=[32], **broken))
     prepared = prepare(as_settings(pictures, "1min", **DEFAULTS | broken))
     counted = {name: len(blocks_of(build(name, n_classes=3, image_size=(160, 160)))) for name in (TINY, VIT)}
-    assert _space(prepared).n_blocks == counted
+    assert space_of(prepared).n_blocks == counted
 
 
 def test_what_a_plan_measures_without_weights_is_not_remembered(broken, pictures):
