@@ -20,7 +20,7 @@ from pathlib import Path
 import autobackbone
 
 ROOT = Path(__file__).parents[1]
-_LEG = re.compile(r"trial (\d+): ")
+_LEG = re.compile(r"trial (\d+), from epoch \d+ to ")
 
 
 class Sittings:
@@ -82,7 +82,7 @@ def entries_of(diary):
     return [json.loads(line) for line in diary.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
 
 
-class _Writes:
+class Writes:
     """A reporter that keeps a diary."""
 
     def __init__(self, diary):
@@ -101,6 +101,7 @@ class _Writes:
 
     def close(self):
         self._write({"closed": True})
+        self._diary.close()
 
     def _write(self, entry):
         self._diary.write(json.dumps(entry) + "\n")
@@ -123,7 +124,7 @@ def _search(asked, run_dir, diary, changes):
     given = asked | changes
     dataset = given.pop("dataset", None) or make_pictures()
     budget = Budget(**given.pop("budget"))
-    return select_backbone(dataset, budget, run_dir=run_dir, progress=_Writes(diary), **given)
+    return select_backbone(dataset, budget, run_dir=run_dir, progress=Writes(diary), **given)
 
 
 def _sit(asked, order, parent):

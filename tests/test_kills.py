@@ -24,7 +24,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 from tests.conftest import TINY, make_pictures
 from tests.running.conftest import HAS_PROC, is_running, workers_of
-from tests.sittings import Sittings, entries_of, legs_in
+from tests.sittings import Sittings, Writes, entries_of, legs_in
 
 from autobackbone import Budget, course, open_run, select_backbone
 from autobackbone.costrecord import read_costs
@@ -279,6 +279,12 @@ def search(asked, photos, tmp_path):
         return select_backbone(photos, **given | {"budget": budget, "weights": given["weights"][TINY]})
 
     return run
+
+
+def test_a_diary_holds_each_leg_that_killing_waits_for(search, tmp_path):
+    trials = search(Budget(n_trials=1), progress=Writes(tmp_path / "diary.jsonl")).trials
+    (tuned,) = [trial.number for trial in trials if trial.n_unfrozen > 0]
+    assert set(legs_in(tmp_path / "diary.jsonl")) == {tuned}
 
 
 class DeadError(BaseException):
