@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from tests.conftest import TINY, command, make_pictures
 from autobackbone import Budget, Limits, Target, open_run, plan, select_backbone
 from autobackbone.choosing import comparable, on_one_scale
 from autobackbone.errors import ArgumentError, RunError, TargetError
+from autobackbone.retargeting import repriced
 from autobackbone.timings import Timing
 
 OTHER = "test_efficientnet.r160_in1k"
@@ -115,6 +117,31 @@ def test_a_body_that_the_table_lacks_is_left_out(run, tmp_path):
     lacking = [trial for trial in moved.trials if trial.n_blocks_kept is not None and trial.score is not None]
     assert lacking
     assert all(trial.state == "failed" and "has no latency of it" in trial.reason for trial in lacking)
+    # Nothing is left of what the search measured under its own target.
+    figures = [name for name in moved.to_frame().columns if name.startswith("latency_") or name == "images_per_s"]
+    assert len(figures) == 4
+    assert moved.to_frame().loc[[trial.number for trial in lacking], figures].isna().all(axis=None)
+
+
+def test_trials_that_had_failed_keep_nothing_of_the_old_target(run):
+    selection = open_run(run)
+    body = selection.trials[-1].body
+    trials = [replace(one, state="failed") if one.body == body else one for one in selection.trials]
+    found = repriced(
+        trials,
+        selection.metric,
+        Target(timings=table_of(trials, lambda _: 5.0), name="a phone"),
+        Limits(),
+        network_of=lambda _: None,
+        book=None,
+        backbones=selection._reader.backbones,
+        say=lambda _: None,
+    )
+    assert any(one.latency_ms == 5.0 for one in found.trials)
+    for one in found.trials:
+        if one.body == body:
+            assert (one.state, one.latency_ms, one.latency_p95_ms, one.latency_noise_ms) == ("failed", None, None, None)
+            assert one.images_per_s is None
 
 
 @pytest.mark.slow

@@ -108,19 +108,19 @@ def stopped_line(trials: Sequence[Trial], before: str) -> str | None:
 
 
 def _priced(trial: Trial, found: dict[Body, Latency], reasons: dict[Body, str], limits: Limits) -> Trial:
+    """The trial with what its body takes there, and nothing of what it took on the target before."""
     latency = found.get(trial.body)
-    if trial.state not in ("finished", "stopped"):
-        return trial
-    if latency is None:
-        reason = f"not priced for this target: {reasons[trial.body]}"
-        return replace(trial, state="failed", reason=reason, latency_ms=None, on_front=False)
     moved = replace(
         trial,
-        latency_ms=latency.p50_ms,
-        latency_p95_ms=latency.p95_ms,
-        latency_noise_ms=latency.noise_ms,
-        images_per_s=latency.images_per_s,
+        latency_ms=None if latency is None else latency.p50_ms,
+        latency_p95_ms=None if latency is None else latency.p95_ms,
+        latency_noise_ms=None if latency is None else latency.noise_ms,
+        images_per_s=None if latency is None else latency.images_per_s,
         on_front=False,
     )
+    if trial.state not in ("finished", "stopped"):
+        return moved
+    if latency is None:
+        return replace(moved, state="failed", reason=f"not priced for this target: {reasons[trial.body]}")
     broken = beyond_limits(moved, limits)
     return moved if broken is None else replace(moved, state="failed", reason=broken)
