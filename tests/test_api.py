@@ -455,7 +455,7 @@ def test_a_run_that_is_held_is_not_touched(search, pictures, tmp_path):
 
 
 def test_limits_are_checked_before_training(search, given_parts, tmp_path):
-    with pytest.raises(LimitsError, match=r"none of 2 pairs.*n_params=1000.*the fastest, test_resnet.*parameters"):
+    with pytest.raises(LimitsError, match=r"none of 2 pairs.*n_params=1000.*the nearest, test_resnet.*parameters"):
         search(given_parts, run_dir=tmp_path / "run", image_sizes=[32, 48], limits=Limits(n_params=1000))
     result = search(given_parts, run_dir=tmp_path / "kept", limits=Limits(latency_ms=10_000, megabytes=50))
     assert all(trial.megabytes <= 50 for trial in result.trials)

@@ -56,14 +56,23 @@ def pricing_s(shop: Workshop) -> float:
 
 def broken_limit(priced: Priced, limits: Limits) -> str | None:
     """Which limit a body breaks, in words; `None` if it keeps all."""
-    return limits.broken_by(
-        {
-            "latency_ms": priced.latency.p50_ms,
-            "latency_p95_ms": priced.latency.p95_ms,
-            "n_params": priced.n_params,
-            "megabytes": priced.megabytes,
-        }
-    )
+    return limits.broken_by(_taken(priced))
+
+
+def excess(limits: Limits, priced: Priced) -> float:
+    """How many times as much a body takes as the limit allows that it breaks most; 0 without limits."""
+    asked = {name: getattr(limits, name) for name in _taken(priced)}
+    return max((_taken(priced)[name] / limit for name, limit in asked.items() if limit is not None), default=0.0)
+
+
+def _taken(priced: Priced) -> dict[str, float]:
+    """What limits are of, by their names."""
+    return {
+        "latency_ms": priced.latency.p50_ms,
+        "latency_p95_ms": priced.latency.p95_ms,
+        "n_params": priced.n_params,
+        "megabytes": priced.megabytes,
+    }
 
 
 def priced_within_limits(shop: Workshop, body: Body) -> Priced | None:

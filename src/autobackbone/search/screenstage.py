@@ -30,6 +30,7 @@ from autobackbone.search.foldheads import gathered, score_frozen
 from autobackbone.search.frozen import keep, one_pass
 from autobackbone.search.pricing import (
     broken_limit,
+    excess,
     pass_seconds,
     priced_within_limits,
     reading_s,
@@ -272,7 +273,7 @@ def _nothing_screened(shop: Workshop, causes: Sequence[str]) -> LimitsError:
         told = [cause.rstrip(".") for cause in (*causes, *late)]
         rest = f"; and {counted(len(told) - _N_CAUSES, 'other cause')}" if len(told) > _N_CAUSES else ""
         return LimitsError(f"no backbone could be screened: {'; '.join(told[:_N_CAUSES])}{rest}.")
-    fastest = min(shop.priced.values(), key=lambda priced: priced.latency.p50_ms)
+    nearest = min(shop.priced.values(), key=partial(excess, shop.limits))
     n_all = sum(map(len, shop.space.image_sizes.values()))
     n_priced = sum(body.n_blocks_kept is None for body in shop.priced)
     is_over = shop.clock.left_s() <= 0 and (n_priced < n_all or any(shop.space.kept.values()))
@@ -281,9 +282,9 @@ def _nothing_screened(shop: Workshop, causes: Sequence[str]) -> LimitsError:
     advice = f"Time ended before {lacking} were measured. Give more, or raise" if is_over else "Raise"
     return LimitsError(
         f"none of {n_told} pairs of backbone and image size keeps {_written(shop.limits)} on "
-        f"{describe(shop.target)}; the fastest, {fastest.body}, takes "
-        f"{fastest.latency.p50_ms:.2f} ms with {fastest.n_params:,} parameters and "
-        f"{shown_megabytes(fastest.megabytes)} MB. {advice} the limit, or allow smaller image_sizes or other backbones."
+        f"{describe(shop.target)}; the nearest, {nearest.body}, takes "
+        f"{nearest.latency.p50_ms:.2f} ms with {nearest.n_params:,} parameters and "
+        f"{shown_megabytes(nearest.megabytes)} MB. {advice} the limit, or allow smaller image_sizes or other backbones."
     )
 
 
