@@ -133,7 +133,7 @@ def test_the_front_of_the_other_run_is_tried_first_and_only_its_candidates_come(
     assert len(again.trials) == 7
     assert f"#     warm_start={str(copied.path)!r}," in again.reproduce()
     assert "# It starts from the front of another run: should that have moved since" in again.reproduce()
-    assert any(f"2 trials on the front of {str(copied.path)!r} are tried first" in note for note in again.notes)
+    assert any(f"of 2 trials on the front of {str(copied.path)!r} is tried first" in note for note in again.notes)
     with pytest.raises(RunError, match=r"begun with warm_start=.*Leave it out to continue it"):
         search(photos, Budget(n_trials=1), warm_start=old, **given)
 

@@ -225,8 +225,7 @@ def _warm_start(settings: Settings, known: Known | None) -> WarmStart | None:
 
 def _on_warm_start(warm: WarmStart, task: Task) -> Iterator[str]:
     n = len(warm.front)
-    are = "is" if n == 1 else "are"
-    yield f"warm start: the {counted(n, 'trial')} on the front of {warm.path!r} {are} tried first"
+    yield f"warm start: what can be searched here of {counted(n, 'trial')} on the front of {warm.path!r} is tried first"
     if warm.task != task:
         yield f"warm start: that was a {warm.task}, and this is a {task}: what was good there is tried all the same"
 
