@@ -204,7 +204,7 @@ class Selection(UsableRun):
             dataset: as it was given to the search; `None` for the path that the run has noted.
             cache_dir: as for the search.
             workers: `0` trains in this process, the default, and `1` in a worker process; more have nothing to do.
-            devices_per_trial: as for the search, whatever it was there.
+            devices_per_trial: as for the search. Another number rounds otherwise, and rounding grows in training.
 
         Returns:
             The network, as `model` gives it; nothing of the run is changed.
