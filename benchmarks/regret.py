@@ -124,7 +124,7 @@ def _rows(pool: Pool, latencies: Mapping[Body, float], metric: Metric, n: int, n
     for _ in range(n_draws):
         rows = rng.integers(0, len(pool.labels), n)
         labels, said = pool.labels[rows], {k: option.predictions[rows] for k, option in enumerate(pool.options)}
-        front = front_of(_trials(pool.options, said, labels, latencies, metric, Limits()), metric, Limits())
+        front = front_of(_trials(pool.options, said, labels, latencies, metric), metric, Limits())
         draw = Draw(front=front, said=said, labels=labels, metric=metric)
         sizes.append(len(front))
         for name, rule in RULES.items():
