@@ -43,7 +43,7 @@ from autobackbone.errors import (
 from autobackbone.progress import Silent
 from autobackbone.records import Latency
 from autobackbone.runfolder import RunFolder
-from autobackbone.search import screenstage, trialfiles
+from autobackbone.search import trialfiles, turns
 from autobackbone.search.scouting import scouted
 
 COLUMNS = [
@@ -411,7 +411,7 @@ def test_where_not_all_pairs_can_pass_a_part_of_the_pictures_says_which_ones_do(
         return scouted(bodies, replace(scouts, left_s=left_s, pass_s=lambda _: 15.0))
 
     # Of what the clock and real sizes say, as little as makes so few pictures many.
-    monkeypatch.setattr(screenstage, "scouted", no_time_for_all)
+    monkeypatch.setattr(turns, "scouted", no_time_for_all)
     monkeypatch.setattr("autobackbone.search.scouting._LEAST_PICTURES", 20)
     monkeypatch.setattr("autobackbone.search.scouting._LOOK_S", 0.0)
     other = "test_efficientnet.r160_in1k"
