@@ -12,7 +12,7 @@ from autobackbone.choosing import Probabilities, compared_to_top, name_of, toler
 from autobackbone.errors import ArgumentError, LimitsError
 from autobackbone.metrics import Metric, bounds, shown, to_maximised
 from autobackbone.pareto import good_enough_mask, knee
-from autobackbone.records import Preference, Trial, is_number
+from autobackbone.records import Limits, Preference, Trial, is_number
 
 # A limit's name, how its value is written, and the unit behind it.
 _LIMITS: Mapping[str, tuple[str, str]] = {
@@ -193,9 +193,7 @@ def _as_limit(name: str, value: float) -> float:
 
 
 def _excess(trial: Trial, limits: Mapping[str, float]) -> float:
-    """How many times the limit that it breaks most a trial needs; infinite where that is not known."""
-    needs = ((getattr(trial, name), limit) for name, limit in limits.items())
-    return max(math.inf if need is None else need / limit for need, limit in needs)
+    return Limits(**limits).excess_of({name: getattr(trial, name) for name in limits})
 
 
 def _nothing_keeps(trials: Sequence[Trial], limits: Mapping[str, float]) -> str:

@@ -92,8 +92,8 @@ def on_one_scale(trials: Sequence[Trial]) -> list[Trial]:
 
 def within_limits(trials: Sequence[Trial], limits: Limits) -> Sequence[Trial]:
     """Those that break no limit; all of them where none of the finished ones keeps them."""
-    keeping = [trial for trial in trials if beyond_limits(trial, limits) is None]
-    return keeping if any(trial.state == "finished" for trial in keeping) else trials
+    kept = that_keep(trials, limits)
+    return kept if any(trial.state == "finished" for trial in kept) else trials
 
 
 def comparable(trials: Sequence[Trial]) -> list[Trial]:
@@ -224,11 +224,10 @@ def keeping(front: Sequence[Trial], limits: Limits) -> Sequence[Trial]:
     Raises:
         LimitsError: none does; it names what the fastest one breaks.
     """
-    broken = [beyond_limits(trial, limits) for trial in front]
-    kept = [trial for trial, why in zip(front, broken, strict=True) if why is None]
+    kept = that_keep(front, limits)
     if kept or not front:
         return kept
-    why = f"nothing that was tried keeps the limits; of the fastest, {broken[0]}"
+    why = f"nothing that was tried keeps the limits; of the fastest, {beyond_limits(front[0], limits)}"
     fastest_ms = _latency(front[0])
     if limits.latency_ms is not None and fastest_ms > limits.latency_ms:
         why = f"no trial of the front runs within {limits.latency_ms:g} ms; the fastest takes {fastest_ms:.2f} ms"
@@ -330,6 +329,11 @@ def beyond_limits(trial: Trial, limits: Limits) -> str | None:
     """Which limit a trial breaks, in words; `None` if it keeps all, as far as that is known."""
     figures = ("latency_ms", "latency_p95_ms", "n_params", "megabytes")
     return limits.broken_by({name: getattr(trial, name) for name in figures})
+
+
+def that_keep(trials: Sequence[Trial], limits: Limits) -> list[Trial]:
+    """Those that break no limit, as far as that is known."""
+    return [trial for trial in trials if beyond_limits(trial, limits) is None]
 
 
 def front_line(trial: Trial, metric: Metric, *, is_chosen: bool, limits: Limits | None = None) -> str:

@@ -6,6 +6,7 @@ Every record validates itself once, when it is made; deeper code trusts it. What
 
 from __future__ import annotations
 
+import math
 import numbers
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -149,6 +150,19 @@ class Limits:
             if limit is not None and value is not None and value > limit:
                 return f"{name} {value:,.4g} is above the limit of {limit:,g}"
         return None
+
+    def excess_of(self, has: Mapping[str, float | None]) -> float:
+        """How many times the limit that it breaks most something needs; 0 without limits.
+
+        Args:
+            has: its figures by the names of limits; infinite is what needs one that is not known.
+
+        Example:
+            >>> Limits(latency_ms=10, megabytes=30).excess_of({"latency_ms": 20.0, "megabytes": 15.0})
+            2.0
+        """
+        needs = ((has.get(name), limit) for name, limit in asdict(self).items() if limit is not None)
+        return max((math.inf if need is None else need / limit for need, limit in needs), default=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from autobackbone.choosing import beyond_limits, fitted_on, name_of, scored_on
+from autobackbone.choosing import fitted_on, name_of, scored_on, that_keep
 from autobackbone.errors import MetricError, RunError
 from autobackbone.metrics import paired_interval, scale_of, score, shown, to_maximised
 from autobackbone.optimism import unconfirmed
@@ -73,7 +73,7 @@ def _asked(seen: RunSeen) -> Iterator[str]:
     limits = [f"{name} {value:g}" for name, value in seen.facts["limits"].items() if value is not None]
     if limits:
         of_run = Limits(**seen.facts["limits"])
-        is_kept = any(beyond_limits(trial, of_run) is None for trial in seen.finished)
+        is_kept = that_keep(seen.finished, of_run)
         left_out = "what breaks one was left out" if is_kept else "nothing that was tried keeps them"
         yield f"There were limits: {', '.join(limits)}; {left_out}."
 
@@ -158,11 +158,12 @@ def _depths(seen: RunSeen) -> Iterator[str]:
             words = "frozen" if depth == 0 else f"{counted(depth, 'block')} trained"
             many = f", the best of {len(at)}" if len(at) > 1 else ""
             yield f"- {words}: {_score(seen, best)}{many}"
-        if fitted_on(_top(seen, frozen)):
+        best_frozen = _top(seen, frozen)
+        if fitted_on(best_frozen):
             yield "How much fine-tuning brings cannot be told from a head that has seen so few."
         else:
             what = "The best fine-tuned one against the frozen one"
-            yield _difference(seen, _top(seen, frozen), _top(seen, tuned), what)
+            yield _difference(seen, best_frozen, _top(seen, tuned), what)
     if not told:
         yield (
             "Nothing can be said: no network has finished both frozen and fine-tuned."

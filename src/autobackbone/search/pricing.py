@@ -60,9 +60,8 @@ def broken_limit(priced: Priced, limits: Limits) -> str | None:
 
 
 def excess(limits: Limits, priced: Priced) -> float:
-    """How many times as much a body takes as the limit allows that it breaks most; 0 without limits."""
-    asked = {name: getattr(limits, name) for name in _taken(priced)}
-    return max((_taken(priced)[name] / limit for name, limit in asked.items() if limit is not None), default=0.0)
+    """How many times the limit that it breaks most a body needs; 0 without limits."""
+    return limits.excess_of(_taken(priced))
 
 
 def _taken(priced: Priced) -> dict[str, float]:

@@ -16,7 +16,7 @@ from torch import nn
 from autobackbone.backbones.blocks import BatchNormMode
 from autobackbone.backbones.head import set_head
 from autobackbone.backbones.source import BackboneSource
-from autobackbone.choosing import beyond_limits, front_line, front_of, trial_line, within_limits
+from autobackbone.choosing import front_line, front_of, that_keep, trial_line, within_limits
 from autobackbone.clock import Clock
 from autobackbone.convexhead import Head
 from autobackbone.costrecord import CostEntry, CostRecord
@@ -113,8 +113,8 @@ class Workshop:
     def _front_lines(self) -> list[str]:
         """Fastest first, the best score so far within the limits marked."""
         front = front_of(self.trials(), self.metric, self.limits)
-        keeping = [one for one in front if beyond_limits(one, self.limits) is None]
-        top = max(keeping, key=lambda one: to_maximised(self.metric, one.score or 0.0), default=None)
+        kept = that_keep(front, self.limits)
+        top = max(kept, key=lambda one: to_maximised(self.metric, one.score or 0.0), default=None)
         return [front_line(one, self.metric, is_chosen=one is top, limits=self.limits) for one in front]
 
     def recall(self) -> None:
