@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -29,6 +28,7 @@ from tests.sittings import Sittings, Writes, entries_of, legs_in
 from autobackbone import Budget, course, open_run, select_backbone
 from autobackbone.costrecord import read_costs
 from autobackbone.metrics import score
+from autobackbone.runfolder import RunFolder
 from autobackbone.search import steps
 from autobackbone.search.study import n_tuned, record
 from autobackbone.search.trialfiles import read_labels
@@ -310,10 +310,8 @@ def test_what_ends_at_its_rung_is_scored_as_its_files_are(search, tmp_path, monk
         if len(facts.rung_scores) == 2:
             # A second epoch that is no better leaves the first one's files; these are better on any machine.
             file = max((tmp_path / "run" / "trials").glob("*/validation.npy"))
-            table = pd.read_csv(tmp_path / "run" / "pictures.csv")
-            said, names = np.load(file), sorted(set(table["label"]))
-            labels = [names.index(label) for label in table.loc[table["part"] == "validation", "label"]]
-            np.save(file, 0.5 * said + 0.5 * np.eye(len(names), dtype=np.float32)[labels])
+            said, labels = np.load(file), read_labels(RunFolder(path=tmp_path / "run"), "validation", "classification")
+            np.save(file, 0.5 * said + 0.5 * np.eye(said.shape[1], dtype=np.float32)[labels])
             raise KeyboardInterrupt
         record(study, facts, **ending)
 

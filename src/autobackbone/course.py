@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -39,11 +38,7 @@ from autobackbone.search.pricing import worth_training
 from autobackbone.search.screenstage import screen_all
 from autobackbone.search.stagecosts import StageClock
 from autobackbone.search.steps import Search
-from autobackbone.search.study import (
-    connected,
-    end_sitting,
-    n_tuned,
-)
+from autobackbone.search.study import connected, end_sitting, n_tuned
 from autobackbone.search.studyplace import place_for
 from autobackbone.search.workshop import Workshop
 from autobackbone.selection import Selection
@@ -51,9 +46,6 @@ from autobackbone.settings import Settings
 from autobackbone.training.ranks import require_devices
 from autobackbone.training.scorers import Scorers
 from autobackbone.training.tuner import Tuner, training_device
-
-if TYPE_CHECKING:
-    pass
 
 # What a run may take beyond its time, whichever is more.
 _LATE_S, _LATE_SHARE = 5.0, 0.05

@@ -224,8 +224,8 @@ def _warm_start(settings: Settings, known: Known | None) -> WarmStart | None:
 
 
 def _on_warm_start(warm: WarmStart, task: Task) -> Iterator[str]:
-    n = len(warm.front)
-    yield f"warm start: what can be searched here of {counted(n, 'trial')} on the front of {warm.path!r} is tried first"
+    trials = counted(len(warm.front), "trial")
+    yield f"warm start: what can be searched here of {trials} on the front of {warm.path!r} is tried first"
     if warm.task != task:
         yield f"warm start: that was a {warm.task}, and this is a {task}: what was good there is tried all the same"
 

@@ -14,11 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from autobackbone.backbones.source import BackboneSource
-from autobackbone.choosing import (
-    as_they_stand,
-    front_line,
-    front_of,
-)
+from autobackbone.choosing import as_they_stand, front_line, front_of
 from autobackbone.costrecord import SIDE_BY_SIDE, SITTING, read_costs
 from autobackbone.crossfitting import ScoredPart
 from autobackbone.errors import ArgumentError, AutobackboneError, RunError
@@ -39,6 +35,7 @@ from autobackbone.search.study import has_ended, read_sound_trials
 from autobackbone.settings import Groups, Times
 from autobackbone.showing import harmless
 from autobackbone.trialframe import frame_of
+from autobackbone.using import UsableRun
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,8 +43,6 @@ if TYPE_CHECKING:
     from torchmetrics import Metric as TorchMetric
 
     from autobackbone.handing import Strategy
-
-from autobackbone.using import UsableRun
 
 
 class Selection(UsableRun):

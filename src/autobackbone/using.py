@@ -16,12 +16,11 @@ from autobackbone.outgoing import Exported, OnnxPrecision, Outgoing
 from autobackbone.records import Trial
 from autobackbone.reports.modelcard import save_model_card
 from autobackbone.retraining import bundle_of
+from autobackbone.standing import StandingRun
 from autobackbone.tasks import require_probabilities
 
 if TYPE_CHECKING:
     from autobackbone.training.continuing import ContinuedTraining
-
-from autobackbone.standing import StandingRun
 
 
 class UsableRun(StandingRun):

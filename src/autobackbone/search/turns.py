@@ -18,14 +18,7 @@ from autobackbone.planning import screening_order
 from autobackbone.records import Body, Trial
 from autobackbone.search.frozen import frozen_trial, one_pass
 from autobackbone.search.legs import curve_of
-from autobackbone.search.pricing import (
-    broken_limit,
-    gmacs_of,
-    has_pixels,
-    price,
-    pricing_s,
-    rough_pass_seconds,
-)
+from autobackbone.search.pricing import broken_limit, gmacs_of, has_pixels, price, pricing_s, rough_pass_seconds
 from autobackbone.search.rungs import Curve
 from autobackbone.search.scouting import Scouts, scouted
 from autobackbone.search.study import add_screened, next_number
